@@ -1,0 +1,1 @@
+//! Pure vocabulary and decisions: what a component is, what is wanted of it, and the next step towards it.

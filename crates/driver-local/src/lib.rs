@@ -1,0 +1,1 @@
+//! Makes components real on this host: PostgreSQL servers as units of the keeper behind the gateway.

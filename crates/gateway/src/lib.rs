@@ -1,0 +1,1 @@
+//! The PostgreSQL front door: TLS, sign-in, allow-list.

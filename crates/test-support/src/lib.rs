@@ -1,0 +1,1 @@
+//! Databases, and a running server, for tests.
