@@ -1,1 +1,141 @@
 //! Pure vocabulary and decisions: what a component is, what is wanted of it, and the next step towards it.
+//!
+//! Everything here is a value or a function of values: no clock is read, no file opened, no SQL spoken.
+//! A component of a kind is described by four types of the same names in the kind's folder: `Spec` (what
+//! is wanted), `Observed` (what a driver saw), `Step` (the one thing to do next) and `plan`, the function
+//! from the first two to the third. [`Spec`], [`Observed`] and [`Step`] here are the sums over all kinds;
+//! a new kind is a folder and one line in each.
+
+pub mod change;
+pub mod driver;
+pub mod id;
+pub mod manifest;
+pub mod name;
+pub mod postgres;
+pub mod status;
+
+use serde::{Deserialize, Serialize};
+
+pub use change::{Difference, differences};
+pub use driver::{Driver, DriverError, Files, Target};
+pub use id::{ComponentId, OperationId, SteadId, TenantId};
+pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
+pub use status::{Condition, ConditionKind, Phase, Status};
+
+/// What is wanted of a component, resolved and valid: nothing in it is left to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Spec {
+    /// A PostgreSQL server.
+    Postgres(postgres::Spec),
+}
+
+impl Spec {
+    /// The kind it is a spec of.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Postgres(_) => Kind::Postgres,
+        }
+    }
+
+    /// Whether deletion is refused until this is taken back.
+    pub fn protect(&self) -> bool {
+        match self {
+            Self::Postgres(spec) => spec.protect,
+        }
+    }
+
+    /// The same spec with deletion protection taken off.
+    #[must_use]
+    pub fn unprotected(&self) -> Self {
+        match self {
+            Self::Postgres(spec) => Self::Postgres(postgres::Spec { protect: false, ..spec.clone() }),
+        }
+    }
+
+    /// What it counts for in its tenant's quota.
+    pub fn footprint(&self) -> Footprint {
+        match self {
+            Self::Postgres(spec) => Footprint {
+                servers: 1,
+                memory_mib: spec.size.limits().memory_mib,
+                disk_mib: spec.size.limits().disk_mib,
+            },
+        }
+    }
+}
+
+/// What a component uses up of its tenant's quota.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Servers, count.
+    pub servers: u64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Disk, MiB.
+    pub disk_mib: u64,
+}
+
+/// What a driver saw of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// Of a PostgreSQL server.
+    Postgres(postgres::Observed),
+}
+
+/// The one thing to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// To a PostgreSQL server.
+    Postgres(postgres::Step),
+}
+
+impl Step {
+    /// Its name in the store, the log and the progress line: `claim`, `migrate 0002_planes.sql`.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Postgres(step) => step.label(),
+        }
+    }
+}
+
+/// What follows from a spec and an observation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Do this, then observe again.
+    Act(Step),
+    /// Nothing to do until the outside world moves; look again after this long.
+    Wait {
+        /// What is waited for, in words.
+        reason: String,
+        /// Milliseconds until the next look.
+        again_ms: u64,
+        /// What a person should know, if this is more than a moment's wait.
+        condition: Option<Condition>,
+    },
+    /// Only an edit (or a person) can go on; look again at the ordinary interval.
+    Blocked(Condition),
+    /// All is as wanted.
+    Settled,
+    /// Deletion is complete: nothing is left outside.
+    Gone,
+}
+
+/// Decides the next step of a component of any kind; pure.
+///
+/// `deleting` asks for its removal. `provisioned` says that it was real once: what is missing then is
+/// lost, not new.
+pub fn plan(spec: &Spec, observed: &Observed, deleting: bool, provisioned: bool) -> Decision {
+    match (spec, observed) {
+        (Spec::Postgres(spec), Observed::Postgres(observed)) => {
+            postgres::plan(spec, observed, deleting, provisioned)
+        }
+    }
+}
+
+/// What differs from the spec though nobody asked for it, for a component that was settled before.
+pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
+    match (spec, observed) {
+        (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::drift(spec, observed),
+    }
+}

@@ -1,0 +1,70 @@
+//! What makes a component real: the contract of a driver.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::{ComponentId, ComponentName, Observed, Spec, Status, SteadName, Step, TenantName};
+
+/// A component as a driver is told of it: *who* it is and what is wanted, never *why* it was woken.
+#[derive(Clone)]
+pub struct Target {
+    /// Identity; the handle is derived from it.
+    pub id: ComponentId,
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// Part of which stead.
+    pub stead: SteadName,
+    /// Its name there.
+    pub name: ComponentName,
+    /// What is wanted.
+    pub spec: Spec,
+    /// Counts edits of the spec.
+    pub generation: u64,
+    /// The port given to it for life.
+    pub port: u16,
+    /// Its owner role's password.
+    pub password: SecretString,
+    /// The password's SCRAM-SHA-256 verifier in PostgreSQL's notation, made once when the password was.
+    pub verifier: SecretString,
+    /// Contents of the files that the spec names by hash.
+    pub files: Arc<dyn Files>,
+}
+
+/// Contents by hash.
+#[async_trait]
+pub trait Files: Send + Sync {
+    /// The text whose SHA-256, in hexadecimal, is `sha256`.
+    async fn read(&self, sha256: &str) -> Result<String, DriverError>;
+}
+
+/// Makes components of the kinds it knows real.
+///
+/// The contract:
+/// - `observe` has no effect and tells what is, however it came about.
+/// - `act` does one step and may be killed anywhere in it: done again, or done twice, it leaves the same.
+/// - Neither decides; [`crate::plan`] does.
+/// - Neither waits long: an effect that takes more than a second is begun here and seen by `observe`.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Looks at the component.
+    async fn observe(&self, target: &Target) -> Result<Observed, DriverError>;
+
+    /// Does one step.
+    async fn act(&self, target: &Target, step: &Step) -> Result<(), DriverError>;
+
+    /// Facts for the status that follow from an observation: endpoint, version, disk.
+    fn report(&self, target: &Target, observed: &Observed, status: &mut Status);
+}
+
+/// Why a driver could not observe or act.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The outside world is not there or slow; trying again will do.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The outside world refused: trying the same again will not do, an edit or a person is needed.
+    #[error("{}", .0.message)]
+    Refused(crate::Condition),
+}

@@ -1,0 +1,26 @@
+//! The kind `postgres`: a PostgreSQL server of a tenant's own.
+
+mod extension;
+mod maintenance;
+pub(crate) mod manifest;
+mod migrations;
+mod network;
+mod observed;
+mod plan;
+mod settings;
+mod size;
+mod spec;
+
+pub use maintenance::{BadMaintenance, MaintenanceWindow};
+pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};
+pub use plan::{Step, drift, plan};
+pub use settings::{Setting, settings};
+pub use size::{Limits, Size};
+pub use spec::{BadMigrationName, Major, Migration, MigrationName, Refused, Spec, Wish, resolve};
+
+/// The tenant's role in its own server: owns the database, is no superuser.
+pub const OWNER_ROLE: &str = "owner";
+/// Stead's own superuser inside a server; reached over the Unix socket by the control uid alone.
+pub const ADMIN_ROLE: &str = "stead_admin";
+/// The gateway's role: reads verifiers, nothing else.
+pub const GATEWAY_ROLE: &str = "stead_gateway";

@@ -1,0 +1,312 @@
+//! From what is wanted and what is, to the one next step.
+//!
+//! The order is the order of need: data before configuration, configuration before the process, the
+//! process before anything said in SQL, and the front door *before* the migrations, so that a person can
+//! sign in and look when a migration fails. Each step assumes nothing that the observation did not show,
+//! so a server that was tampered with, half made or half removed is brought on from wherever it is.
+
+use serde_json::json;
+
+use super::{
+    ADMIN_ROLE, Migration, MigrationName, OWNER_ROLE, Observed, Role, Seen, Session, Spec, Unit, settings,
+};
+use crate::{Condition, ConditionKind, Decision, Difference};
+
+/// The one thing to do next to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Take a prepared cluster (or prepare one) as this server's.
+    Claim,
+    /// Write its configuration files.
+    WriteFiles,
+    /// Declare its unit and have it running.
+    Start,
+    /// Have it read its files again.
+    Reload,
+    /// Stop it; it is started again by what follows.
+    Restart,
+    /// Put roles, password, database and helpers right.
+    Roles,
+    /// Create an extension.
+    Extension(String),
+    /// Run a migration.
+    Migrate(Migration),
+    /// Open, or change, the front door.
+    OpenRoute,
+    /// Close the front door.
+    CloseRoute,
+    /// Stop the process for good.
+    Stop,
+    /// Remove data, configuration and everything else.
+    Remove,
+}
+
+impl Step {
+    /// Name in store, log and progress line.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Claim => "claim".into(),
+            Self::WriteFiles => "configure".into(),
+            Self::Start => "start".into(),
+            Self::Reload => "reload".into(),
+            Self::Restart => "restart".into(),
+            Self::Roles => "roles".into(),
+            Self::Extension(name) => format!("extension {name}"),
+            Self::Migrate(migration) => format!("migrate {}", migration.name),
+            Self::OpenRoute => "open".into(),
+            Self::CloseRoute => "close".into(),
+            Self::Stop => "stop".into(),
+            Self::Remove => "remove".into(),
+        }
+    }
+}
+
+/// Decides; see [`crate::plan`].
+pub fn plan(spec: &Spec, observed: &Observed, deleting: bool, provisioned: bool) -> Decision {
+    if deleting {
+        return removal(observed);
+    }
+    ground(spec, observed, provisioned)
+        .or_else(|| process(observed))
+        .or_else(|| observed.session.as_ref().and_then(|session| inside(spec, session)))
+        .or_else(|| front_door(observed))
+        .or_else(|| observed.session.as_ref().and_then(|session| schema(spec, session)))
+        .unwrap_or(Decision::Settled)
+}
+
+fn act(step: Step) -> Decision {
+    Decision::Act(crate::Step::Postgres(step))
+}
+
+fn blocked(kind: ConditionKind, message: String) -> Decision {
+    Decision::Blocked(Condition { kind, message })
+}
+
+fn removal(observed: &Observed) -> Decision {
+    if observed.route.declared != Seen::Absent || observed.route.in_force {
+        return act(Step::CloseRoute);
+    }
+    match observed.unit {
+        Unit::Running | Unit::Failing(_) => act(Step::Stop),
+        Unit::Stopping => {
+            Decision::Wait { reason: "the server is stopping".into(), again_ms: 20, condition: None }
+        }
+        Unit::Absent | Unit::Stopped if observed.tree || observed.declared != Seen::Absent => {
+            act(Step::Remove)
+        }
+        Unit::Stopped => act(Step::Remove),
+        Unit::Absent => Decision::Gone,
+    }
+}
+
+/// Engine, data, files.
+fn ground(spec: &Spec, observed: &Observed, provisioned: bool) -> Option<Decision> {
+    if !observed.engine_present {
+        return Some(blocked(
+            ConditionKind::EngineMissing,
+            format!(
+                "engine {} is not on this host any more; install it again with script/setup",
+                spec.engine
+            ),
+        ));
+    }
+    if provisioned && !(observed.tree && observed.data) {
+        return Some(blocked(
+            ConditionKind::DataLost,
+            "the data directory is gone from the host; nothing was put in its place: \
+             put it back, restore a backup, or remove the server with `stead down`"
+                .into(),
+        ));
+    }
+    if !observed.tree {
+        return Some(act(Step::Claim));
+    }
+    (observed.files != Seen::Same).then(|| act(Step::WriteFiles))
+}
+
+fn process(observed: &Observed) -> Option<Decision> {
+    if observed.declared != Seen::Same {
+        return Some(act(Step::Start));
+    }
+    match &observed.unit {
+        Unit::Absent | Unit::Stopped => Some(act(Step::Start)),
+        Unit::Stopping => {
+            Some(Decision::Wait { reason: "the server is stopping".into(), again_ms: 20, condition: None })
+        }
+        Unit::Failing(last_error) => Some(Decision::Wait {
+            reason: "the server ends by itself and is being tried again".into(),
+            again_ms: 1_000,
+            condition: Some(Condition {
+                kind: ConditionKind::Crashing,
+                message: format!(
+                    "the server ends by itself; it is tried again and again. It said: {}",
+                    last_error.trim()
+                ),
+            }),
+        }),
+        Unit::Running if observed.session.is_none() => Some(Decision::Wait {
+            reason: "the server is starting".into(),
+            again_ms: 20,
+            condition: observed.unreachable.as_ref().map(|why| Condition {
+                kind: ConditionKind::Unreachable,
+                message: format!("the server runs but does not answer: {why}"),
+            }),
+        }),
+        Unit::Running => None,
+    }
+}
+
+/// Settings, roles, database, extensions.
+fn inside(spec: &Spec, session: &Session) -> Option<Decision> {
+    if let Some(error) = &session.config_error {
+        return Some(blocked(
+            ConditionKind::Crashing,
+            format!("the server refuses its configuration: {error}"),
+        ));
+    }
+    // `pending_restart` first: a reload cannot bring those values, and would be asked for for ever.
+    if session.pending_restart {
+        return Some(act(Step::Restart));
+    }
+    if settings(spec).iter().any(|s| session.settings.get(s.name) != Some(&s.value)) {
+        return Some(act(Step::Reload));
+    }
+    if !roles_right(session) || !session.password_set || !session.helpers || !database_right(session) {
+        return Some(act(Step::Roles));
+    }
+    spec.extensions
+        .iter()
+        .find(|wanted| !session.extensions.contains(wanted))
+        .map(|missing| act(Step::Extension(missing.clone())))
+}
+
+fn owner_role() -> Role {
+    Role { login: true, member_of: vec!["pg_read_all_stats".into()], ..Role::default() }
+}
+
+fn roles_right(session: &Session) -> bool {
+    session.roles.get(OWNER_ROLE) == Some(&owner_role())
+        && session.roles.iter().all(|(name, role)| name == ADMIN_ROLE || !role.superuser)
+}
+
+fn database_right(session: &Session) -> bool {
+    session.databases.values().any(|owner| owner == OWNER_ROLE)
+}
+
+fn front_door(observed: &Observed) -> Option<Decision> {
+    if observed.route.declared != Seen::Same {
+        return Some(act(Step::OpenRoute));
+    }
+    if let Some(error) = &observed.route.error {
+        return Some(Decision::Wait {
+            reason: "the front door cannot open".into(),
+            again_ms: 1_000,
+            condition: Some(Condition { kind: ConditionKind::PortTaken, message: error.clone() }),
+        });
+    }
+    (!observed.route.in_force).then(|| Decision::Wait {
+        reason: "the gateway takes up the route".into(),
+        again_ms: 10,
+        condition: None,
+    })
+}
+
+/// The next migration, or why there is none.
+fn schema(spec: &Spec, session: &Session) -> Option<Decision> {
+    let find = |name: &MigrationName| spec.schema.iter().find(|wanted| wanted.name == *name);
+    for ran in &session.applied {
+        match find(&ran.name) {
+            None => {
+                return Some(blocked(
+                    ConditionKind::MigrationEdited,
+                    format!(
+                        "migration {} ran on this server but is not in the schema folder any more; \
+                         put the file back (to undo it, add a new migration)",
+                        ran.name
+                    ),
+                ));
+            }
+            Some(wanted) if wanted.sha256 != ran.sha256 => {
+                return Some(blocked(
+                    ConditionKind::MigrationEdited,
+                    format!(
+                        "migration {} was edited after it ran; put its text back as it was \
+                         and write the difference as a new migration",
+                        ran.name
+                    ),
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let last = session.applied.iter().map(|ran| &ran.name).max();
+    let next =
+        spec.schema.iter().find(|wanted| !session.applied.iter().any(|ran| ran.name == wanted.name))?;
+    match last {
+        Some(last) if next.name < *last => Some(blocked(
+            ConditionKind::MigrationEdited,
+            format!(
+                "migration {} comes before {last}, which ran already; give it a name that sorts after {last}",
+                next.name
+            ),
+        )),
+        _ => Some(act(Step::Migrate(next.clone()))),
+    }
+}
+
+/// What differs though nobody asked: looked at only for a server that was settled at this spec.
+pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut differs = |field: String, before, after| found.push(Difference { field, before, after });
+    if observed.tree && observed.files != Seen::Same {
+        differs("files".into(), json!("changed by hand"), json!("as the spec renders them"));
+    }
+    if let Some(session) = &observed.session {
+        for setting in settings(spec) {
+            let is = session.settings.get(setting.name);
+            if is != Some(&setting.value) {
+                differs(format!("settings.{}", setting.name), json!(is), json!(setting.value));
+            }
+        }
+        if let Some(owner) = session.roles.get(OWNER_ROLE)
+            && *owner != owner_role()
+        {
+            differs(format!("roles.{OWNER_ROLE}"), role_words(owner), role_words(&owner_role()));
+        } else if !session.roles.contains_key(OWNER_ROLE) {
+            differs(format!("roles.{OWNER_ROLE}"), json!(null), role_words(&owner_role()));
+        }
+        for (name, role) in &session.roles {
+            if role.superuser && name != ADMIN_ROLE && name != OWNER_ROLE {
+                differs(format!("roles.{name}"), json!("superuser"), json!("no superuser"));
+            }
+        }
+        if !session.password_set {
+            differs("password".into(), json!("changed by hand"), json!("the one that Stead keeps"));
+        }
+        for missing in spec.extensions.iter().filter(|wanted| !session.extensions.contains(wanted)) {
+            differs(format!("extensions.{missing}"), json!(null), json!("present"));
+        }
+    }
+    match observed.route.declared {
+        Seen::Same => {}
+        Seen::Absent => differs("allow".into(), json!(null), json!(spec.allow)),
+        Seen::Differs if observed.route.allow != spec.allow => {
+            differs("allow".into(), json!(observed.route.allow), json!(spec.allow));
+        }
+        Seen::Differs => differs("route".into(), json!("changed by hand"), json!("as the spec renders it")),
+    }
+    found
+}
+
+fn role_words(role: &Role) -> serde_json::Value {
+    let flags = [
+        (role.superuser, "superuser"),
+        (role.login, "login"),
+        (role.createrole, "createrole"),
+        (role.createdb, "createdb"),
+        (role.replication, "replication"),
+        (role.bypassrls, "bypassrls"),
+    ];
+    let words = flags.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned());
+    json!(words.chain(role.member_of.iter().map(|of| format!("in {of}"))).collect::<Vec<_>>())
+}

@@ -1,0 +1,110 @@
+//! What is told of a component: where it stands, where it is reached, and what a person should know.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Difference;
+
+/// Where a component stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Being made; never was ready.
+    #[default]
+    Creating,
+    /// As wanted.
+    Ready,
+    /// On its way to what is wanted, having been ready before.
+    Updating,
+    /// Cannot go on by itself; a condition says why.
+    Blocked,
+    /// Being removed.
+    Deleting,
+}
+
+impl Phase {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Ready => "ready",
+            Self::Updating => "updating",
+            Self::Blocked => "blocked",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+/// What is observed of a component, as stored and shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Where clients reach it, once it is reachable.
+    pub endpoint: Option<Endpoint>,
+    /// What runs: `18.6`.
+    pub version: Option<String>,
+    /// What a person should know; empty when all is well.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// Differences found on the last look that nobody asked for (they are being put right).
+    #[serde(default)]
+    pub drift: Vec<Difference>,
+    /// Bytes on disk, when last measured.
+    pub disk_bytes: Option<u64>,
+    /// When it was first real: what is missing after that is lost, not new.
+    pub provisioned_at: Option<Timestamp>,
+    /// When it was first ready.
+    pub ready_at: Option<Timestamp>,
+    /// When a driver last looked.
+    pub observed_at: Option<Timestamp>,
+}
+
+/// Where clients reach a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database.
+    pub database: String,
+    /// The tenant's role.
+    pub role: String,
+}
+
+/// Something a person should know of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Which kind of thing.
+    pub kind: ConditionKind,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// Kinds of condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConditionKind {
+    /// Its data are gone from where they were.
+    DataLost,
+    /// Its process ends again and again.
+    Crashing,
+    /// It does not answer.
+    Unreachable,
+    /// A migration failed and was rolled back.
+    MigrationFailed,
+    /// A migration was edited or taken away after it ran.
+    MigrationEdited,
+    /// An extension is not to be had on this engine.
+    ExtensionMissing,
+    /// Its engine is not on its host.
+    EngineMissing,
+    /// Its port is in use by another program.
+    PortTaken,
+    /// The disk, or its share of it, is nearly full; it is read-only.
+    DiskFull,
+    /// What drives it is not there or refuses.
+    DriverFailed,
+}

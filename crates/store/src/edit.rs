@@ -1,0 +1,630 @@
+//! The one way in: every edit of desired state.
+//!
+//! An edit reads what is, has the caller decide what shall be ([`Decide`], a pure function), and writes the
+//! new specs, a line of the journal for each, an operation and the wake-up in one transaction. The tenant's
+//! row is held meanwhile: two edits of one tenant follow one another, so quotas add up.
+
+use std::collections::BTreeMap;
+
+use component::postgres::Major;
+use component::{
+    ComponentId, ComponentName, Difference, Footprint, OperationId, Phase, Spec, Status, SteadName, TenantName,
+    differences,
+};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use crate::journal::{self, Actor, Entry, Outcome};
+use crate::tenant::{Quota, Tenant, TenantError};
+use crate::{Error, Store, fail_point, host, secret, tenant};
+
+/// What the caller wants, out of what is: specs by component name, given those in force and the engines
+/// to be had. Components left out are removed.
+pub type Decide<'a> = dyn Fn(
+        &BTreeMap<ComponentName, Spec>,
+        &std::collections::BTreeSet<Major>,
+    ) -> Result<BTreeMap<ComponentName, Spec>, (ComponentName, component::postgres::Refused)>
+    + Send
+    + Sync
+    + 'a;
+
+/// An edit of a whole stead.
+pub struct SteadEdit<'a> {
+    /// Whose stead.
+    pub tenant: &'a TenantName,
+    /// Which.
+    pub stead: &'a SteadName,
+    /// The app it is an installation of.
+    pub app: &'a SteadName,
+    /// Whether a tenant that is not there is made.
+    pub make_tenant: bool,
+    /// What shall be.
+    pub decide: &'a Decide<'a>,
+    /// Contents that the new specs name by hash, by component.
+    pub files: &'a BTreeMap<ComponentName, BTreeMap<String, String>>,
+    /// Go on only at this generation of the stead (0: only if there is none).
+    pub if_generation: Option<i64>,
+    /// Why, in the actor's words.
+    pub reason: Option<&'a str>,
+}
+
+/// What an edit does, or would do, to one component.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComponentChange {
+    /// Which.
+    pub component: ComponentName,
+    /// What happens to it.
+    pub action: ChangeAction,
+    /// The fields that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// What happens to a component in an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeAction {
+    /// It is made.
+    Create,
+    /// It is changed.
+    Update,
+    /// It is removed.
+    Delete,
+    /// It stays as it is.
+    Keep,
+}
+
+/// What an edit came to.
+#[derive(Debug, Clone)]
+pub struct Edited {
+    /// By component.
+    pub changes: Vec<ComponentChange>,
+    /// The operation that brings it about; `None` for a plan, and where nothing changed.
+    pub operation: Option<OperationId>,
+    /// The stead's generation after it.
+    pub generation: i64,
+}
+
+/// Why an edit was refused. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// No such tenant.
+    #[error("there is no tenant `{0}`; make it with `stead tenant create {0}`")]
+    NoTenant(String),
+    /// No such stead.
+    #[error("tenant `{0}` has no stead `{1}`")]
+    NoStead(String, String),
+    /// No such component.
+    #[error("stead `{0}` has no component `{1}`")]
+    NoComponent(String, String),
+    /// The stead changed since the caller looked.
+    #[error("the stead was changed by somebody else meanwhile (it is at generation {is}); look at it again, then repeat")]
+    Moved {
+        /// Generation in force.
+        is: i64,
+    },
+    /// A wish that cannot be granted.
+    #[error("{component}: {refused}")]
+    Refused {
+        /// Of which component.
+        component: ComponentName,
+        /// Which field, and why.
+        refused: component::postgres::Refused,
+    },
+    /// Deletion protection.
+    #[error("{0} is protected from deletion; set `protect = false` and apply that first")]
+    Protected(ComponentName),
+    /// It is on its way out.
+    #[error("{0} is being removed; wait until it is gone, then create it anew")]
+    Deleting(ComponentName),
+    /// A quota would be exceeded.
+    #[error("tenant `{tenant}` may have {limit} {what}, and this would make it {wanted}; remove something or have the quota raised")]
+    Quota {
+        /// Whose.
+        tenant: String,
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: i64,
+        /// What it would come to.
+        wanted: i64,
+    },
+    /// No host to put it on.
+    #[error("no host has come up yet; start `stead server`, or wait a moment and repeat")]
+    NoHost,
+    /// All ports are given.
+    #[error("every port of host `{0}` is given to a server; start `stead server` with a wider --ports")]
+    NoPort(String),
+    /// The tenant could not be made.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<sqlx::Error> for EditError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A component row as an edit needs it.
+struct Current {
+    id: ComponentId,
+    spec: Spec,
+    generation: i64,
+    deleting: bool,
+}
+
+/// State of a stead as an edit holds it.
+struct Held {
+    tenant: Tenant,
+    stead: Option<(uuid::Uuid, i64)>,
+    current: BTreeMap<ComponentName, Current>,
+}
+
+async fn hold(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    tenant: &TenantName,
+    stead: &SteadName,
+    make_tenant: bool,
+) -> Result<Held, EditError> {
+    let tenant = if make_tenant {
+        tenant::find_or_make(conn, actor, tenant, Quota::default()).await?
+    } else {
+        tenant::find(conn, tenant).await?.ok_or_else(|| EditError::NoTenant(tenant.to_string()))?
+    };
+    sqlx::query!("select id from tenants where id = $1 for no key update", tenant.id.0).fetch_one(&mut *conn).await?;
+    let row = sqlx::query!(
+        "select id, generation from steads where tenant_id = $1 and name = $2",
+        tenant.id.0,
+        stead.as_str()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let mut current = BTreeMap::new();
+    if let Some(row) = &row {
+        let rows = sqlx::query!(
+            "select id, name, spec, generation, deletion_requested_at is not null as \"deleting!\"
+             from components where stead_id = $1 for no key update",
+            row.id
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        for row in rows {
+            let name = row.name.parse().map_err(|_| Error::BadName("component name"))?;
+            let spec = serde_json::from_value(row.spec).map_err(crate::error::unreadable("spec"))?;
+            let (id, generation) = (ComponentId(row.id), row.generation);
+            current.insert(name, Current { id, spec, generation, deleting: row.deleting });
+        }
+    }
+    Ok(Held { tenant, stead: row.map(|row| (row.id, row.generation)), current })
+}
+
+fn json_of(spec: &Spec) -> Result<Value, Error> {
+    serde_json::to_value(spec).map_err(crate::error::unreadable("spec"))
+}
+
+/// What differs between what is and what shall be.
+fn changes(
+    current: &BTreeMap<ComponentName, Current>,
+    wanted: &BTreeMap<ComponentName, Spec>,
+) -> Result<Vec<ComponentChange>, EditError> {
+    let mut changes = Vec::new();
+    for (name, spec) in wanted {
+        let change = match current.get(name) {
+            Some(held) if held.deleting => return Err(EditError::Deleting(name.clone())),
+            Some(held) if held.spec == *spec => (ChangeAction::Keep, Vec::new()),
+            Some(held) => (ChangeAction::Update, differences(&json_of(&held.spec)?, &json_of(spec)?)),
+            None => (ChangeAction::Create, differences(&Value::Null, &json_of(spec)?)),
+        };
+        changes.push(ComponentChange { component: name.clone(), action: change.0, differences: change.1 });
+    }
+    for (name, held) in current.iter().filter(|(name, held)| !wanted.contains_key(name) && !held.deleting) {
+        if held.spec.protect() {
+            return Err(EditError::Protected(name.clone()));
+        }
+        let differences = differences(&json_of(&held.spec)?, &Value::Null);
+        changes.push(ComponentChange { component: name.clone(), action: ChangeAction::Delete, differences });
+    }
+    Ok(changes)
+}
+
+/// Refuses what would exceed the tenant's quota; an edit that does not grow anything always passes.
+async fn check_quota(
+    conn: &mut PgConnection,
+    held: &Held,
+    wanted: &BTreeMap<ComponentName, Spec>,
+) -> Result<(), EditError> {
+    let rows = sqlx::query!(
+        "select c.spec, s.id = $2 as \"mine!\" from components c join steads s on s.id = c.stead_id
+         where s.tenant_id = $1",
+        held.tenant.id.0,
+        held.stead.map_or_else(uuid::Uuid::nil, |(id, _)| id),
+    )
+    .fetch_all(conn)
+    .await?;
+    let add = |sum: Footprint, spec: &Spec| {
+        let one = spec.footprint();
+        Footprint {
+            servers: sum.servers + one.servers,
+            memory_mib: sum.memory_mib + one.memory_mib,
+            disk_mib: sum.disk_mib + one.disk_mib,
+        }
+    };
+    let (mut others, mut before) = (Footprint::default(), Footprint::default());
+    for row in rows {
+        let spec: Spec = serde_json::from_value(row.spec).map_err(crate::error::unreadable("spec"))?;
+        before = add(before, &spec);
+        if !row.mine {
+            others = add(others, &spec);
+        }
+    }
+    // What is being removed counts until it is gone.
+    let leaving = held.current.iter().filter(|(name, _)| !wanted.contains_key(name)).map(|(_, c)| &c.spec);
+    let after = wanted.values().chain(leaving).fold(others, add);
+    let quota = held.tenant.quota;
+    for (what, was, wanted, limit) in [
+        ("servers", before.servers, after.servers, quota.servers),
+        ("MiB of memory", before.memory_mib, after.memory_mib, quota.memory_mib),
+        ("MiB of disk", before.disk_mib, after.disk_mib, quota.disk_mib),
+    ] {
+        let sum = i64::try_from(wanted).unwrap_or(i64::MAX);
+        if wanted > was && sum > limit {
+            let tenant = held.tenant.name.to_string();
+            return Err(EditError::Quota { tenant, what, limit, wanted: sum });
+        }
+    }
+    Ok(())
+}
+
+impl Store {
+    /// What an edit would do, without doing it.
+    ///
+    /// # Errors
+    /// Whatever the edit would be refused for.
+    pub async fn plan(&self, actor: &Actor, edit: &SteadEdit<'_>) -> Result<Edited, EditError> {
+        // The same code in a transaction that is thrown away: a plan cannot differ from what it plans.
+        let mut tx = self.pool.begin().await?;
+        let edited = apply(&mut tx, actor, edit, self).await?;
+        tx.rollback().await?;
+        Ok(Edited { operation: None, ..edited })
+    }
+
+    /// Edits a stead, or makes it.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing was changed then, and the refusal is for the caller to put on record with
+    /// [`Store::journal`].
+    pub async fn apply(&self, actor: &Actor, edit: &SteadEdit<'_>) -> Result<Edited, EditError> {
+        let mut tx = self.pool.begin().await?;
+        let edited = apply(&mut tx, actor, edit, self).await?;
+        fail_point!("store::edit-before-commit");
+        tx.commit().await?;
+        fail_point!("store::edit-after-commit");
+        Ok(edited)
+    }
+
+    /// Has a stead removed, component by component.
+    ///
+    /// # Errors
+    /// [`EditError::Protected`] unless `unprotect`, which is then put on record as an edit of its own.
+    pub async fn delete(
+        &self,
+        actor: &Actor,
+        tenant: &TenantName,
+        stead: &SteadName,
+        unprotect: bool,
+        reason: Option<&str>,
+    ) -> Result<Edited, EditError> {
+        let mut tx = self.pool.begin().await?;
+        let held = hold(&mut tx, actor, tenant, stead, false).await?;
+        let Some((stead_id, generation)) = held.stead else {
+            return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
+        };
+        let operation = OperationId::random();
+        open_operation(&mut tx, operation, &held.tenant, stead, "delete", actor).await?;
+        let mut changes = Vec::new();
+        for (name, component) in &held.current {
+            let mut line = Line { actor, held: &held, stead, name, operation, reason };
+            let before = json_of(&component.spec)?;
+            if component.spec.protect() && !component.deleting {
+                if !unprotect {
+                    return Err(EditError::Protected(name.clone()));
+                }
+                let spec = component.spec.unprotected();
+                line.write(&mut tx, "component.edited", before.clone(), json_of(&spec)?).await?;
+                sqlx::query!("update components set spec = $2 where id = $1", component.id.0, json_of(&spec)?)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            if !component.deleting {
+                line.write(&mut tx, "component.deletion_requested", before.clone(), Value::Null).await?;
+                request_deletion(&mut tx, component.id).await?;
+            }
+            open_target(&mut tx, operation, component.id, name, component.generation + 1, true).await?;
+            let differences = differences(&before, &Value::Null);
+            changes.push(ComponentChange { component: name.clone(), action: ChangeAction::Delete, differences });
+        }
+        if held.current.is_empty() {
+            sqlx::query!("delete from steads where id = $1", stead_id).execute(&mut *tx).await?;
+            finish_empty(&mut tx, operation).await?;
+        } else {
+            sqlx::query!("update steads set generation = generation + 1 where id = $1", stead_id)
+                .execute(&mut *tx)
+                .await?;
+        }
+        announce(&mut tx).await?;
+        fail_point!("store::delete-before-commit");
+        tx.commit().await?;
+        Ok(Edited { changes, operation: Some(operation), generation: generation + 1 })
+    }
+
+    /// Gives a component a new password; the old one ends when the server has the new.
+    ///
+    /// # Errors
+    /// When there is no such component, or it is being removed.
+    pub async fn rotate(
+        &self,
+        actor: &Actor,
+        tenant: &TenantName,
+        stead: &SteadName,
+        name: &ComponentName,
+        reason: Option<&str>,
+    ) -> Result<OperationId, EditError> {
+        let mut tx = self.pool.begin().await?;
+        let held = hold(&mut tx, actor, tenant, stead, false).await?;
+        let component = match held.current.get(name) {
+            None if held.stead.is_none() => {
+                return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
+            }
+            None => return Err(EditError::NoComponent(stead.to_string(), name.to_string())),
+            Some(component) if component.deleting => return Err(EditError::Deleting(name.clone())),
+            Some(component) => component,
+        };
+        let operation = OperationId::random();
+        open_operation(&mut tx, operation, &held.tenant, stead, "rotate", actor).await?;
+        let version = secret::new_password(&mut tx, &self.key, component.id).await?;
+        let mut line = Line { actor, held: &held, stead, name, operation, reason };
+        let (before, after) = (json!({ "version": version - 1 }), json!({ "version": version }));
+        line.write(&mut tx, "password.rotated", before, after).await?;
+        let generation = sqlx::query_scalar!(
+            "update components set generation = generation + 1, wake_at = now(), wakes = wakes + 1
+             where id = $1 returning generation",
+            component.id.0
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        open_target(&mut tx, operation, component.id, name, generation, false).await?;
+        announce(&mut tx).await?;
+        fail_point!("store::rotate-before-commit");
+        tx.commit().await?;
+        Ok(operation)
+    }
+}
+
+async fn apply(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    edit: &SteadEdit<'_>,
+    store: &Store,
+) -> Result<Edited, EditError> {
+    let held = hold(tx, actor, edit.tenant, edit.stead, edit.make_tenant).await?;
+    let is = held.stead.map_or(0, |(_, generation)| generation);
+    if edit.if_generation.is_some_and(|wanted| wanted != is) {
+        return Err(EditError::Moved { is });
+    }
+    let (host, engines) = host::choose(tx).await?.ok_or(EditError::NoHost)?;
+    let specs = held.current.iter().map(|(name, held)| (name.clone(), held.spec.clone())).collect();
+    let wanted = (edit.decide)(&specs, &engines)
+        .map_err(|(component, refused)| EditError::Refused { component, refused })?;
+    let changes = changes(&held.current, &wanted)?;
+    check_quota(tx, &held, &wanted).await?;
+    if held.stead.is_some() && changes.iter().all(|change| change.action == ChangeAction::Keep) {
+        return Ok(Edited { changes, operation: None, generation: is });
+    }
+    let stead_id = sqlx::query_scalar!(
+        "insert into steads (id, tenant_id, name, app) values ($1, $2, $3, $4)
+         on conflict (tenant_id, name) do update set app = $4, generation = steads.generation + 1 returning id",
+        uuid::Uuid::new_v4(),
+        held.tenant.id.0,
+        edit.stead.as_str(),
+        edit.app.as_str(),
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let operation = OperationId::random();
+    open_operation(tx, operation, &held.tenant, edit.stead, "apply", actor).await?;
+    for change in &changes {
+        let name = &change.component;
+        let mut line = Line { actor, held: &held, stead: edit.stead, name, operation, reason: edit.reason };
+        let before = held.current.get(name);
+        let before_json = before.map(|held| json_of(&held.spec)).transpose()?.unwrap_or_default();
+        let (id, generation) = match (change.action, before, wanted.get(name)) {
+            (ChangeAction::Create, _, Some(spec)) => {
+                line.write(tx, "component.created", Value::Null, json_of(spec)?).await?;
+                (create(tx, store, stead_id, name, spec, &host).await?, 1)
+            }
+            (ChangeAction::Update, Some(held), Some(spec)) => {
+                line.write(tx, "component.edited", before_json, json_of(spec)?).await?;
+                (held.id, update(tx, held.id, spec).await?)
+            }
+            (ChangeAction::Delete, Some(held), _) => {
+                line.write(tx, "component.deletion_requested", before_json, Value::Null).await?;
+                request_deletion(tx, held.id).await?;
+                (held.id, held.generation + 1)
+            }
+            _ => continue,
+        };
+        if let Some(files) = edit.files.get(name) {
+            put_files(tx, id, files).await?;
+        }
+        let deletes = change.action == ChangeAction::Delete;
+        open_target(tx, operation, id, name, generation, deletes).await?;
+    }
+    finish_empty(tx, operation).await?;
+    announce(tx).await?;
+    Ok(Edited { changes, operation: Some(operation), generation: is + 1 })
+}
+
+/// The fixed part of an edit's lines.
+struct Line<'a> {
+    actor: &'a Actor,
+    held: &'a Held,
+    stead: &'a SteadName,
+    name: &'a ComponentName,
+    operation: OperationId,
+    reason: Option<&'a str>,
+}
+
+impl Line<'_> {
+    async fn write(
+        &mut self,
+        tx: &mut PgConnection,
+        action: &'static str,
+        before: Value,
+        after: Value,
+    ) -> Result<(), Error> {
+        let entry = Entry {
+            tenant: Some((self.held.tenant.id, self.held.tenant.name.to_string())),
+            stead: Some(self.stead.to_string()),
+            component: Some(self.name.to_string()),
+            reason: self.reason.map(str::to_owned),
+            operation: Some(self.operation),
+            before,
+            after,
+            ..Entry::new(self.actor, action, Outcome::Done)
+        };
+        journal::write(tx, &entry).await.map(|_| ())
+    }
+}
+
+async fn create(
+    tx: &mut PgConnection,
+    store: &Store,
+    stead: uuid::Uuid,
+    name: &ComponentName,
+    spec: &Spec,
+    host: &str,
+) -> Result<ComponentId, EditError> {
+    let id = ComponentId::random();
+    let port = host::free_port(tx, host, 0).await?.ok_or_else(|| EditError::NoPort(host.to_owned()))?;
+    let status = Status { phase: Phase::Creating, ..Status::default() };
+    sqlx::query!(
+        "insert into components (id, stead_id, name, spec, status, host, port) values ($1, $2, $3, $4, $5, $6, $7)",
+        id.0,
+        stead,
+        name.to_string(),
+        json_of(spec)?,
+        serde_json::to_value(&status).map_err(crate::error::unreadable("status"))?,
+        host,
+        port,
+    )
+    .execute(&mut *tx)
+    .await?;
+    secret::new_password(tx, &store.key, id).await?;
+    Ok(id)
+}
+
+async fn update(tx: &mut PgConnection, id: ComponentId, spec: &Spec) -> Result<i64, EditError> {
+    let generation = sqlx::query_scalar!(
+        "update components set spec = $2, generation = generation + 1, wake_at = now(), wakes = wakes + 1, attempt = 0
+         where id = $1 returning generation",
+        id.0,
+        json_of(spec)?,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(generation)
+}
+
+async fn request_deletion(tx: &mut PgConnection, id: ComponentId) -> Result<(), EditError> {
+    sqlx::query!(
+        "update components set deletion_requested_at = now(), generation = generation + 1, wake_at = now(),
+                               wakes = wakes + 1, attempt = 0,
+                               status = jsonb_set(status, '{phase}', '\"deleting\"')
+         where id = $1",
+        id.0
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn put_files(
+    tx: &mut PgConnection,
+    id: ComponentId,
+    files: &BTreeMap<String, String>,
+) -> Result<(), EditError> {
+    let (hashes, bodies): (Vec<String>, Vec<String>) = files.iter().map(|(h, b)| (h.clone(), b.clone())).unzip();
+    sqlx::query!(
+        "insert into files (component_id, sha256, body) select $1, * from unnest($2::text[], $3::text[])
+         on conflict do nothing",
+        id.0,
+        &hashes,
+        &bodies,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn open_operation(
+    tx: &mut PgConnection,
+    id: OperationId,
+    tenant: &Tenant,
+    stead: &SteadName,
+    kind: &str,
+    actor: &Actor,
+) -> Result<(), EditError> {
+    sqlx::query!(
+        "insert into operations (id, tenant_id, stead, kind, actor) values ($1, $2, $3, $4, $5)",
+        id.0,
+        tenant.id.0,
+        stead.as_str(),
+        kind,
+        actor.name,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn open_target(
+    tx: &mut PgConnection,
+    operation: OperationId,
+    component: ComponentId,
+    name: &ComponentName,
+    generation: i64,
+    deletes: bool,
+) -> Result<(), EditError> {
+    sqlx::query!(
+        "insert into operation_targets (operation_id, component_id, component, generation, deletes)
+         values ($1, $2, $3, $4, $5)",
+        operation.0,
+        component.0,
+        name.to_string(),
+        generation,
+        deletes,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// An operation that waits for nothing has succeeded.
+async fn finish_empty(tx: &mut PgConnection, operation: OperationId) -> Result<(), EditError> {
+    sqlx::query!(
+        "update operations o set state = 'succeeded', finished_at = now() where id = $1
+         and not exists (select from operation_targets t where t.operation_id = o.id)",
+        operation.0
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn announce(tx: &mut PgConnection) -> Result<(), EditError> {
+    sqlx::query!("select pg_notify($1, '')", crate::WAKE_CHANNEL).fetch_one(tx).await?;
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! What can go wrong in the store.
+
+/// Why the store did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database did not answer or refused.
+    #[error("the control database does not answer: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the control database cannot be brought up to this version: {0}")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A stored value is not what this version writes.
+    #[error("the control database holds a {what} that this version of Stead cannot read: {source}")]
+    Unreadable {
+        /// Which value.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A stored name or number is not what this version writes.
+    #[error("the control database holds a {0} that this version of Stead cannot read")]
+    BadName(&'static str),
+    /// A sealed secret does not open.
+    #[error("a sealed secret does not open: the installation key is not the one that it was sealed with")]
+    Sealed,
+    /// The installation key could not be read or made.
+    #[error("the installation key {path}: {source}")]
+    Key {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The lease ran out and another worker has the component.
+    #[error("the lease on the component ran out; another worker has it")]
+    Fenced,
+}
+
+impl Error {
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Fenced)
+    }
+}
+
+/// Names what could not be read.
+pub(crate) fn unreadable(what: &'static str) -> impl FnOnce(serde_json::Error) -> Error {
+    move |source| Error::Unreadable { what, source }
+}

@@ -1,0 +1,169 @@
+//! Secrets at rest: sealed with the installation key, bound to whose they are.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use component::ComponentId;
+use rand::RngExt;
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use sqlx::PgConnection;
+
+use crate::{Error, Store};
+
+/// The key that seals secrets. It lives in a file outside the database, so that a copy of the database
+/// (a backup, for one) opens nothing.
+pub struct InstallationKey(SecretBox<[u8; 32]>);
+
+impl InstallationKey {
+    /// Reads the key, or makes it where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when the file cannot be read or written, or is not 32 bytes.
+    pub fn read_or_make(path: &Path) -> Result<Self, Error> {
+        let wrong = |source| Error::Key { path: path.to_owned(), source };
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let key: [u8; 32] = bytes.try_into().map_err(|_| {
+                    wrong(std::io::Error::other("is not 32 bytes long; put the right file back"))
+                })?;
+                Ok(Self(SecretBox::new(Box::new(key))))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key: [u8; 32] = rand::rng().random();
+                // Written whole under another name first: a kill half way leaves no short key behind.
+                let draft = path.with_extension("new");
+                let mut file = std::fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&draft)
+                    .map_err(wrong)?;
+                file.write_all(&key).and_then(|()| file.sync_all()).map_err(wrong)?;
+                std::fs::rename(&draft, path).map_err(wrong)?;
+                Ok(Self(SecretBox::new(Box::new(key))))
+            }
+            Err(error) => Err(wrong(error)),
+        }
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(self.0.expose_secret().into())
+    }
+
+    /// Seals: a random nonce, then the sealed text. `whose` must be given again to open it.
+    fn seal(&self, whose: &str, plain: &SecretString) -> Result<Vec<u8>, Error> {
+        let nonce: [u8; 24] = rand::rng().random();
+        let payload = Payload { msg: plain.expose_secret().as_bytes(), aad: whose.as_bytes() };
+        let sealed =
+            self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Sealed)?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    fn open(&self, whose: &str, sealed: &[u8]) -> Result<SecretString, Error> {
+        let (nonce, sealed) = sealed.split_first_chunk::<24>().ok_or(Error::Sealed)?;
+        let payload = Payload { msg: sealed, aad: whose.as_bytes() };
+        let plain =
+            self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| Error::Sealed)?;
+        String::from_utf8(plain).map(SecretString::from).map_err(|_| Error::Sealed)
+    }
+}
+
+/// A component's password and its verifier in PostgreSQL's notation.
+#[derive(Clone)]
+pub struct Password {
+    /// The password.
+    pub password: SecretString,
+    /// Its SCRAM-SHA-256 verifier, made once so that what a server has can be compared with it.
+    pub verifier: SecretString,
+    /// Counts rotations.
+    pub version: i64,
+}
+
+/// 32 characters of letters and digits: 190 bits, safe in URLs and shells.
+fn random_password() -> SecretString {
+    let rng = rand::rng();
+    let text: String = rng.sample_iter(rand::distr::Alphanumeric).take(32).map(char::from).collect();
+    SecretString::from(text)
+}
+
+fn whose(component: ComponentId, name: &str) -> String {
+    format!("{component}/{name}")
+}
+
+/// Makes (or replaces) the password of a component inside the caller's transaction; answers its version.
+pub(crate) async fn new_password(
+    conn: &mut PgConnection,
+    key: &InstallationKey,
+    component: ComponentId,
+) -> Result<i64, Error> {
+    let password = random_password();
+    let verifier = SecretString::from(postgres_protocol::password::scram_sha_256(
+        password.expose_secret().as_bytes(),
+    ));
+    let mut version = 0;
+    for (name, secret) in [("password", &password), ("verifier", &verifier)] {
+        let sealed = key.seal(&whose(component, name), secret)?;
+        version = sqlx::query_scalar!(
+            "insert into secrets (component_id, name, sealed) values ($1, $2, $3)
+             on conflict (component_id, name)
+             do update set sealed = excluded.sealed, version = secrets.version + 1
+             returning version",
+            component.0,
+            name,
+            sealed,
+        )
+        .fetch_one(&mut *conn)
+        .await?;
+    }
+    Ok(version)
+}
+
+impl Store {
+    /// The password of a component; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] when the installation key is not the one it was sealed with.
+    pub async fn password(&self, component: ComponentId) -> Result<Option<Password>, Error> {
+        let rows = sqlx::query!(
+            "select name, sealed, version from secrets where component_id = $1",
+            component.0
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let find = |wanted: &str| {
+            rows.iter()
+                .find(|row| row.name == wanted)
+                .map(|row| self.key.open(&whose(component, wanted), &row.sealed))
+                .transpose()
+        };
+        let version = rows.iter().map(|row| row.version).max().unwrap_or(0);
+        Ok(match (find("password")?, find("verifier")?) {
+            (Some(password), Some(verifier)) => Some(Password { password, verifier, version }),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_only_for_whom_it_was_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let key = InstallationKey::read_or_make(&path).unwrap();
+        let again = InstallationKey::read_or_make(&path).unwrap();
+        let sealed = key.seal("a/password", &SecretString::from("s3cret")).unwrap();
+        assert_eq!(again.open("a/password", &sealed).unwrap().expose_secret(), "s3cret");
+        assert!(matches!(again.open("b/password", &sealed), Err(Error::Sealed)));
+        let mut bent = sealed.clone();
+        *bent.last_mut().unwrap() ^= 1;
+        assert!(matches!(again.open("a/password", &bent), Err(Error::Sealed)));
+        assert!(matches!(again.open("a/password", &sealed[..10]), Err(Error::Sealed)));
+    }
+}
