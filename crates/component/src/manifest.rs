@@ -171,7 +171,7 @@ fn components<T>(
     problems: &mut Problems<'_>,
     fields: &[&str],
     reserved: impl Fn(&str) -> Option<Fault>,
-    read: impl Fn(&Node<'_>, &Table<'_>, &mut Problems<'_>) -> T,
+    read: impl Fn(&Table<'_>, &mut Problems<'_>) -> T,
 ) -> BTreeMap<LocalName, T> {
     let mut found = BTreeMap::new();
     let Some(table) = node.table() else {
@@ -206,7 +206,7 @@ fn components<T>(
                 None
             }
         };
-        let component = read(node, &inner, problems);
+        let component = read(&inner, problems);
         if let Some(name) = name {
             found.insert(name, component);
         }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::shown;
+
 /// A text that is no name, and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -28,11 +30,7 @@ fn check(text: &str, what: &'static str, max: usize) -> Result<(), BadName> {
     if fits {
         return Ok(());
     }
-    let mut shown: String = text.chars().take(60).flat_map(char::escape_default).collect();
-    if text.chars().count() > 60 {
-        shown.push('…');
-    }
-    Err(BadName { text: shown, what, max })
+    Err(BadName { text: shown(text), what, max })
 }
 
 macro_rules! name {
@@ -149,13 +147,13 @@ pub enum BadComponentName {
 impl FromStr for ComponentName {
     type Err = BadComponentName;
     fn from_str(text: &str) -> Result<Self, BadComponentName> {
-        let shown = || text.chars().take(60).flat_map(char::escape_default).collect::<String>();
         let Some((kind, local)) = text.split_once('.') else {
-            return Err(BadComponentName::NoDot(shown()));
+            return Err(BadComponentName::NoDot(shown(text)));
         };
-        let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(|| {
-            BadComponentName::Kind(kind.chars().take(60).flat_map(char::escape_default).collect())
-        })?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|known| known.as_str() == kind)
+            .ok_or_else(|| BadComponentName::Kind(shown(kind)))?;
         Ok(Self { kind, local: local.parse()? })
     }
 }

@@ -12,7 +12,6 @@ const LONGEST_LINE: usize = 400;
 /// Everything that is wrong with one file.
 #[derive(Debug)]
 pub struct ManifestError {
-    file: String,
     source: NamedSource<String>,
     problems: Vec<Shown>,
     left_out: usize,
@@ -36,7 +35,7 @@ impl ManifestError {
                 Shown { problem, drawn }
             })
             .collect();
-        Self { file: file.into(), source: NamedSource::new(file, harmless(text)), problems, left_out }
+        Self { source: NamedSource::new(file, harmless(text)), problems, left_out }
     }
 
     /// The problems in the order of the file.
@@ -70,9 +69,14 @@ impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.problems[..], self.left_out) {
             ([only], 0) => only.fmt(f),
-            (several, 0) => write!(f, "{} has {} problems", self.file, several.len()),
+            (several, 0) => write!(f, "{} has {} problems", self.source.name(), several.len()),
             (several, more) => {
-                write!(f, "{} has {} problems, these and {more} more", self.file, several.len() + more)
+                write!(
+                    f,
+                    "{} has {} problems, these and {more} more",
+                    self.source.name(),
+                    several.len() + more
+                )
             }
         }
     }

@@ -44,8 +44,7 @@ pub(crate) fn parse(text: &str) -> Result<String, Fault> {
 
 /// Why no tenant gets it, and what to do instead.
 fn refusal(name: &str) -> Option<(&'static str, &'static str)> {
-    if let Some(language) = UNTRUSTED.iter().find(|language| name.ends_with(*language)) {
-        let _ = language;
+    if UNTRUSTED.iter().any(|language| name.ends_with(language)) {
         return Some((
             "its language runs anything as the server's own user",
             "write functions in SQL or PL/pgSQL",

@@ -5,8 +5,10 @@ use std::str::FromStr;
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, ToSpan};
+use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
+
+use crate::manifest::shown;
 
 /// A weekly window, `sun 03:00-05:00 Asia/Tokyo`. An end at or before the start is on the next day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,27 +50,33 @@ const DAYS: [(&str, Weekday); 7] = [
     ("sun", Weekday::Sunday),
 ];
 
+/// Files of a zone database that are no place on earth: what they mean depends on the machine.
+const PLACEHOLDERS: [&str; 4] = ["localtime", "posixrules", "Factory", "Etc/Unknown"];
+
 impl FromStr for MaintenanceWindow {
     type Err = BadMaintenance;
 
     fn from_str(text: &str) -> Result<Self, BadMaintenance> {
         let parts: Vec<&str> = text.split_whitespace().collect();
         let [day, span, zone] = parts[..] else {
-            return Err(BadMaintenance::Shape(text.to_owned()));
+            return Err(BadMaintenance::Shape(shown(text)));
         };
         let weekday = DAYS
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(day))
             .map(|(_, weekday)| *weekday)
-            .ok_or_else(|| BadMaintenance::Weekday(day.to_owned()))?;
+            .ok_or_else(|| BadMaintenance::Weekday(shown(day)))?;
         let (start, end) = span
             .split_once('-')
             .and_then(|(start, end)| Some((clock(start)?, clock(end)?)))
-            .ok_or_else(|| BadMaintenance::Span(span.to_owned()))?;
+            .ok_or_else(|| BadMaintenance::Span(shown(span)))?;
         if start == end {
             return Err(BadMaintenance::Empty(start.strftime("%H:%M").to_string()));
         }
-        let zone = TimeZone::get(zone).map_err(|_| BadMaintenance::Zone(zone.to_owned()))?;
+        let zone = TimeZone::get(zone)
+            .ok()
+            .filter(|zone| zone.iana_name().is_some_and(|name| !PLACEHOLDERS.contains(&name)))
+            .ok_or_else(|| BadMaintenance::Zone(shown(zone)))?;
         Ok(Self { weekday, start, end, zone })
     }
 }
@@ -76,7 +84,8 @@ impl FromStr for MaintenanceWindow {
 /// `HH:MM`, strictly.
 fn clock(text: &str) -> Option<Time> {
     let (hour, minute) = text.split_once(':')?;
-    if hour.len() != 2 || minute.len() != 2 {
+    let two_digits = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+    if !two_digits(hour) || !two_digits(minute) {
         return None;
     }
     Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
@@ -85,8 +94,9 @@ fn clock(text: &str) -> Option<Time> {
 impl MaintenanceWindow {
     /// The window that is open at `now`, or else the next one: its first and last moment.
     ///
-    /// Where daylight saving skips the start or the end, the window moves with the clock; where it repeats
-    /// an hour, the first of the two is meant (RFC 5545's rule). `None` only past the end of time.
+    /// Where daylight saving skips the start or the end, that moment moves with the clock, and a window that
+    /// would be left without length keeps the length it is written with; where it repeats an hour, the first
+    /// of the two is meant (RFC 5545's rule). `None` only past the end of time.
     #[must_use]
     pub fn next(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let today = now.to_zoned(self.zone.clone()).date();
@@ -98,8 +108,12 @@ impl MaintenanceWindow {
             }
             let last = if self.end > self.start { date } else { date.tomorrow().ok()? };
             let start = date.to_datetime(self.start).to_zoned(self.zone.clone()).ok()?.timestamp();
-            let end = last.to_datetime(self.end).to_zoned(self.zone.clone()).ok()?.timestamp();
-            (end > now && end.duration_since(start) > SignedDuration::ZERO).then_some((start, end))
+            let mut end = last.to_datetime(self.end).to_zoned(self.zone.clone()).ok()?.timestamp();
+            if end <= start {
+                let written = last.to_datetime(self.end).duration_since(date.to_datetime(self.start));
+                end = start.checked_add(written).ok()?;
+            }
+            (end > now).then_some((start, end))
         })
     }
 }

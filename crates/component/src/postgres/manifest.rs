@@ -41,7 +41,7 @@ pub(crate) fn reserved(name: &str) -> Option<Fault> {
 }
 
 /// Reads a server.
-pub(crate) fn server(_node: &Node<'_>, table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
+pub(crate) fn server(table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
     table.refuse_unknown(FIELDS, problems, other_word);
     let mut server = Server {
         wish: Wish {

@@ -65,11 +65,7 @@ impl FromStr for MigrationName {
             && text.ends_with(".sql")
             && !text.starts_with(['.', '-'])
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadMigrationName(text.chars().take(80).flat_map(char::escape_default).collect()))
-        }
+        if fits { Ok(Self(text.to_owned())) } else { Err(BadMigrationName(crate::manifest::shown(text))) }
     }
 }
 

@@ -1,0 +1,79 @@
+//! What is read out of manifests, and what a person is told of bad ones.
+
+#![expect(clippy::expect_used, reason = "a test that cannot be set up fails")]
+
+use component::manifest::{self, Manifest};
+use component::postgres::{Major, Size};
+use serde_json::json;
+
+#[expect(dead_code)]
+/// The report as `stead` prints it where there is neither colour nor Unicode.
+fn report(text: &str) -> String {
+    let error = manifest::parse("stead.toml", text).expect_err("a manifest to refuse");
+    let mut out = String::new();
+    miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none())
+        .with_width(100)
+        .render_report(&mut out, &error)
+        .expect("a report");
+    out
+}
+
+fn app() -> component::SteadName {
+    "flights".parse().expect("a name")
+}
+
+const FULL: &str = r#"
+app = "flights"
+
+[postgres.main]
+engine = 18
+size = "medium"
+allow = ["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0"]
+maintenance = "sun 03:00-05:00 Asia/Tokyo"
+schema = "db/migrations"
+extensions = ["pg_trgm", "uuid-ossp"]
+protect = false
+owner = "team-flights"
+runbook = "https://wiki.example.com/flights"
+"#;
+
+#[test]
+fn reads_every_field() {
+    let Manifest { app, postgres } = manifest::parse("stead.toml", FULL).expect("a manifest");
+    assert_eq!(app.as_str(), "flights");
+    let server = &postgres[&"main".parse().expect("a name")];
+    assert_eq!(server.wish.engine, Some(Major::new(18)));
+    assert_eq!(server.wish.size, Some(Size::Medium));
+    assert_eq!(server.wish.allow.as_ref().map(Vec::len), Some(3));
+    assert_eq!(
+        server.wish.maintenance.as_ref().map(ToString::to_string).as_deref(),
+        Some("sun 03:00-05:00 Asia/Tokyo")
+    );
+    assert_eq!(server.schema.as_deref(), Some("db/migrations".as_ref()));
+    assert_eq!(server.wish.extensions, ["pg_trgm", "uuid-ossp"]);
+    assert_eq!(server.wish.protect, Some(false));
+    assert_eq!(server.wish.owner.as_deref(), Some("team-flights"));
+    assert_eq!(server.wish.runbook.as_deref(), Some("https://wiki.example.com/flights"));
+}
+
+#[test]
+fn the_api_body_reads_back_as_the_same_manifest() {
+    let mut manifest = manifest::parse("stead.toml", FULL).expect("a manifest");
+    let files = vec![("0002_b.sql".into(), "select 2".into()), ("0001_a.sql".into(), "select 1".into())];
+    let (schema, texts) = manifest::migrations(files).expect("migrations");
+    let server = manifest.postgres.get_mut(&"main".parse().expect("a name")).expect("a server");
+    server.schema = None;
+    server.wish.schema = schema;
+    server.files = texts;
+    let body = manifest::to_json(&manifest);
+    assert_eq!(manifest::from_json(&body, &app()), Ok(manifest));
+}
+
+#[test]
+fn an_empty_body_is_a_stead_without_servers() {
+    let manifest =
+        manifest::from_json(&json!({"postgres": {"main": {"size": null}}}), &app()).expect("a manifest");
+    assert_eq!(manifest.app, app());
+    assert_eq!(manifest.postgres.len(), 1);
+    assert!(manifest::from_json(&json!({}), &app()).expect("a manifest").postgres.is_empty());
+}
