@@ -1,1 +1,245 @@
 //! The PostgreSQL front door: TLS, sign-in, allow-list.
+//!
+//! Every server has a port here and no other way in from a network: it listens on a Unix socket alone.
+//! The gateway is *not* in the path of trust of a password. It asks the server for a role's verifier,
+//! checks the client's SCRAM proof against it, with channel binding, and signs in to the server with the
+//! ClientKey that a right proof gives away: no password is ever seen, stored or sent.
+//!
+//! What a connection goes through, a file a stage:
+//!
+//! | stage | file | what can go wrong there |
+//! |---|---|---|
+//! | accept | `listener.rs` | out of descriptors |
+//! | allow-list, before a byte is read | `door.rs`, `session.rs` | not allowed |
+//! | TLS, first packet | `conn.rs`, `startup.rs`, `tls.rs` | in the clear, garbage, a deadline missed |
+//! | sign-in | `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, binding, server down |
+//! | a seat | `door.rs` | all sessions in use |
+//! | the server's own sign-in | `backend.rs` | no such database |
+//! | copying | `relay.rs`, `frames.rs` | either side goes away |
+//! | a line in the log | `record.rs` | - |
+//!
+//! It goes by files (`route.rs`, `files.rs`) and needs nothing else: one task (`control.rs`) keeps the
+//! table of doors (`table.rs`) in agreement with them, and answers on a Unix socket (`status.rs`,
+//! `client.rs`). So it serves while everything else of Stead is down.
+//!
+//! Decisions worth knowing:
+//!
+//! - **A refused address may finish a TLS handshake, and learns nothing.** libpq discards an error that
+//!   comes before TLS (since CVE-2024-10977), so a clear refusal needs one. The verdict is made before;
+//!   strangers have few places, little time, no sign-in, and are told no name of tenant or server.
+//! - **An edit of `allow` ends the sessions that it no longer allows** (57P01, statement cancelled). An
+//!   edit of the port or of `max_sessions` ends none.
+//! - **A role that can come in without a proof cannot come in here**: what the server lets in by peer or
+//!   trust is refused, and superusers have no verifier for the gateway.
+//! - **Nothing of a session is parsed** but where the server's messages begin, so that a last word can be
+//!   put between two of them.
+
+mod backend;
+mod cancel;
+pub mod client;
+mod conn;
+mod control;
+mod door;
+mod files;
+mod frames;
+mod listener;
+mod record;
+mod refusal;
+mod relay;
+pub mod route;
+mod scram;
+mod session;
+mod signin;
+mod startup;
+mod status;
+mod table;
+mod tls;
+mod verifiers;
+mod wire;
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+pub use client::{Client, ClientError};
+
+use files::Paths;
+use record::Log;
+use session::Context;
+use table::Table;
+use tls::Certificates;
+
+/// What a gateway needs to know to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `$STEAD_HOME`.
+    pub home: PathBuf,
+}
+
+/// Numbers that hold for every route. The defaults are what `stead gateway` runs with.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From accept to signed in.
+    pub sign_in: Duration,
+    /// The same for an address that is not allowed.
+    pub stranger: Duration,
+    /// Connections of one route that have not signed in yet.
+    pub waiting: usize,
+    /// Connections of addresses that are not allowed, of all routes.
+    pub strangers: usize,
+    /// How long a wrong password waits for its answer.
+    pub failure_delay: Duration,
+    /// How long the connection that asks for verifiers outlives its last question.
+    pub verifier_idle: Duration,
+    /// A session that lasts longer has a line in the log before it ends.
+    pub long_session: Duration,
+    /// How long a session that is ended may still take to finish a message.
+    pub farewell: Duration,
+    /// How often files are looked at even though nothing seems to have changed.
+    pub rescan: Duration,
+    /// The connection log is rotated at this size, bytes.
+    pub rotate_at: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            sign_in: Duration::from_secs(15),
+            stranger: Duration::from_secs(5),
+            waiting: 256,
+            strangers: 64,
+            failure_delay: Duration::from_millis(250),
+            verifier_idle: Duration::from_secs(5),
+            long_session: Duration::from_secs(10),
+            farewell: Duration::from_secs(2),
+            rescan: Duration::from_secs(5),
+            rotate_at: 64 << 20,
+        }
+    }
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One gateway a home.
+    #[error("another gateway serves {}; stop it first", .0.display())]
+    Running(PathBuf),
+    /// A file or folder that it needs.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The process itself.
+    #[error("cannot {what}: {source}")]
+    Process {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Serves until SIGTERM or SIGINT: then ports close, sessions end with 57P01, and it returns.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let process = |source| Error::Process { what: "take signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(process)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(process)?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+    };
+    serve(options, Limits::default(), stop).await
+}
+
+/// Serves until `stop` speaks.
+pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let paths = Paths::new(&options.home);
+    for folder in [&paths.gateway, &paths.routes, &paths.tls, &paths.logs] {
+        std::fs::create_dir_all(folder).map_err(file("create", folder))?;
+    }
+    let _lock = lock(&paths.lock, &options.home)?;
+    raise_descriptor_limit();
+    let log = Log::open(&paths.log, limits.rotate_at).map_err(file("open", &paths.log))?;
+    let rescan = limits.rescan;
+    let patience = limits.farewell * 3;
+    let context = Arc::new(Context {
+        certificates: Certificates::new(paths.tls.clone()),
+        log,
+        mock_secret: rand::random(),
+        strangers: Arc::new(Semaphore::new(limits.strangers)),
+        connections: AtomicU64::new(1),
+        limits,
+    });
+    let (alive, mut all_gone) = mpsc::channel(1);
+    let mut table = Table::new(context.clone(), paths.clone(), alive);
+    let listener = status::bind(&paths.socket).map_err(file("listen on", &paths.socket))?;
+    let (commands, inbox) = mpsc::channel(64);
+    let status = tokio::spawn(status::serve(listener, commands));
+    tracing::info!(home = %options.home.display(), "gateway started");
+
+    control::keep(&mut table, &paths, rescan, inbox, stop).await;
+
+    status.abort();
+    let _ = std::fs::remove_file(&paths.socket);
+    table.stop().await;
+    if timeout(patience, all_gone.recv()).await.is_err() {
+        tracing::warn!("some sessions did not end in time; they are cut off");
+    }
+    let closing = context.clone();
+    let _ = tokio::task::spawn_blocking(move || closing.log.close()).await;
+    tracing::info!("gateway stopped");
+    Ok(())
+}
+
+fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { what, path, source }
+}
+
+/// The kernel gives the lock back when the process ends, however it ends.
+fn lock(path: &Path, home: &Path) -> Result<File, Error> {
+    let lock = File::create(path).map_err(file("open", path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Running(home.to_owned())),
+        Err(TryLockError::Error(source)) => Err(file("lock", path)(source)),
+    }
+}
+
+/// Two descriptors a session: the usual soft limit of 1024 would end at 500.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Ends the process as `kill -9` would, for tests that configure a fail point with `return`.
+#[allow(dead_code, reason = "without fail points nobody calls it")]
+fn die() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort()
+}
+
+/// Marks a place between two effects where a test can kill the process.
+macro_rules! fail_point {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| crate::die())
+    };
+}
+pub(crate) use fail_point;

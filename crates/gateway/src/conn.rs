@@ -1,0 +1,132 @@
+//! A client's connection while it is not yet clear what it will be: in the clear, or in TLS.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::ProtocolVersion;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::refusal::Refusal;
+use crate::startup::Packet;
+use crate::tls::{ALPN, Certificate};
+use crate::wire::{read_packet, send};
+
+/// First byte of a TLS handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How much of what a refused client still sends is read, so that the refusal is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A connection as far as it has come.
+pub(crate) enum Conn {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Lost on the way from one to the other.
+    Gone,
+}
+
+impl Conn {
+    /// Answers what clients ask before they say who they are, up to the packet that matters. The
+    /// certificate is asked for only when TLS is.
+    pub(crate) async fn first_packet(
+        &mut self,
+        certificate: Option<&Certificate>,
+    ) -> Result<Packet, Refusal> {
+        let Conn::Plain(tcp) = self else { return Err(Refusal::Protocol("already in TLS")) };
+        let mut first = [0; 1];
+        if tcp.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE] {
+            let tls = self.encrypt(certificate).await?;
+            if tls.get_ref().1.alpn_protocol() != Some(ALPN) {
+                return Err(Refusal::Protocol(
+                    "direct TLS needs ALPN `postgresql`; leave out sslnegotiation=direct",
+                ));
+            }
+            return inside(tls).await;
+        }
+        let mut packet = read_packet(tcp).await?;
+        if packet == Packet::Gss {
+            send(tcp, b"N").await?;
+            packet = read_packet(tcp).await?;
+        }
+        match packet {
+            Packet::Ssl if certificate.is_none() => Err(Refusal::NoCertificate),
+            Packet::Ssl => {
+                // Nothing was read beyond the request: what a man in the middle put behind it is taken
+                // for TLS, and fails (CVE-2021-23214).
+                send(tcp, b"S").await?;
+                inside(self.encrypt(certificate).await?).await
+            }
+            Packet::Gss => Err(Refusal::Protocol("GSSAPI encryption was refused already")),
+            other => Ok(other),
+        }
+    }
+
+    async fn encrypt(
+        &mut self,
+        certificate: Option<&Certificate>,
+    ) -> Result<&mut TlsStream<TcpStream>, Refusal> {
+        let certificate = certificate.ok_or(Refusal::NoCertificate)?;
+        let Conn::Plain(tcp) = std::mem::replace(self, Conn::Gone) else {
+            return Err(Refusal::Protocol("already in TLS"));
+        };
+        let tls = TlsAcceptor::from(certificate.config.clone()).accept(tcp).await.map_err(Refusal::Tls)?;
+        *self = Conn::Tls(Box::new(tls));
+        self.tls().ok_or(Refusal::Protocol("not in TLS"))
+    }
+
+    /// The stream, if it is in TLS.
+    pub(crate) fn tls(&mut self) -> Option<&mut TlsStream<TcpStream>> {
+        match self {
+            Conn::Tls(tls) => Some(tls),
+            Conn::Plain(_) | Conn::Gone => None,
+        }
+    }
+
+    /// `TLSv1.3`, for the log.
+    pub(crate) fn tls_version(&mut self) -> Option<String> {
+        self.tls().and_then(|tls| tls.get_ref().1.protocol_version()).map(|version| match version {
+            ProtocolVersion::TLSv1_2 => "TLSv1.2".to_owned(),
+            ProtocolVersion::TLSv1_3 => "TLSv1.3".to_owned(),
+            other => format!("{other:?}"),
+        })
+    }
+
+    /// Says a last word and closes, in the order that lets the client read it.
+    pub(crate) async fn close_with(self, message: &[u8]) {
+        let closing = async {
+            match self {
+                Conn::Plain(stream) => last_word(stream, message).await,
+                Conn::Tls(stream) => last_word(*stream, message).await,
+                Conn::Gone => Ok(()),
+            }
+        };
+        // Whether it arrives is the client's affair.
+        let _ = tokio::time::timeout(LINGER, closing).await;
+    }
+}
+
+/// What a client says inside TLS: who it is, or whom to cancel.
+async fn inside(tls: &mut TlsStream<TcpStream>) -> Result<Packet, Refusal> {
+    match read_packet(tls).await? {
+        Packet::Ssl | Packet::Gss => Err(Refusal::Protocol("the connection is encrypted already")),
+        packet => Ok(packet),
+    }
+}
+
+async fn last_word<S>(mut stream: S, message: &[u8]) -> io::Result<()>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    stream.write_all(message).await?;
+    stream.shutdown().await?;
+    // A close with bytes unread is a reset, and a reset can overtake the message.
+    let mut scrap = [0; 1024];
+    for _ in 0..64 {
+        if stream.read(&mut scrap).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! A listening socket and the loop that takes connections from it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::door::Door;
+use crate::session::{self, Context};
+
+/// Connections that the kernel holds while we are busy.
+const BACKLOG: i32 = 1024;
+/// A peer that has gone silent is found out after about 60 + 6 x 10 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_COUNT: u32 = 6;
+
+/// A port that is open.
+pub(crate) struct Listener {
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Opens a port and serves whoever comes. `alive` is held by each connection to its end.
+    pub(crate) fn open(
+        address: SocketAddr,
+        context: Arc<Context>,
+        door: Arc<Door>,
+        alive: mpsc::Sender<()>,
+    ) -> io::Result<Listener> {
+        let listener = TcpListener::from_std(bind(address)?)?;
+        Ok(Listener { task: tokio::spawn(accept(listener, context, door, alive)) })
+    }
+
+    /// Closes the port; when this returns it is free. Connections taken before go on.
+    pub(crate) async fn close(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // `::` and `0.0.0.0` are two addresses to listen on.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn accept(listener: TcpListener, context: Arc<Context>, door: Arc<Door>, alive: mpsc::Sender<()>) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                if let Err(error) = prepare(&tcp) {
+                    tracing::debug!(%error, "a connection was gone before it began");
+                    continue;
+                }
+                let (context, door, alive) = (context.clone(), door.clone(), alive.clone());
+                tokio::spawn(async move {
+                    session::serve(context, door, tcp, peer).await;
+                    drop(alive);
+                });
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: the backlog holds the others while some go.
+                tracing::error!(%error, "cannot accept connections; trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The files a gateway goes by, and what it answers on its status socket.
+//!
+//! Routes are declared by files, `gateway/routes/<server>.json`, one a server, written by atomic rename.
+//! The gateway needs nothing else to serve, so it serves while the control plane is down.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// `gateway/gateway.json`: what holds for every route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Addresses to listen on; loopback unless asked.
+    pub listen: Vec<IpAddr>,
+}
+
+/// One server's front door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The server's handle; the file is `<server>.json`.
+    pub server: String,
+    /// Counts edits of the route.
+    pub generation: u64,
+    /// For the log: whose it is.
+    pub tenant: String,
+    /// For the log: the stead.
+    pub stead: String,
+    /// For the log: the component, `postgres.main`.
+    pub component: String,
+    /// TCP port, on every address of [`Settings::listen`].
+    pub port: u16,
+    /// Folder of the server's Unix socket.
+    pub socket_dir: PathBuf,
+    /// Who may connect; checked before anything is read. Empty: nobody.
+    pub allow: Vec<IpNet>,
+    /// Sessions at once through the gateway.
+    pub max_sessions: u32,
+}
+
+/// Request on `gateway/gateway.sock`: one JSON object a line, answered by one line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Read the route files again now (the gateway also watches them) and answer with [`Status`].
+    Refresh,
+    /// Answer with [`Status`].
+    Status,
+    /// As `Refresh`, for one server: answers with [`RouteStatus`] or `null` where there is no such route.
+    Route { server: String },
+}
+
+/// What the gateway serves now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Process id.
+    pub pid: u32,
+    /// Every route.
+    pub routes: Vec<RouteStatus>,
+    /// Files that could not be taken as routes: name and reason.
+    pub refused: Vec<(String, String)>,
+    /// When the certificate in force ends.
+    pub certificate_until: Option<jiff::Timestamp>,
+}
+
+/// One route as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The server's handle.
+    pub server: String,
+    /// Generation in force.
+    pub generation: u64,
+    /// The port it listens on.
+    pub port: u16,
+    /// Sessions now.
+    pub sessions: u32,
+    /// Why it cannot listen: the port is taken by another program, for example.
+    pub error: Option<String>,
+}

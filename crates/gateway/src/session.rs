@@ -1,0 +1,317 @@
+//! One connection from accept to close: allow-list, TLS, sign-in, the server, copying, the log.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use jiff::Timestamp;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::server::TlsStream;
+
+use crate::Limits;
+use crate::backend::{self, Backend, BackendKey};
+use crate::cancel::Target;
+use crate::conn::Conn;
+use crate::door::{Door, Seat, allows};
+use crate::record::{Log, Record};
+use crate::refusal::{Ending, Refusal};
+use crate::relay::{Relay, Stop};
+use crate::scram::{Binding, Verifier};
+use crate::signin;
+use crate::startup::{Packet, Startup};
+use crate::tls::Certificates;
+use crate::wire::send;
+
+/// What all connections share.
+pub(crate) struct Context {
+    pub(crate) limits: Limits,
+    pub(crate) certificates: Certificates,
+    pub(crate) log: Log,
+    /// Makes the salts of roles that do not exist.
+    pub(crate) mock_secret: [u8; 32],
+    /// Places for those who are told that they may not come in.
+    pub(crate) strangers: Arc<Semaphore>,
+    pub(crate) connections: AtomicU64,
+}
+
+/// A connection, for the log and the cancel keys.
+struct Visit {
+    context: Arc<Context>,
+    door: Arc<Door>,
+    address: IpAddr,
+    started: Instant,
+    record: Record,
+}
+
+/// What a connection turned out to be.
+enum Entered {
+    /// A cancel request, taken care of.
+    Cancelled { found: bool },
+    /// A session.
+    Session(Box<Session>),
+}
+
+struct Session {
+    seat: Seat,
+    backend: Backend,
+    /// Goes to the client before anything else.
+    greeting: BytesMut,
+    target: Option<Target>,
+    pid: u32,
+}
+
+enum Interrupt {
+    End(Ending),
+    Lasting,
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
+    let number = context.connections.fetch_add(1, Ordering::Relaxed);
+    let address = peer.ip().to_canonical();
+    let record = blank(&door, number, SocketAddr::new(address, peer.port()));
+    let mut visit = Visit { context, door, address, started: Instant::now(), record };
+    let (outcome, message) = visit.run(tcp).await;
+    visit.write("close", outcome, message);
+}
+
+impl Visit {
+    async fn run(&mut self, tcp: TcpStream) -> (&'static str, Option<String>) {
+        let (context, door) = (self.context.clone(), self.door.clone());
+        // Before a byte is read. Who is not allowed gets no sign-in: a TLS handshake at most, so that
+        // its client can show why (current clients discard an error that comes before TLS), one of few
+        // places, and little time.
+        let allowed = allows(&door.route(), self.address);
+        let (places, patience) = if allowed {
+            (&door.waiting, context.limits.sign_in)
+        } else {
+            (&context.strangers, context.limits.stranger)
+        };
+        let mut conn = Conn::Plain(tcp);
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.address) };
+            if allowed {
+                conn.close_with(&refusal.message()).await;
+            }
+            return (refusal.outcome(), Some(refusal.to_string()));
+        };
+        let entered = match timeout(patience, self.enter(&mut conn, allowed)).await {
+            Ok(entered) => entered,
+            Err(_) => Err(Refusal::Deadline(patience)),
+        };
+        self.record.tls = conn.tls_version();
+        match (entered, conn) {
+            (Ok(Entered::Session(session)), Conn::Tls(tls)) => {
+                drop(place);
+                self.record.signed_in = true;
+                self.copy(*session, *tls).await
+            }
+            (Ok(Entered::Cancelled { found: true }), _) => ("cancel_forwarded", None),
+            (Ok(_), _) => ("cancel_unknown", None),
+            (Err(refusal), conn) => {
+                if matches!(refusal, Refusal::SignIn(_)) {
+                    sleep(context.limits.failure_delay).await;
+                }
+                if !matches!(refusal, Refusal::Lost(_) | Refusal::Tls(_)) {
+                    conn.close_with(&refusal.message()).await;
+                }
+                (refusal.outcome(), Some(refusal.to_string()))
+            }
+        }
+    }
+
+    /// Everything that the deadline of sign-in is for.
+    async fn enter(&mut self, conn: &mut Conn, allowed: bool) -> Result<Entered, Refusal> {
+        let certificate = self.context.certificates.current();
+        let packet = conn.first_packet(certificate.as_deref()).await?;
+        if let Packet::Startup(startup) = &packet {
+            self.note(startup);
+        }
+        if !allowed {
+            return Err(Refusal::NotAllowed(self.address));
+        }
+        let startup = match packet {
+            Packet::Startup(startup) => startup,
+            Packet::Cancel(request) => {
+                let target = self.door.cancels.find(&request);
+                if let Some(target) = &target {
+                    target.cancel().await?;
+                }
+                return Ok(Entered::Cancelled { found: target.is_some() });
+            }
+            Packet::Ssl | Packet::Gss => return Err(Refusal::Protocol("unexpected encryption request")),
+        };
+        let Some(tls) = conn.tls() else { return Err(Refusal::NotEncrypted) };
+        let end_point = certificate.as_ref().and_then(|certificate| certificate.end_point.as_deref());
+        let route = self.door.route();
+        let verifier = self.verifier(&route.socket_dir, &startup);
+        let signed_in = signin::sign_in(tls, &startup, end_point, verifier).await?;
+        crate::fail_point!("gateway::signed_in");
+        self.record.channel_binding = signed_in.binding == Binding::EndPoint;
+        let mut greeting = signed_in.farewell;
+        // From here on the client knows that it is signed in: an error follows the farewell.
+        let session = self.open(&startup, &route.socket_dir, signed_in.keys).await;
+        if session.is_err() {
+            send(tls, &greeting).await?;
+        }
+        let mut session = session?;
+        greeting.unsplit(session.greeting);
+        session.greeting = greeting;
+        Ok(Entered::Session(Box::new(session)))
+    }
+
+    /// The verifier of a role, or a made-up one that looks the same.
+    async fn verifier(&self, folder: &std::path::Path, startup: &Startup) -> Result<Verifier, Refusal> {
+        let found = self.door.verifiers.get(folder, startup.user()).await?;
+        let server = &self.record.server;
+        Ok(found.unwrap_or_else(|| Verifier::mock(&self.context.mock_secret, server, startup.user())))
+    }
+
+    /// A seat, and a session of the server in it.
+    async fn open(
+        &self,
+        startup: &Startup,
+        folder: &std::path::Path,
+        keys: crate::scram::Keys,
+    ) -> Result<Session, Refusal> {
+        let number = self.record.connection;
+        let seat = self.door.sit(number, self.address)?;
+        let mut backend = backend::log_in(folder, startup, keys).await?;
+        crate::fail_point!("gateway::logged_in");
+        let mut greeting = std::mem::take(&mut backend.greeting);
+        let BackendKey { pid, .. } = backend.key.clone().unwrap_or_default();
+        let target = backend.key.take().map(|key| Target::new(folder, key));
+        if let Some(target) = target.clone() {
+            let key = self.door.cancels.issue(number, startup.agreed_minor(), target);
+            greeting.unsplit(backend::key_message(pid, key));
+        }
+        greeting.extend_from_slice(&backend.ready);
+        Ok(Session { seat, backend, greeting, target, pid })
+    }
+
+    async fn copy(
+        &mut self,
+        session: Session,
+        mut tls: TlsStream<TcpStream>,
+    ) -> (&'static str, Option<String>) {
+        let Session { mut seat, backend, greeting, target, pid } = session;
+        self.record.backend_pid = Some(pid).filter(|pid| *pid != 0);
+        let greeted = send(&mut tls, &greeting).await;
+        let mut relay = Relay::new(tls, backend.stream, backend.rest);
+        let end = match greeted {
+            Ok(()) => self.relay(&mut relay, &mut seat).await,
+            Err(error) => Err(error),
+        };
+        self.door.cancels.revoke(self.record.connection, pid);
+        (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
+        let ending = match end {
+            Ok(Ok(Stop::ByClient)) => return ("closed_by_client", None),
+            Ok(Ok(Stop::ByServer)) => {
+                Conn::Tls(Box::new(relay.client)).close_with(b"").await;
+                return ("closed_by_server", None);
+            }
+            Ok(Ok(Stop::ServerVanished)) => Ending::ServerVanished,
+            Ok(Err(ending)) => ending,
+            Err(error) => return ("connection_lost", Some(error.to_string())),
+        };
+        self.send_off(relay, ending, target).await;
+        (ending.outcome(), Some(ending.to_string()))
+    }
+
+    async fn relay(
+        &mut self,
+        relay: &mut Relay<TlsStream<TcpStream>, UnixStream>,
+        seat: &mut Seat,
+    ) -> std::io::Result<Result<Stop, Ending>> {
+        let mut lasting = pin!(sleep(self.context.limits.long_session));
+        let mut announced = false;
+        loop {
+            let mut interrupt = pin!(async {
+                tokio::select! {
+                    biased;
+                    ending = &mut seat.end => Interrupt::End(ending.unwrap_or(Ending::Stopping)),
+                    () = &mut lasting, if !announced => Interrupt::Lasting,
+                }
+            });
+            match relay.run(&mut interrupt).await? {
+                Ok(stop) => return Ok(Ok(stop)),
+                Err(Interrupt::End(ending)) => return Ok(Err(ending)),
+                Err(Interrupt::Lasting) => {
+                    announced = true;
+                    (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
+                    self.write("open", "open", None);
+                }
+            }
+        }
+    }
+
+    /// Ends a session from our side: what it does at the server is cancelled, the client is told when
+    /// the message under way is through.
+    async fn send_off(
+        &self,
+        mut relay: Relay<TlsStream<TcpStream>, UnixStream>,
+        ending: Ending,
+        target: Option<Target>,
+    ) {
+        let limit = self.context.limits.farewell;
+        if ending != Ending::ServerVanished
+            && let Some(target) = target
+        {
+            let cancelled = timeout(limit, target.cancel()).await;
+            tracing::debug!(?cancelled, "a session was ended by the gateway");
+        }
+        let between = relay.between_messages() || timeout(limit, relay.drain()).await.unwrap_or(false);
+        let message = if between { ending.message() } else { BytesMut::new() };
+        Conn::Tls(Box::new(relay.client)).close_with(&message).await;
+    }
+
+    /// What the client says of itself, for the log.
+    fn note(&mut self, startup: &Startup) {
+        let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().take(128).collect::<String>();
+        self.record.user = Some(readable(startup.user()));
+        self.record.database = Some(readable(startup.database()));
+        self.record.application_name = startup.get("application_name").map(|name| readable(name));
+    }
+
+    fn write(&self, event: &'static str, outcome: &'static str, message: Option<String>) {
+        let mut record = self.record.clone();
+        record.at = Timestamp::now();
+        record.event = event;
+        record.outcome = outcome;
+        record.message = message;
+        record.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.context.log.write(record);
+    }
+}
+
+fn blank(door: &Door, connection: u64, client: SocketAddr) -> Record {
+    let route = door.route();
+    Record {
+        at: Timestamp::now(),
+        event: "close",
+        connection,
+        gateway_pid: std::process::id(),
+        tenant: route.tenant.clone(),
+        stead: route.stead.clone(),
+        component: route.component.clone(),
+        server: route.server.clone(),
+        client: client.to_string(),
+        user: None,
+        database: None,
+        application_name: None,
+        tls: None,
+        channel_binding: false,
+        backend_pid: None,
+        signed_in: false,
+        duration_ms: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        outcome: "",
+        message: None,
+        lines_dropped: 0,
+    }
+}

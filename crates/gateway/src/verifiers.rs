@@ -1,0 +1,144 @@
+//! Asking a server for a role's verifier.
+//!
+//! As PgBouncer's `auth_query`: a role of the gateway's own (`stead_gateway`, let in by its OS user) may
+//! call one function, `stead.verifier(name)`, and nothing else. Verifiers are never kept, so that a
+//! rotated password counts at once; the connection is, for some seconds after its last use, so that a
+//! client that connects often does not cost a second process each time and a quiet server has none.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, NoTls, Statement};
+
+use crate::backend;
+use crate::refusal::Refusal;
+use crate::scram::Verifier;
+
+const ROLE: &str = "stead_gateway";
+const DATABASE: &str = "postgres";
+const QUESTION: &str = "SELECT verifier FROM stead.verifier($1)";
+
+/// One server's verifiers.
+pub(crate) struct Verifiers {
+    idle: Duration,
+    slot: Arc<Mutex<Option<Arc<Asker>>>>,
+}
+
+/// An open connection that can ask.
+struct Asker {
+    folder: PathBuf,
+    client: Client,
+    question: Statement,
+    last_used: std::sync::Mutex<Instant>,
+}
+
+impl Verifiers {
+    /// Not connected yet; connections are given up after `idle` without a question.
+    pub(crate) fn new(idle: Duration) -> Verifiers {
+        Verifiers { idle, slot: Arc::default() }
+    }
+
+    /// The verifier of a role that may sign in through the gateway.
+    pub(crate) async fn get(&self, folder: &Path, user: &[u8]) -> Result<Option<Verifier>, Refusal> {
+        // PostgreSQL compares bytes; a name that is no UTF-8 cannot be asked for, and nobody has one.
+        let Ok(user) = std::str::from_utf8(user) else { return Ok(None) };
+        match self.ask(folder, user).await {
+            // The server was restarted since the last question: once more, with a new connection.
+            Err(error) if error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN) => {
+                *self.slot.lock().await = None;
+                self.ask(folder, user).await.map_err(refusal)
+            }
+            other => other.map_err(refusal),
+        }
+    }
+
+    async fn ask(&self, folder: &Path, user: &str) -> Result<Option<Verifier>, tokio_postgres::Error> {
+        let asker = self.asker(folder).await?;
+        let row = asker.client.query_opt(&asker.question, &[&user]).await?;
+        asker.touch();
+        let Some(row) = row else { return Ok(None) };
+        let text = row.try_get::<_, Option<String>>(0)?;
+        let verifier = text.as_deref().and_then(Verifier::parse);
+        if text.is_some() && verifier.is_none() {
+            tracing::error!(user, "the role's password is not stored as SCRAM-SHA-256; set it again");
+        }
+        Ok(verifier)
+    }
+
+    async fn asker(&self, folder: &Path) -> Result<Arc<Asker>, tokio_postgres::Error> {
+        let mut slot = self.slot.lock().await;
+        if let Some(asker) = slot.as_ref()
+            && asker.folder == folder
+            && !asker.client.is_closed()
+        {
+            asker.touch();
+            return Ok(asker.clone());
+        }
+        let (client, connection) = tokio_postgres::Config::new()
+            .host_path(folder)
+            .user(ROLE)
+            .dbname(DATABASE)
+            .application_name("stead gateway")
+            .connect(NoTls)
+            .await?;
+        let driver = tokio::spawn(connection);
+        let question = client.prepare_typed(QUESTION, &[Type::TEXT]).await?;
+        let asker = Arc::new(Asker {
+            folder: folder.to_owned(),
+            client,
+            question,
+            last_used: std::sync::Mutex::new(Instant::now()),
+        });
+        *slot = Some(asker.clone());
+        tokio::spawn(give_up_when_idle(self.slot.clone(), asker.clone(), self.idle, driver));
+        Ok(asker)
+    }
+}
+
+impl Asker {
+    fn touch(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn idle_at(&self, idle: Duration) -> Instant {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) + idle
+    }
+}
+
+async fn give_up_when_idle<T>(
+    slot: Arc<Mutex<Option<Arc<Asker>>>>,
+    asker: Arc<Asker>,
+    idle: Duration,
+    mut driver: tokio::task::JoinHandle<T>,
+) {
+    loop {
+        let until = asker.idle_at(idle);
+        tokio::select! {
+            _ = &mut driver => break,
+            () = tokio::time::sleep_until(until) => if asker.idle_at(idle) <= Instant::now() { break },
+        }
+    }
+    let mut slot = slot.lock().await;
+    if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &asker)) {
+        *slot = None;
+    }
+}
+
+fn refusal(error: tokio_postgres::Error) -> Refusal {
+    match error.as_db_error() {
+        Some(said) if *said.code() == SqlState::CANNOT_CONNECT_NOW => {
+            Refusal::Starting(said.message().to_owned())
+        }
+        Some(said) if *said.code() == SqlState::TOO_MANY_CONNECTIONS => Refusal::ServerFull,
+        Some(said) => {
+            tracing::error!(error = %said, "the server does not answer the gateway's question");
+            Refusal::Unready
+        }
+        None => backend::down(&std::io::Error::other(error)),
+    }
+}
