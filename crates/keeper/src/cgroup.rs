@@ -1,0 +1,180 @@
+//! Limits by cgroups. Each controller is looked for by itself, since one host has it in a hierarchy of
+//! version 1, another in version 2, and a third not at all: then the limit is not enforced, and said so.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Pid;
+use sha2::{Digest, Sha256};
+
+use crate::wire::{Limits, Name};
+
+/// Where one hierarchy keeps Stead's groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    /// `<mount>/stead-<hash of the home>`.
+    folder: PathBuf,
+    v2: bool,
+    memory: bool,
+    pids: bool,
+}
+
+/// The hierarchies that have a controller Stead uses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cgroups {
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl Cgroups {
+    /// Finds the controllers of this host and makes Stead's folder in each; what is missing comes back in
+    /// words.
+    pub(crate) fn find(home: &Path) -> (Self, Vec<String>) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
+        let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let mut hierarchies = Vec::new();
+        let mut said = Vec::new();
+        for (mount, v2, controllers) in mounts.lines().filter_map(parse_mount) {
+            let controllers = if v2 {
+                fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
+            } else {
+                controllers
+            };
+            let has = |wanted: &str| controllers.split([',', ' ', '\n']).any(|c| c == wanted);
+            let known = |of: fn(&Hierarchy) -> bool| hierarchies.iter().any(of);
+            let memory = has("memory") && !known(|h| h.memory);
+            let pids = has("pids") && !known(|h| h.pids);
+            if !memory && !pids {
+                continue;
+            }
+            let hierarchy = Hierarchy { folder: mount.join(format!("stead-{hash}")), v2, memory, pids };
+            match hierarchy.prepare(&mount) {
+                Ok(()) => hierarchies.push(hierarchy),
+                Err(error) => said.push(format!("cgroups at `{}` cannot be used: {error}", mount.display())),
+            }
+        }
+        for (name, of) in [("memory", (|h| h.memory) as fn(&Hierarchy) -> bool), ("pids", |h| h.pids)] {
+            if !hierarchies.iter().any(of) {
+                said.push(format!(
+                    "this host has no `{name}` controller: that limit of units is not enforced"
+                ));
+            }
+        }
+        (Self { hierarchies }, said)
+    }
+
+    /// Makes the group of a unit and sets its limits. Errors come back in words: a limit that cannot be
+    /// set does not keep a server from starting.
+    pub(crate) fn make(&self, unit: &Name, limits: &Limits) -> Vec<String> {
+        let mut said = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let folder = hierarchy.folder.join(unit.as_str());
+            if let Err(error) = hierarchy.set(&folder, limits) {
+                said.push(format!("limits at `{}` cannot be set: {error}", folder.display()));
+            }
+        }
+        said
+    }
+
+    /// Puts a process into the group of a unit.
+    pub(crate) fn enter(&self, unit: &Name, pid: Pid) -> Vec<String> {
+        let mut said = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let file = hierarchy.folder.join(unit.as_str()).join("cgroup.procs");
+            if let Err(error) = fs::write(&file, pid.as_raw_nonzero().to_string()) {
+                said.push(format!("process {pid} cannot be put into `{}`: {error}", file.display()));
+            }
+        }
+        said
+    }
+
+    /// Removes the group of a unit, in which nothing lives any more.
+    pub(crate) fn remove(&self, unit: &str) -> io::Result<()> {
+        for hierarchy in &self.hierarchies {
+            absent_is_fine(fs::remove_dir(hierarchy.folder.join(unit)))?;
+        }
+        Ok(())
+    }
+
+    /// Names of units that have a group.
+    pub(crate) fn units(&self) -> Vec<String> {
+        let folders = self.hierarchies.iter().filter_map(|h| fs::read_dir(&h.folder).ok());
+        let entries = folders.flatten().flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Removes Stead's own folders, when every unit's group is gone.
+    pub(crate) fn remove_all(&self) {
+        for unit in self.units() {
+            let _ = self.remove(&unit);
+        }
+        for hierarchy in &self.hierarchies {
+            let _ = fs::remove_dir(&hierarchy.folder);
+        }
+    }
+}
+
+impl Hierarchy {
+    fn controllers(&self) -> String {
+        let names = [("+memory", self.memory), ("+pids", self.pids)];
+        names.iter().filter(|(_, used)| *used).map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+    }
+
+    fn prepare(&self, mount: &Path) -> io::Result<()> {
+        exists_is_fine(fs::create_dir(&self.folder))?;
+        if self.v2 {
+            fs::write(mount.join("cgroup.subtree_control"), self.controllers())?;
+            fs::write(self.folder.join("cgroup.subtree_control"), self.controllers())?;
+        }
+        Ok(())
+    }
+
+    fn set(&self, folder: &Path, limits: &Limits) -> io::Result<()> {
+        exists_is_fine(fs::create_dir(folder))?;
+        let none = if self.v2 { "max" } else { "-1" };
+        if self.memory {
+            let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
+            fs::write(folder.join(file), limits.memory_bytes.map_or(none.into(), |n| n.to_string()))?;
+        }
+        if self.pids {
+            fs::write(folder.join("pids.max"), limits.pids.map_or("max".into(), |n| n.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Mount point, whether it is version 2, and the options that name a version 1 hierarchy's controllers.
+fn parse_mount(line: &str) -> Option<(PathBuf, bool, String)> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut right = right.split(' ');
+    let v2 = match right.next()? {
+        "cgroup" => false,
+        "cgroup2" => true,
+        _ => return None,
+    };
+    let options = right.nth(1)?.to_owned();
+    Some((PathBuf::from(left.split(' ').nth(4)?), v2, options))
+}
+
+fn exists_is_fine(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_are_found_among_mounts() {
+        let v1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory";
+        assert_eq!(parse_mount(v1), Some(("/sys/fs/cgroup/memory".into(), false, "rw,memory".into())));
+        let v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(parse_mount(v2).map(|(at, v2, _)| (at, v2)), Some(("/sys/fs/cgroup".into(), true)));
+        assert_eq!(parse_mount("22 27 0:21 / /proc rw,relatime - proc proc rw"), None);
+    }
+}

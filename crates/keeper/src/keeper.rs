@@ -1,0 +1,474 @@
+//! The loop: signals, requests, ends of processes and timers, one after the other on one thread.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::cgroup::Cgroups;
+use crate::guard::{self, Guard, Verdict};
+use crate::journal::Journal;
+use crate::record::Outcome;
+use crate::socket::{Asked, Socket};
+use crate::trees::{Trees, shown};
+use crate::units::{Entry, Phase};
+use crate::wire::{HostStatus, Name, Reason, Refusal, Reply, Request, Tree};
+use crate::{During, Error, Options, fail_point, files, host, layout, sys, trash};
+
+/// How long a new keeper waits for the lock of one that has just been killed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Output files are looked at every so many looks at the disk.
+const BOUND_EVERY: u32 = 60;
+
+pub(crate) struct Keeper {
+    pub(crate) trees: Trees,
+    pub(crate) journal: Journal,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) guard: Guard,
+    pub(crate) units: BTreeMap<Name, Entry>,
+    /// `keeper/state` and `units`.
+    pub(crate) state: OwnedFd,
+    pub(crate) declared: OwnedFd,
+    pub(crate) engine_dirs: Vec<PathBuf>,
+    /// The binary that runs as gateway.
+    pub(crate) program: OwnedFd,
+    /// The peer to answer when every unit has been stopped.
+    pub(crate) draining: Option<u64>,
+    socket: Socket,
+    signals: OwnedFd,
+    /// The child that empties the trash.
+    sweeper: Option<Pid>,
+    next_look: Instant,
+    looks: u32,
+    /// Held for as long as this keeper lives.
+    _lock: std::fs::File,
+}
+
+/// What the loop woke up for.
+struct Ready {
+    signalled: bool,
+    /// In the order of the socket's interests.
+    socket: Vec<PollFlags>,
+    /// Units and the pid that ended.
+    ended: Vec<(Name, i32)>,
+}
+
+/// Whether the loop goes on.
+#[derive(PartialEq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl Keeper {
+    /// Makes the home fit, and takes up what an earlier keeper left.
+    pub(crate) fn open(options: &Options) -> Result<Self, Error> {
+        let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+        if threads != 1 {
+            return Err(Error::Threads(threads));
+        }
+        let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP];
+        sys::block_only(&signals).during(|| "cannot block signals".into())?;
+        let signals = sys::signal_fd(&signals).during(|| "cannot wait for signals".into())?;
+        let home = home(&options.home)?;
+        let root = rustix::fs::open(&home, OFlags::DIRECTORY | OFlags::CLOEXEC, 0.into())
+            .during(|| format!("cannot open `{}`", home.display()))?;
+        let lock = only_one(&home, &root)?;
+        let new = !files::exists(&root, "host.json").during(|| "cannot look for `host.json`".into())?;
+        let host = host::ensure_host(&home)?;
+        let repairs = layout::ensure(&root, &host)?;
+        let mut journal = Journal::open(&root, &host)?;
+        fail_point!("keeper::open.laid_out");
+        journal.event(None, "keeper.started", format!("process {}", std::process::id()));
+        for repair in repairs.into_iter().filter(|_| !new) {
+            journal.event(None, "keeper.repaired", repair);
+        }
+        for line in unreachable(&home) {
+            journal.log("warn", None, &line);
+        }
+        let (cgroups, said) = if host.isolated { Cgroups::find(&home) } else { Default::default() };
+        for line in said {
+            journal.log("warn", None, &line);
+        }
+        let program = rustix::fs::open(&options.program, OFlags::PATH | OFlags::CLOEXEC, 0.into())
+            .during(|| format!("cannot open the program `{}`", options.program.display()))?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .during(|| "cannot adopt orphans".into())?;
+        let open = |path: &str| files::open_dir(&root, path).during(|| format!("cannot open `{path}`"));
+        let (state, declared) = (open("keeper/state")?, open("units")?);
+        let mut engine_dirs = vec![home.join("engines")];
+        engine_dirs.extend(options.engine_dirs.iter().cloned());
+        trash::sweep_new(&root, host.control_uid()).during(|| "cannot sweep `keeper/new`".into())?;
+        let socket =
+            Socket::listen(&home, &host).during(|| "cannot listen at `keeper/keeper.sock`".into())?;
+        let trees = Trees { home, root, host };
+        let guard = Guard::new(&trees.root, options.watermarks, trees.any_guard())
+            .during(|| "cannot watch the disk".into())?;
+        let mut keeper = Self {
+            trees,
+            journal,
+            cgroups,
+            guard,
+            units: BTreeMap::new(),
+            state,
+            declared,
+            engine_dirs,
+            program,
+            draining: None,
+            socket,
+            signals,
+            sweeper: None,
+            next_look: Instant::now(),
+            looks: 0,
+            _lock: lock,
+        };
+        keeper.look_at_disk(true);
+        keeper.take_up().during(|| "cannot take up units".into())?;
+        keeper.empty_trash();
+        Ok(keeper)
+    }
+
+    /// Until told to end.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        loop {
+            let Ready { signalled, socket, ended } =
+                self.wait().during(|| "cannot wait for events".into())?;
+            if signalled && self.take_signals() == Next::End {
+                self.journal.log("info", None, "told to end; units live on");
+                break;
+            }
+            for (name, pid) in ended {
+                self.process_ended(&name, pid);
+            }
+            let mut next = Next::GoOn;
+            for asked in self.socket.advance(&socket) {
+                if self.serve(asked) == Next::End {
+                    next = Next::End;
+                }
+            }
+            if next == Next::End || self.drained() {
+                break;
+            }
+            self.unit_timers();
+            if self.next_look <= Instant::now() {
+                self.look_at_disk(false);
+            }
+        }
+        self.socket.flush();
+        let _ = files::remove_file(&self.trees.root, "keeper/keeper.sock");
+        Ok(())
+    }
+
+    /// Waits until something is ready: a signal, the socket's descriptors, processes that ended.
+    fn wait(&self) -> io::Result<Ready> {
+        let sockets = self.socket.interests();
+        let processes: Vec<_> =
+            self.units.iter().filter_map(|(name, entry)| Some((name, entry.process()?))).collect();
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(sockets.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
+        fds.extend(processes.iter().map(|(_, p)| PollFd::from_borrowed_fd(p.pidfd.as_fd(), PollFlags::IN)));
+        let deadlines = self.units.values().filter_map(Entry::deadline);
+        let deadline = deadlines.chain(self.socket.deadline()).fold(self.next_look, Instant::min);
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = fds.iter().map(PollFd::revents);
+        let signalled = ready.next().is_some_and(|flags| !flags.is_empty());
+        let socket = ready.by_ref().take(sockets.len()).collect();
+        let ended = processes
+            .iter()
+            .zip(ready)
+            .filter(|(_, flags)| !flags.is_empty())
+            .map(|((name, process), _)| ((*name).clone(), process.identity.pid))
+            .collect();
+        Ok(Ready { signalled, socket, ended })
+    }
+
+    fn take_signals(&mut self) -> Next {
+        let arrived = sys::arrived(&self.signals);
+        if arrived.contains(&Signal::CHILD) {
+            self.reap();
+        }
+        if arrived.contains(&Signal::TERM) || arrived.contains(&Signal::INT) { Next::End } else { Next::GoOn }
+    }
+
+    /// Takes every child that has ended: main processes of units, the sweeper, orphans.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if self.sweeper == Some(pid) {
+                self.sweeper = None;
+                continue;
+            }
+            let raw = pid.as_raw_nonzero().get();
+            let unit = self.units.iter().find(|(_, e)| e.process().is_some_and(|p| p.identity.pid == raw));
+            if let Some(name) = unit.map(|(name, _)| name.clone()) {
+                let outcome = Outcome { code: status.exit_status(), signal: status.terminating_signal() };
+                self.unit_ended(&name, outcome);
+            }
+        }
+    }
+
+    fn serve(&mut self, asked: Asked) -> Next {
+        let reply = match asked.request {
+            Request::Shutdown { units: true } => {
+                self.drain(asked.peer);
+                return Next::GoOn;
+            }
+            Request::Shutdown { units: false } => {
+                self.socket.answer(asked.peer, &Reply::Done);
+                return Next::End;
+            }
+            request => self.answer(request).unwrap_or_else(Reply::Refused),
+        };
+        self.socket.answer(asked.peer, &reply);
+        Next::GoOn
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Reply, Refusal> {
+        match request {
+            Request::Apply { unit } => self.apply(&unit),
+            Request::Unit { unit } => Ok(Reply::Unit(self.units.get(&unit).map(|entry| entry.status(&unit)))),
+            Request::Host => Ok(Reply::Host(self.host_status())),
+            Request::Reload { unit } => self.reload(&unit).map(|()| Reply::Done),
+            Request::RemoveUnit { unit } => self.remove_unit(&unit).map(|()| Reply::Done),
+            Request::CreateTree { tree } => self.create_tree(&tree).map(|()| Reply::Done),
+            Request::RenameTree { from, to } => self.trees.rename(&from, &to).map(|()| Reply::Done),
+            Request::RemoveTree { tree } => {
+                self.trees.remove(&tree)?;
+                self.empty_trash();
+                Ok(Reply::Done)
+            }
+            Request::Shutdown { .. } => Ok(Reply::Done),
+        }
+    }
+
+    fn apply(&mut self, name: &Name) -> Result<Reply, Refusal> {
+        if self.draining.is_some() {
+            let message = "the keeper is ending; start it again and try again".into();
+            return Err(Refusal { reason: Reason::Busy, message });
+        }
+        let declared = crate::declared::read(&self.declared, name)?;
+        match &declared {
+            Some(unit) if unit.wanted == crate::wire::Wanted::Running => self.acceptable(unit)?,
+            None if !self.units.contains_key(name) => {
+                let message = format!("unit `{name}` is not declared; write units/{name}.json first");
+                return Err(Refusal { reason: Reason::Absent, message });
+            }
+            _ => {}
+        }
+        fail_point!("keeper::apply.read");
+        self.read_declaration(name)?;
+        self.bring_about(name)?;
+        Ok(Reply::Unit(self.units.get(name).map(|entry| entry.status(name))))
+    }
+
+    fn reload(&mut self, name: &Name) -> Result<(), Refusal> {
+        let process = self.units.get(name).and_then(Entry::process).ok_or_else(|| Refusal {
+            reason: Reason::Absent,
+            message: format!("unit `{name}` does not run; apply it first"),
+        })?;
+        rustix::process::pidfd_send_signal(&process.pidfd, Signal::HUP).map_err(|error| Refusal {
+            reason: Reason::System,
+            message: format!("cannot signal unit `{name}`: {error}"),
+        })
+    }
+
+    fn remove_unit(&mut self, name: &Name) -> Result<(), Refusal> {
+        if self.units.get(name).is_some_and(|entry| entry.process().is_some()) {
+            let message = format!("unit `{name}` still runs; declare it stopped, apply it and wait");
+            return Err(Refusal { reason: Reason::Busy, message });
+        }
+        let removed = (|| {
+            // The declaration first: without it a keeper that starts now sweeps the rest.
+            let file = format!("{name}.json");
+            files::remove_file(&self.declared, &file)?;
+            fail_point!("keeper::remove.undeclared");
+            self.units.remove(name);
+            self.cgroups.remove(name.as_str())?;
+            fail_point!("keeper::remove.cgroup_removed");
+            files::remove_file(&self.trees.root, format!("keeper/locks/{name}"))?;
+            files::remove_file(&self.state, &file)
+        })();
+        removed.map_err(|error: io::Error| {
+            let busy = error.kind() == io::ErrorKind::ResourceBusy;
+            let reason = if busy { Reason::Busy } else { Reason::System };
+            Refusal { reason, message: format!("cannot remove unit `{name}`: {error}; try again") }
+        })
+    }
+
+    fn create_tree(&mut self, tree: &Tree) -> Result<(), Refusal> {
+        let path = host::relative(tree);
+        let there = files::exists(&self.trees.root, path).unwrap_or(false);
+        if self.guard.status.read_only && !there {
+            let free = self.guard.status.free_bytes;
+            let message = format!(
+                "the disk of `{}` has {free} bytes free; free some or use a larger disk before `{}` can be made",
+                self.trees.home.display(),
+                shown(tree)
+            );
+            return Err(Refusal { reason: Reason::DiskFull, message });
+        }
+        for repair in self.trees.create(tree, self.guard.status.read_only)? {
+            self.journal.event(None, "keeper.repaired", repair);
+        }
+        Ok(())
+    }
+
+    fn host_status(&self) -> HostStatus {
+        HostStatus {
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            isolated: self.trees.host.isolated,
+            disk: self.guard.status.clone(),
+            units: self.units.iter().map(|(name, entry)| entry.status(name)).collect(),
+        }
+    }
+
+    /// Stops every unit; the peer is answered when all have ended.
+    fn drain(&mut self, peer: u64) {
+        self.draining = Some(peer);
+        let names: Vec<Name> = self.units.keys().cloned().collect();
+        for name in names {
+            self.begin_stop(&name);
+            if let Some(entry) = self.units.get_mut(&name)
+                && matches!(entry.phase, Phase::Backoff { .. })
+            {
+                entry.phase = Phase::Stopped;
+            }
+        }
+    }
+
+    fn drained(&mut self) -> bool {
+        let Some(peer) = self.draining else { return false };
+        if self.sweeper.is_some() || self.units.values().any(|entry| entry.process().is_some()) {
+            return false;
+        }
+        self.cgroups.remove_all();
+        self.journal.log("info", None, "every unit has been stopped");
+        self.socket.answer(peer, &Reply::Done);
+        true
+    }
+
+    /// Looks at the disk and makes servers read-only or writable; at a start also where nothing changed,
+    /// since the keeper before may have been killed half way.
+    fn look_at_disk(&mut self, starting: bool) {
+        self.next_look = Instant::now() + guard::INTERVAL;
+        self.journal.flush();
+        self.empty_trash();
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(BOUND_EVERY) {
+            self.bound_outputs();
+        }
+        let verdict = match self.guard.look() {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                self.journal.log("error", None, &format!("cannot look at the disk: {error}"));
+                return;
+            }
+        };
+        if verdict == Verdict::Unchanged && !(starting && self.guard.status.read_only) {
+            return;
+        }
+        let read_only = self.guard.status.read_only;
+        fail_point!("keeper::guard.judged");
+        if let Err(error) = self.trees.set_guards(read_only) {
+            self.journal.log("error", None, &format!("cannot tell every server about the disk: {error}"));
+            let _ = self.guard.release();
+        }
+        fail_point!("keeper::guard.written");
+        for process in self.units.values().filter_map(Entry::process) {
+            if process.unit.is_postgres() {
+                let _ = rustix::process::pidfd_send_signal(&process.pidfd, Signal::HUP);
+            }
+        }
+        let free = self.guard.status.free_bytes;
+        let (action, message) = match read_only {
+            true => (
+                "disk.read_only",
+                format!("{free} bytes are free: every server is read-only until there is room"),
+            ),
+            false => ("disk.writable", format!("{free} bytes are free: servers are writable again")),
+        };
+        if verdict != Verdict::Unchanged {
+            self.journal.event(None, action, message);
+        }
+    }
+
+    fn empty_trash(&mut self) {
+        if self.sweeper.is_none() && !trash::is_empty(&self.trees.root) {
+            match trash::empty(&self.trees.home) {
+                Ok(pid) => self.sweeper = Some(pid),
+                Err(error) => self.journal.log("error", None, &format!("cannot empty the trash: {error}")),
+            }
+        }
+    }
+}
+
+/// The home, made where it is missing, by its real path.
+fn home(given: &Path) -> Result<PathBuf, Error> {
+    let wrong = |why: &str| Error::Home { home: given.to_owned(), why: why.into() };
+    if !given.is_absolute() {
+        return Err(wrong("it is not an absolute path"));
+    }
+    std::fs::create_dir_all(given).during(|| format!("cannot make `{}`", given.display()))?;
+    let home = std::fs::canonicalize(given).during(|| format!("cannot find `{}`", given.display()))?;
+    if home.as_os_str().len() > 60 {
+        return Err(wrong("its path is longer than 60 bytes, too long for sockets below it"));
+    }
+    if home.to_str().is_none_or(|text| text.contains(['\n', '\'', '"', '\\', ' '])) {
+        return Err(wrong("its path holds characters that PostgreSQL's settings cannot carry"));
+    }
+    Ok(home)
+}
+
+/// Makes sure that no other keeper works on this home.
+fn only_one(home: &Path, root: &OwnedFd) -> Result<std::fs::File, Error> {
+    let locked = || format!("cannot lock `{}/keeper/lock`", home.display());
+    files::make_dir(root, "keeper").during(locked)?;
+    let dir = files::open_dir(root, "keeper").during(locked)?;
+    let mut file = files::open_file(&dir, "lock", OFlags::RDWR | OFlags::CREATE, 0o600).during(locked)?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            // A child of a keeper that was killed may hold it for the moment before it closes it.
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                let pause = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+                let _ = rustix::event::poll(&mut [], Some(&pause));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = files::read(&dir, "lock", 64).unwrap_or_default();
+                let pid = String::from_utf8_lossy(&pid).trim().to_owned();
+                return Err(Error::AlreadyRunning { pid, home: home.to_owned() });
+            }
+            Err(error) => return Err(error).during(locked),
+        }
+    }
+    file.set_len(0).during(locked)?;
+    io::Write::write_all(&mut file, std::process::id().to_string().as_bytes()).during(locked)?;
+    Ok(file)
+}
+
+/// Folders above the home that the platform's own users cannot pass.
+fn unreachable(home: &Path) -> Vec<String> {
+    home.ancestors()
+        .skip(1)
+        .filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o001 == 0))
+        .map(|path| {
+            format!(
+                "others cannot pass `{}`: gateway and control plane will not reach their files",
+                path.display()
+            )
+        })
+        .collect()
+}

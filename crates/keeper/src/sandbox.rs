@@ -1,0 +1,227 @@
+//! The world that a server sees: the system's programs and libraries, its engine and its own tree, and
+//! nothing else of the host; an own `/proc` without other users' processes, no network.
+//!
+//! Entered by the launcher's child in fresh namespaces, still as root. Every mount is private to it and
+//! goes away with its last process.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use crate::files;
+
+/// Namespaces of a server: everything but users, so that its user id means the same on the host.
+pub(crate) const NAMESPACES: i32 =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWUTS;
+
+/// Where the sandbox shows an engine that is not below `/usr`.
+pub(crate) const ENGINE: &str = "/engine";
+
+/// Folders of the system that are links into `/usr` on merged systems and folders on others.
+const SYSTEM: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// What programs need of `/etc`, where the host has it.
+const ETC: &[&str] = &["ld.so.cache", "localtime", "ssl/openssl.cnf", "alternatives"];
+
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
+
+/// Size of a server's private `/tmp`.
+const TMP_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What a sandbox is made of.
+pub(crate) struct Sandbox {
+    pub(crate) home: PathBuf,
+    /// The tree below the home.
+    pub(crate) tree: PathBuf,
+    /// Whose `data` must be.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The engine's folder, shown at [`ENGINE`].
+    pub(crate) engine: Option<PathBuf>,
+    pub(crate) control_uid: u32,
+    pub(crate) gateway_uid: u32,
+    pub(crate) stead_gid: u32,
+    pub(crate) hostname: String,
+    /// Size of `/dev/shm`, which parallel queries use.
+    pub(crate) shm_bytes: u64,
+}
+
+/// What failed, in words.
+pub(crate) type Failed = String;
+
+pub(crate) trait While<T> {
+    fn when(self, what: impl AsRef<str>) -> Result<T, Failed>;
+}
+
+impl<T, E: std::fmt::Display> While<T> for Result<T, E> {
+    fn when(self, what: impl AsRef<str>) -> Result<T, Failed> {
+        self.map_err(|error| format!("{}: {error}", what.as_ref()))
+    }
+}
+
+impl Sandbox {
+    /// Goes in. Afterwards the host's files are out of reach for good.
+    pub(crate) fn enter(&self) -> Result<(), Failed> {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).when("make mounts private")?;
+        rustix::system::sethostname(self.hostname.as_bytes()).when("set the host name")?;
+        // Opened in this namespace: a mount of another one cannot be bound.
+        let home = rustix::fs::open(&self.home, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .when("open the home")?;
+        let root = self.home.join("keeper/root");
+        tmpfs(&root, "mode=0755,size=1m,nr_inodes=256", MountFlags::NOSUID | MountFlags::NODEV)?;
+        rustix::process::chdir(&root).when("enter the new root")?;
+        system()?;
+        self.etc()?;
+        self.devices()?;
+        self.tree(&home)?;
+        if let Some(engine) = &self.engine {
+            bind(engine, Path::new(&ENGINE[1..]), MountFlags::RDONLY)?;
+        }
+        proc()?;
+        dir("tmp")?;
+        tmpfs(Path::new("tmp"), &format!("mode=1777,size={TMP_BYTES}"), quiet())?;
+        rustix::process::pivot_root(".", ".").when("change the root")?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the host's root")?;
+        rustix::process::chdir("/").when("enter the root")?;
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount_remount("/", flags, "").when("make the root read-only")
+    }
+
+    /// `/etc`: what libraries need, and users by the names that servers know them by. Peers on the socket
+    /// are known by user id, so "stead-control" is who the kernel says it is.
+    fn etc(&self) -> Result<(), Failed> {
+        dir("etc")?;
+        dir("etc/ssl")?;
+        for name in ETC {
+            let source = Path::new("/etc").join(name);
+            if let Ok(source) = fs::canonicalize(&source) {
+                bind(&source, &Path::new("etc").join(name), MountFlags::RDONLY)?;
+            }
+        }
+        let (control, gateway, stead) = (self.control_uid, self.gateway_uid, self.stead_gid);
+        let passwd = format!(
+            "root:x:0:0:root:/:/usr/sbin/nologin\n\
+             stead-control:x:{control}:{stead}::/:/usr/sbin/nologin\n\
+             stead-gateway:x:{gateway}:{stead}::/:/usr/sbin/nologin\n\
+             postgres:x:{}:{}::/stead:/usr/sbin/nologin\n",
+            self.uid, self.gid
+        );
+        let group = format!("root:x:0:\nstead:x:{stead}:\npostgres:x:{}:\n", self.gid);
+        for (name, text) in [
+            ("etc/passwd", passwd.as_str()),
+            ("etc/group", group.as_str()),
+            ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+            ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+        ] {
+            fs::write(name, text).when(name)?;
+        }
+        Ok(())
+    }
+
+    fn devices(&self) -> Result<(), Failed> {
+        dir("dev")?;
+        for name in DEVICES {
+            let target = Path::new("dev").join(name);
+            fs::write(&target, "").when("dev")?;
+            rustix::mount::mount_bind(Path::new("/dev").join(name), &target).when("bind a device")?;
+        }
+        for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+            symlink(Path::new("/proc/self").join(target), Path::new("dev").join(name)).when("dev")?;
+        }
+        dir("dev/shm")?;
+        tmpfs(Path::new("dev/shm"), &format!("mode=1777,size={}", self.shm_bytes), quiet())
+    }
+
+    /// The tree at `/stead`. Its folders lie where the control plane may write, so they are opened without
+    /// following links and bound by descriptor.
+    fn tree(&self, home: &OwnedFd) -> Result<(), Failed> {
+        dir("stead")?;
+        let tree = files::open_dir(home, &self.tree).when("open the tree")?;
+        for (name, flags) in [
+            ("data", MountFlags::NOEXEC),
+            ("run", MountFlags::NOEXEC),
+            ("log", MountFlags::NOEXEC),
+            ("conf", MountFlags::NOEXEC | MountFlags::RDONLY),
+            ("guard", MountFlags::NOEXEC | MountFlags::RDONLY),
+        ] {
+            let source = files::open_dir(&tree, name).when(name)?;
+            if name == "data" && files::access(&source).when(name)?.uid != self.uid {
+                return Err("`data` belongs to another user than before".into());
+            }
+            let source = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
+            bind_dir(&source, &Path::new("stead").join(name), flags)?;
+        }
+        Ok(())
+    }
+}
+
+fn quiet() -> MountFlags {
+    MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
+}
+
+fn dir(path: impl AsRef<Path>) -> Result<(), Failed> {
+    let path = path.as_ref();
+    fs::create_dir(path).when(format!("make {}", path.display()))
+}
+
+fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), Failed> {
+    let options = std::ffi::CString::new(options).when("mount options")?;
+    rustix::mount::mount("tmpfs", at, "tmpfs", flags, options.as_c_str())
+        .when(format!("mount a tmpfs at {}", at.display()))
+}
+
+fn system() -> Result<(), Failed> {
+    bind_dir(Path::new("/usr"), Path::new("usr"), MountFlags::RDONLY)?;
+    for name in SYSTEM {
+        let source = Path::new("/").join(name);
+        match fs::symlink_metadata(&source) {
+            Ok(meta) if meta.is_symlink() => {
+                let target = fs::read_link(&source).when(name)?;
+                symlink(target, name).when(name)?;
+            }
+            Ok(meta) if meta.is_dir() => bind_dir(&source, Path::new(name), MountFlags::RDONLY)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A `/proc` of the new process namespace that shows a process its own user's processes only, and of the
+/// kernel nothing; older kernels know fewer of the options.
+fn proc() -> Result<(), Failed> {
+    dir("proc")?;
+    let options = [c"hidepid=invisible,subset=pid", c"hidepid=2", c""];
+    let mut last = Ok(());
+    for options in options {
+        last = rustix::mount::mount("proc", "proc", "proc", quiet(), options);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last.when("mount /proc")
+}
+
+fn bind(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Failed> {
+    if source.is_dir() {
+        return bind_dir(source, target, flags);
+    }
+    fs::write(target, "").when(format!("make {}", target.display()))?;
+    bound(source, target, flags)
+}
+
+fn bind_dir(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Failed> {
+    dir(target)?;
+    bound(source, target, flags)
+}
+
+/// What is mounted below the source is left out on purpose.
+fn bound(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Failed> {
+    rustix::mount::mount_bind(source, target).when(format!("bind {}", target.display()))?;
+    let flags = flags | MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_remount(target, flags, "").when(format!("protect {}", target.display()))
+}
