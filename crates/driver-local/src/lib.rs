@@ -1,1 +1,241 @@
 //! Makes components real on this host: PostgreSQL servers as units of the keeper behind the gateway.
+//!
+//! The driver is unprivileged. What takes root it asks of the keeper (trees, processes); what clients see it
+//! declares to the gateway by a route file; what is inside a server it says in SQL over the server's Unix
+//! socket, where PostgreSQL's peer authentication knows the control plane's uid as `stead_admin`.
+//!
+//! **A tenant's database is hostile ground.** Sessions of `stead_admin` there name everything in
+//! `pg_catalog` and never read a relation that the tenant could have made: a view of the tenant's would run
+//! the tenant's functions as superuser. Migrations and their ledger are the owner's own, so they are run and
+//! read in sessions that signed in as the owner with the owner's password.
+//!
+//! **Handles** are derived from ids: `pg-<handle>` is the unit, `servers/<handle>` the tree,
+//! `gateway/routes/<handle>.json` the route. An act done twice finds its own work.
+
+mod act;
+pub mod certificates;
+mod control;
+mod engines;
+mod files;
+mod migrate;
+mod observe;
+mod session;
+mod spares;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use component::postgres::OWNER_ROLE;
+use component::status::Endpoint;
+use component::{Condition, ConditionKind, Driver, DriverError, Observed, Spec, Status, Step, Target};
+use jiff::Timestamp;
+use keeper::wire::{Name, Refusal, Tree};
+use keeper::{ClientError, Host};
+use tokio::sync::Notify;
+
+pub use engines::{Engine, Engines};
+pub use control::ControlServer;
+pub use spares::SparePool;
+
+/// Kills the process here when the named fail point is set to `return`; compiled away without the feature.
+macro_rules! fail_point {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| {
+            std::process::abort();
+        });
+    };
+}
+pub(crate) use fail_point;
+
+/// The local driver of one host.
+#[derive(Clone)]
+pub struct Local(Arc<Inner>);
+
+struct Inner {
+    home: PathBuf,
+    host: Host,
+    address: String,
+    engines: Engines,
+    keeper: keeper::Client,
+    /// Sessions kept for the length of a pass, by handle.
+    sessions: Mutex<HashMap<String, session::Kept>>,
+    /// When the bytes on disk of a server were last counted, and what came of it.
+    sizes: Mutex<HashMap<String, (Instant, u64)>>,
+    /// Spares were taken.
+    taken: Notify,
+}
+
+/// Why the driver could not be made, or the ground it stands on could not be laid.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The keeper.
+    #[error(transparent)]
+    Keeper(#[from] keeper::Error),
+    /// The keeper's socket.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No engine.
+    #[error("no PostgreSQL engine is installed; run script/setup, or set STEAD_ENGINES to a folder of engines")]
+    NoEngine,
+    /// The control plane's own server.
+    #[error("the control plane's own server did not come up: {0}")]
+    Control(String),
+    /// A certificate could not be made.
+    #[error("a certificate could not be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+}
+
+impl Local {
+    /// A driver of the host whose home this is; its keeper must run.
+    ///
+    /// # Errors
+    /// When `host.json` cannot be read or no engine is installed.
+    pub fn open(home: &Path, address: &str, engine_dirs: &[PathBuf]) -> Result<Self, Error> {
+        let host = Host::read(home)?;
+        let engines = Engines::discover(home, engine_dirs);
+        if engines.is_empty() {
+            return Err(Error::NoEngine);
+        }
+        Ok(Self(Arc::new(Inner {
+            home: home.to_owned(),
+            host,
+            address: address.to_owned(),
+            engines,
+            keeper: keeper::Client::new(home),
+            sessions: Mutex::default(),
+            sizes: Mutex::default(),
+            taken: Notify::new(),
+        })))
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// The engines on it.
+    #[must_use]
+    pub fn engines(&self) -> &Engines {
+        &self.0.engines
+    }
+
+    /// Asks the keeper, off the async threads: its client blocks for the moment that an answer takes.
+    async fn keeper<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&keeper::Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        let client = self.0.keeper.clone();
+        match tokio::task::spawn_blocking(move || ask(&client)).await {
+            Ok(answer) => answer.map_err(keeper_error),
+            Err(error) => Err(DriverError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+fn keeper_error(error: ClientError) -> DriverError {
+    match error {
+        ClientError::Refused(Refusal { reason: keeper::wire::Reason::DiskFull, message }) => {
+            DriverError::Refused(Condition { kind: ConditionKind::DiskFull, message })
+        }
+        other => DriverError::Unavailable(other.to_string()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is whole at every moment, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The names a component has on the host.
+struct Place {
+    handle: String,
+    tree: Tree,
+    unit: Name,
+}
+
+impl Place {
+    fn of(target: &Target) -> Result<Self, DriverError> {
+        Self::named(&target.id.handle())
+    }
+
+    fn named(handle: &str) -> Result<Self, DriverError> {
+        let name = |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
+        Ok(Self {
+            handle: handle.to_owned(),
+            tree: Tree::Servers(name(handle.to_owned())?),
+            unit: name(format!("pg-{handle}"))?,
+        })
+    }
+}
+
+#[async_trait]
+impl Driver for Local {
+    async fn observe(&self, target: &Target) -> Result<Observed, DriverError> {
+        match &target.spec {
+            Spec::Postgres(spec) => self.observe_postgres(target, spec).await.map(Observed::Postgres),
+        }
+    }
+
+    async fn act(&self, target: &Target, step: &Step) -> Result<(), DriverError> {
+        match (&target.spec, step) {
+            (Spec::Postgres(spec), Step::Postgres(step)) => self.act_postgres(target, spec, step).await,
+        }
+    }
+
+    fn report(&self, target: &Target, observed: &Observed, status: &mut Status) {
+        let Observed::Postgres(observed) = observed;
+        if observed.tree && observed.data && status.provisioned_at.is_none() {
+            status.provisioned_at = Some(Timestamp::now());
+        }
+        if let Some(session) = &observed.session {
+            status.version = Some(session.version.clone());
+            status.disk_bytes = Some(session.disk_bytes);
+        }
+        status.endpoint = Some(Endpoint {
+            host: self.0.address.clone(),
+            port: target.port,
+            database: target.name.local.to_string(),
+            role: OWNER_ROLE.to_owned(),
+        });
+    }
+
+    fn conditions(&self, target: &Target, status: &mut Status) {
+        let Spec::Postgres(spec) = &target.spec;
+        let limit = files::disk_limit(spec);
+        let guard = keeper::tree_dir(&self.0.home, &place_tree(target)).join("guard/read_only.conf");
+        let message = if status.disk_bytes.is_some_and(|bytes| bytes > limit) {
+            format!(
+                "the server uses more than its {} MiB of disk and is read-only; delete what is not needed \
+                 (`set default_transaction_read_only = off` first) or choose a larger size",
+                spec.size.limits().disk_mib
+            )
+        } else if guard.exists() {
+            "the disk of the host is nearly full and its servers are read-only; free some space on it".to_owned()
+        } else {
+            return;
+        };
+        if !status.conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFull) {
+            status.conditions.push(Condition { kind: ConditionKind::DiskFull, message });
+        }
+    }
+
+    fn release(&self, target: &Target) {
+        lock(&self.0.sessions).remove(&target.id.handle());
+    }
+}
+
+fn place_tree(target: &Target) -> Tree {
+    Place::of(target).map_or(Tree::Control, |place| place.tree)
+}

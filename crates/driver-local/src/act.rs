@@ -1,0 +1,296 @@
+//! One step at a server, each harmless when done twice.
+
+use std::time::{Duration, Instant};
+
+use component::postgres::{ADMIN_ROLE, Spec, Step, roles};
+use component::{Condition, ConditionKind, DriverError, Target};
+use futures::TryFutureExt;
+use keeper::ClientError;
+use keeper::wire::{Reason, Refusal, Wanted};
+use secrecy::ExposeSecret;
+use tokio_postgres::error::SqlState;
+
+use crate::session::{admin, describe, owner};
+use crate::{Engine, Local, Place, fail_point, lock, observe};
+
+/// A start is waited for this long inside the step, because it mostly takes less; what takes longer is seen
+/// by the next look.
+const START: Duration = Duration::from_millis(400);
+/// A reload is waited for this long.
+const RELOAD: Duration = Duration::from_secs(2);
+
+impl Local {
+    pub(crate) async fn act_postgres(&self, target: &Target, spec: &Spec, step: &Step) -> Result<(), DriverError> {
+        let place = Place::of(target)?;
+        match step {
+            Step::Claim => self.claim(spec.engine, &place).await,
+            Step::WriteFiles => {
+                let read_only = self.read_only(&place.handle, spec);
+                let texts = self.texts(&place.tree, spec, self.engine(spec)?, read_only);
+                self.write_texts(&place.tree, &texts)?;
+                Ok(())
+            }
+            Step::Start => self.start(spec, &place).await,
+            Step::Reload => self.reload(&place).await,
+            Step::Restart => self.restart(spec, &place).await,
+            Step::Roles => self.roles(target, &place).await,
+            Step::Extension(name) => self.extension(target, &place, name).await,
+            Step::Migrate(migration) => {
+                let text = target.files.read(&migration.sha256).await?;
+                let session = owner(&self.socket_dir(&place.tree), target.name.local.as_str(), &target.password)
+                    .await
+                    .map_err(unavailable)?;
+                crate::migrate::run(&session, migration, &text).await
+            }
+            Step::OpenRoute => self.open_route(target, spec, &place).await,
+            Step::CloseRoute => self.close_route(&place).await,
+            Step::Stop => self.stop(&place).await,
+            Step::Remove => self.remove(&place).await,
+        }
+    }
+
+    fn engine(&self, spec: &Spec) -> Result<&Engine, DriverError> {
+        self.0.engines.get(spec.engine).ok_or_else(|| {
+            DriverError::Unavailable(format!("engine {} is not on this host any more", spec.engine))
+        })
+    }
+
+    async fn start(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
+        let mut unit = self.server_unit(&place.unit, &place.tree, spec, self.engine(spec)?);
+        if let Some(declared) = self.declared(&place.unit) {
+            // The same declaration keeps its generation, so that a running server is left alone; another
+            // one is a new generation, which restarts it.
+            let same = declared == keeper::wire::Unit { generation: declared.generation, ..unit.clone() };
+            unit.generation = declared.generation + u64::from(!same);
+        }
+        self.declare(&unit)?;
+        fail_point!("driver-local::unit-declared");
+        let name = place.unit.clone();
+        self.keeper(move |keeper| keeper.apply(&name)).await?;
+        fail_point!("driver-local::unit-applied");
+        // The session that answers first is dropped: the next look makes its own, when it needs one.
+        if let Ok(client) = self.await_ready(&self.socket_dir(&place.tree), START).await {
+            lock(&self.0.sessions)
+                .insert(place.handle.clone(), crate::session::Kept { admin: std::sync::Arc::new(client) });
+        }
+        Ok(())
+    }
+
+    async fn restart(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
+        let mut unit = self.server_unit(&place.unit, &place.tree, spec, self.engine(spec)?);
+        unit.generation = self.declared(&place.unit).map_or(1, |declared| declared.generation + 1);
+        self.declare(&unit)?;
+        self.forget_session(&place.handle);
+        fail_point!("driver-local::restart-declared");
+        let name = place.unit.clone();
+        self.keeper(move |keeper| keeper.apply(&name)).await.map(|_| ())
+    }
+
+    /// Signals, and waits until the server has read its files: otherwise the next look would see the old
+    /// values and signal again.
+    async fn reload(&self, place: &Place) -> Result<(), DriverError> {
+        let client =
+            self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        let loaded = || {
+            client
+                .query_one("select extract(epoch from pg_conf_load_time())::float8", &[])
+                .map_ok(|row| row.get::<_, f64>(0))
+                .map_err(unavailable)
+        };
+        let before = loaded().await?;
+        let name = place.unit.clone();
+        self.keeper(move |keeper| keeper.reload(&name)).await?;
+        let until = Instant::now() + RELOAD;
+        while loaded().await? <= before && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Roles, password, database, helpers: everything of Stead's own inside the server.
+    async fn roles(&self, target: &Target, place: &Place) -> Result<(), DriverError> {
+        let client =
+            self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        helpers(&client).await.map_err(unavailable)?;
+        fail_point!("driver-local::helpers-made");
+        for role in superusers(&client).await.map_err(unavailable)? {
+            client.batch_execute(&format!("alter role {} nosuperuser", quoted(&role))).await.map_err(unavailable)?;
+        }
+        let verifier = target.verifier.expose_secret();
+        // The verifier is base64, digits, `$` and `:`; it cannot close the literal.
+        client
+            .batch_execute(&format!("alter role owner password '{}'", verifier.replace('\'', "")))
+            .await
+            .map_err(unavailable)?;
+        fail_point!("driver-local::password-set");
+        database(&client, target.name.local.as_str()).await.map_err(unavailable)
+    }
+
+    /// As the owner where PostgreSQL trusts the extension, as Stead where it does not.
+    async fn extension(&self, target: &Target, place: &Place, name: &str) -> Result<(), DriverError> {
+        let socket = self.socket_dir(&place.tree);
+        let database = target.name.local.as_str();
+        let statement = format!("create extension if not exists {} cascade", quoted(name));
+        let session = owner(&socket, database, &target.password).await.map_err(unavailable)?;
+        let mut made = session.batch_execute(&statement).await;
+        if made.as_ref().is_err_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)) {
+            let session = admin(&socket, database).await.map_err(unavailable)?;
+            made = session.batch_execute(&format!("set search_path = public; {statement}")).await;
+        }
+        made.map_err(|error| match error.code() {
+            Some(_) => DriverError::Refused(Condition {
+                kind: ConditionKind::ExtensionMissing,
+                message: format!(
+                    "extension `{name}` could not be created on engine {}: {}; take it off the list or \
+                     install it for the engine",
+                    target_engine(target),
+                    describe(&error)
+                ),
+            }),
+            None => unavailable(error),
+        })
+    }
+
+    async fn open_route(&self, target: &Target, spec: &Spec, place: &Place) -> Result<(), DriverError> {
+        let route = self.route(target, spec, place);
+        let text = serde_json::to_string(&route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        crate::files::write_atomically(&self.route_path(&place.handle), &text, 0o640)?;
+        fail_point!("driver-local::route-written");
+        // Asking makes the gateway read the file now rather than when its watch fires.
+        self.route_status(&place.handle).await.map(|_| ()).map_err(|error| DriverError::Unavailable(error.to_string()))
+    }
+
+    async fn close_route(&self, place: &Place) -> Result<(), DriverError> {
+        let path = self.route_path(&place.handle);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DriverError::Unavailable(format!("cannot remove {}: {error}", path.display())));
+            }
+            _ => {}
+        }
+        fail_point!("driver-local::route-removed");
+        // A gateway that is down reads no removed route when it comes back.
+        let _ = self.route_status(&place.handle).await;
+        Ok(())
+    }
+
+    async fn stop(&self, place: &Place) -> Result<(), DriverError> {
+        self.forget_session(&place.handle);
+        let Some(mut unit) = self.declared(&place.unit) else { return Ok(()) };
+        if observe::runs(&unit) {
+            unit.wanted = Wanted::Stopped;
+            // Nothing of it will be used again: no shutdown checkpoint, the backends are simply ended.
+            unit.stop.timeout_ms = 0;
+            self.declare(&unit)?;
+        }
+        fail_point!("driver-local::stop-declared");
+        let name = place.unit.clone();
+        self.keeper(move |keeper| keeper.apply(&name)).await.map(|_| ())
+    }
+
+    async fn remove(&self, place: &Place) -> Result<(), DriverError> {
+        lock(&self.0.sizes).remove(&place.handle);
+        let unit = place.unit.clone();
+        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&unit))).await?;
+        fail_point!("driver-local::unit-removed");
+        let tree = place.tree.clone();
+        self.keeper(move |keeper| absent_is_fine(keeper.remove_tree(&tree))).await?;
+        fail_point!("driver-local::tree-removed");
+        Ok(())
+    }
+}
+
+/// What is gone already needs no removing.
+pub(crate) fn absent_is_fine(answer: Result<(), ClientError>) -> Result<(), ClientError> {
+    match answer {
+        Err(ClientError::Refused(Refusal { reason: Reason::Absent, .. })) => Ok(()),
+        other => other,
+    }
+}
+
+pub(crate) fn unavailable(error: tokio_postgres::Error) -> DriverError {
+    DriverError::Unavailable(format!("the server said: {}", describe(&error)))
+}
+
+fn target_engine(target: &Target) -> component::postgres::Major {
+    let component::Spec::Postgres(spec) = &target.spec;
+    spec.engine
+}
+
+/// `"…"` as an SQL identifier.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+async fn superusers(client: &tokio_postgres::Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client
+        .query("select rolname::text from pg_roles where rolsuper and rolname <> $1", &[&ADMIN_ROLE])
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Stead's roles, and the gateway's way to verifiers, in the database `postgres`, where no tenant may
+/// connect. The comment at the end says that all of it is there.
+pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+    let mut script = String::from("begin;\n");
+    for (name, role) in roles() {
+        let (name, member_of) = (quoted(name), role.member_of);
+        script += &format!(
+            "do $$ begin create role {name}; exception when duplicate_object then null; end $$;\n\
+             alter role {name} login nosuperuser nocreaterole nocreatedb noreplication nobypassrls;\n\
+             do $$ declare g text; begin
+                 for g in select r.rolname from pg_auth_members m join pg_roles r on r.oid = m.roleid
+                          where m.member = '{name}'::regrole and r.rolname <> all ('{{{wanted}}}') loop
+                     execute format('revoke %I from {name}', g);
+                 end loop;
+             end $$;\n",
+            wanted = member_of.join(","),
+        );
+        for group in member_of {
+            script += &format!("grant {} to {name};\n", quoted(&group));
+        }
+    }
+    script += &format!(
+        "revoke all on database postgres, template1 from public;
+         grant connect on database postgres to stead_gateway;
+         create schema if not exists stead authorization stead_admin;
+         revoke all on schema stead from public;
+         create or replace function stead.verifier(wanted text, out verifier text) returns setof text
+             language sql stable security definer set search_path = pg_catalog as
+             'select rolpassword from pg_catalog.pg_authid
+              where rolname = wanted and rolcanlogin and not rolsuper and rolpassword is not null
+                and (rolvaliduntil is null or rolvaliduntil > now())';
+         revoke all on function stead.verifier(text) from public;
+         grant usage on schema stead to stead_gateway;
+         grant execute on function stead.verifier(text) to stead_gateway;
+         comment on database postgres is '{}';
+         commit;",
+        observe::HELPERS
+    );
+    client.batch_execute(&script).await
+}
+
+/// The tenant's database: the one that the prepared cluster came with is given the name, or a new one is
+/// made. It belongs to the owner, and nobody else may connect.
+pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Result<(), tokio_postgres::Error> {
+    let databases: Vec<String> = client
+        .query("select datname::text from pg_database where not datistemplate and datname <> 'postgres'", &[])
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let wanted = quoted(name);
+    if !databases.iter().any(|found| found == name) {
+        match databases.iter().find(|found| *found == crate::spares::DATABASE) {
+            Some(prepared) => {
+                client.batch_execute(&format!("alter database {} rename to {wanted}", quoted(prepared))).await?;
+            }
+            None => client.batch_execute(&format!("create database {wanted} owner owner")).await?,
+        }
+    }
+    client
+        .batch_execute(&format!(
+            "alter database {wanted} owner to owner; revoke all on database {wanted} from public;"
+        ))
+        .await
+}

@@ -1,0 +1,110 @@
+//! Sessions in a server, over its Unix socket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use component::postgres::{ADMIN_ROLE, OWNER_ROLE};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::{Local, lock};
+
+/// Sessions of one pass.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    /// As `stead_admin` in the database `postgres`, where no tenant can have set or made anything.
+    pub(crate) admin: Arc<Client>,
+}
+
+/// How long a server may take to take a session.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Signs in as `stead_admin`.
+///
+/// Nothing it says shows up in the server's log (passwords' verifiers would), and names without a schema are
+/// `pg_catalog`'s.
+pub(crate) async fn admin(socket: &Path, database: &str) -> Result<Client, tokio_postgres::Error> {
+    let mut config = Config::new();
+    config
+        .host_path(socket)
+        .user(ADMIN_ROLE)
+        .dbname(database)
+        .application_name("stead")
+        .connect_timeout(CONNECT)
+        .options(
+            "-c search_path=pg_catalog -c log_min_error_statement=panic -c log_min_duration_statement=-1 \
+             -c statement_timeout=20s -c lock_timeout=5s -c default_transaction_read_only=off",
+        );
+    connect(&config).await
+}
+
+/// Signs in as the tenant's owner.
+pub(crate) async fn owner(
+    socket: &Path,
+    database: &str,
+    password: &SecretString,
+) -> Result<Client, tokio_postgres::Error> {
+    let mut config = Config::new();
+    config
+        .host_path(socket)
+        .user(OWNER_ROLE)
+        .dbname(database)
+        .password(password.expose_secret())
+        .application_name("stead migrations")
+        .connect_timeout(CONNECT)
+        .options("-c default_transaction_read_only=off");
+    connect(&config).await
+}
+
+async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    // Ends by itself when the client is dropped; an error shows up at the client's next query.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+impl Local {
+    /// The administration session of this pass.
+    pub(crate) async fn admin(&self, handle: &str, socket: &Path) -> Result<Arc<Client>, tokio_postgres::Error> {
+        if let Some(kept) = lock(&self.0.sessions).get(handle)
+            && !kept.admin.is_closed()
+        {
+            return Ok(Arc::clone(&kept.admin));
+        }
+        let admin = Arc::new(admin(socket, "postgres").await?);
+        lock(&self.0.sessions).insert(handle.to_owned(), Kept { admin: Arc::clone(&admin) });
+        Ok(admin)
+    }
+
+    pub(crate) fn forget_session(&self, handle: &str) {
+        lock(&self.0.sessions).remove(handle);
+    }
+
+    /// Waits until the server takes a session, at most `limit`; what it said last otherwise.
+    pub(crate) async fn await_ready(&self, socket: &Path, limit: Duration) -> Result<Client, String> {
+        let until = Instant::now() + limit;
+        loop {
+            // A look at the file costs nothing; a session is asked for only where there is a socket.
+            let last = if socket.join(".s.PGSQL.5432").exists() {
+                match admin(socket, "postgres").await {
+                    Ok(client) => return Ok(client),
+                    Err(error) => describe(&error),
+                }
+            } else {
+                "it has not opened its socket yet".to_owned()
+            };
+            if Instant::now() >= until {
+                return Err(last);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A database error in words: message, detail and hint, without the driver's own prefix.
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else { return error.to_string() };
+    let parts = [Some(db.message()), db.detail(), db.hint()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,304 @@
+//! Prepared clusters: made ahead of need, so that creating a server is a rename and a start.
+//!
+//! A spare is a tree of its own below `spares/`, with a uid and a system identifier of its own (each is a true
+//! `initdb`), and inside it Stead's roles and the tenant's database. It is finished when `conf/spare.json`
+//! is there, which is written last; anything unfinished that nobody works on is swept.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use component::DriverError;
+use component::postgres::{Major, Size, Spec};
+use keeper::ClientError;
+use keeper::wire::{EngineProgram, Limits, Name, Reason, Refusal, Restart, Runs, Stop, Tree, Unit, UnitState, Wanted};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::act::{absent_is_fine, database, helpers, unavailable};
+use crate::{Engine, Local, Place, fail_point, files};
+
+/// The database that a spare comes with.
+pub(crate) const DATABASE: &str = "main";
+
+/// `initdb` takes half a second; one that takes this long hangs.
+const INITDB: Duration = Duration::from_secs(20);
+/// The first start of a new cluster, on a busy disk.
+const FIRST_START: Duration = Duration::from_secs(15);
+/// Between two looks at the pool that nobody asked for.
+const LOOK: Duration = Duration::from_secs(30);
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    engine: Major,
+}
+
+/// Keeps spares ready.
+pub struct SparePool {
+    /// The host's driver.
+    pub local: Local,
+    /// How many of the newest engine; of every other engine one, if this is more than none.
+    pub count: usize,
+}
+
+impl SparePool {
+    /// Fills the pool whenever spares were taken, until `stop` turns true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        self.local.sweep().await;
+        while !*stop.borrow() {
+            let taken = self.local.0.taken.notified();
+            if let Err(error) = self.fill(&stop).await {
+                tracing::warn!(%error, "a spare could not be made; trying again");
+            }
+            tokio::select! {
+                () = taken => {}
+                () = tokio::time::sleep(LOOK) => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    async fn fill(&self, stop: &watch::Receiver<bool>) -> Result<(), DriverError> {
+        let newest = self.local.engines().newest().map(|(major, _)| major);
+        // The newest first: it is what most are made of.
+        for major in self.local.engines().majors().into_iter().rev() {
+            let wanted = if Some(major) == newest { self.count } else { self.count.min(1) };
+            while self.local.ready_spares(major).len() < wanted {
+                if *stop.borrow() {
+                    return Ok(());
+                }
+                self.local.prepare(major).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Local {
+    /// Finished spares of an engine.
+    fn ready_spares(&self, major: Major) -> Vec<Name> {
+        let Ok(entries) = std::fs::read_dir(self.0.home.join("spares")) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = Name::parse(entry.file_name().to_str()?).ok()?;
+                let marker = std::fs::read(entry.path().join("conf/spare.json")).ok()?;
+                let marker: Marker = serde_json::from_slice(&marker).ok()?;
+                (marker.engine == major).then_some(name)
+            })
+            .collect()
+    }
+
+    /// How many spares of an engine are ready.
+    #[must_use]
+    pub fn spares(&self, major: Major) -> usize {
+        self.ready_spares(major).len()
+    }
+
+    /// Makes a spare the server's own; prepares one where there is none.
+    pub(crate) async fn claim(&self, major: Major, place: &Place) -> Result<(), DriverError> {
+        if self.tree_dir(&place.tree).is_dir() {
+            return Ok(());
+        }
+        loop {
+            let spare = match self.ready_spares(major).into_iter().next() {
+                Some(spare) => spare,
+                None => self.prepare(major).await?,
+            };
+            fail_point!("driver-local::before-claim");
+            let (from, to) = (Tree::Spares(spare), place.tree.clone());
+            let claimed = self.keeper(move |keeper| match keeper.rename_tree(&from, &to) {
+                // Another worker took it first.
+                Err(ClientError::Refused(Refusal { reason: Reason::Absent, .. })) => Ok(false),
+                other => other.map(|()| true),
+            });
+            if claimed.await? {
+                fail_point!("driver-local::after-claim");
+                self.0.taken.notify_one();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a spare: a new cluster, started once to put in what every server has, and stopped.
+    async fn prepare(&self, major: Major) -> Result<Name, DriverError> {
+        let engine = self
+            .0
+            .engines
+            .get(major)
+            .ok_or_else(|| DriverError::Unavailable(format!("engine {major} is not on this host any more")))?;
+        let id: u64 = rand::rng().random();
+        let bad = |error: keeper::wire::BadName| DriverError::Unavailable(error.to_string());
+        let name = Name::parse(format!("{id:016x}")).map_err(bad)?;
+        let unit = Name::parse(format!("spare-{name}")).map_err(bad)?;
+        let tree = Tree::Spares(name.clone());
+        let made = self.prepare_in(major, engine, &tree, &unit).await;
+        if made.is_err() {
+            self.discard(&unit, &tree).await;
+        }
+        made.map(|()| name)
+    }
+
+    async fn prepare_in(&self, major: Major, engine: &Engine, tree: &Tree, unit: &Name) -> Result<(), DriverError> {
+        let making = tree.clone();
+        self.keeper(move |keeper| keeper.create_tree(&making)).await?;
+        fail_point!("driver-local::spare-tree");
+        self.initdb(major, engine, tree, unit).await?;
+        fail_point!("driver-local::spare-initdb");
+        let spec = first_spec(major);
+        self.write_texts(tree, &self.texts(tree, &spec, engine, false))?;
+        let mut server = self.server_unit(unit, tree, &spec, engine);
+        self.run_unit(&server).await?;
+        let client = self
+            .await_ready(&self.socket_dir(tree), FIRST_START)
+            .await
+            .map_err(|why| DriverError::Unavailable(format!("a new cluster did not come up: {why}")))?;
+        helpers(&client).await.map_err(unavailable)?;
+        database(&client, DATABASE).await.map_err(unavailable)?;
+        if engine.stat_statements {
+            let inside =
+                crate::session::admin(&self.socket_dir(tree), DATABASE).await.map_err(unavailable)?;
+            inside
+                .batch_execute("set search_path = public; create extension if not exists pg_stat_statements")
+                .await
+                .map_err(unavailable)?;
+        }
+        drop(client);
+        fail_point!("driver-local::spare-filled");
+        server.wanted = Wanted::Stopped;
+        self.run_unit(&server).await?;
+        self.await_unit(unit, FIRST_START, |state| *state == UnitState::Stopped).await?;
+        let gone = unit.clone();
+        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&gone))).await?;
+        self.settle_on_disk(tree).await?;
+        let marker = serde_json::json!(Marker { engine: major }).to_string();
+        files::write_atomically(&self.marker(tree), &marker, 0o644)?;
+        fail_point!("driver-local::spare-marked");
+        Ok(())
+    }
+
+    /// `initdb` was told not to wait for the disk; before the spare counts as finished, the disk has it.
+    async fn settle_on_disk(&self, tree: &Tree) -> Result<(), DriverError> {
+        let dir = self.tree_dir(tree);
+        let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(std::fs::File::open(dir)?).map_err(std::io::Error::from));
+        match synced.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(DriverError::Unavailable(format!("a new cluster could not be synced: {error}"))),
+            Err(error) => Err(DriverError::Unavailable(error.to_string())),
+        }
+    }
+
+    fn marker(&self, tree: &Tree) -> PathBuf {
+        self.tree_dir(tree).join("conf/spare.json")
+    }
+
+    /// Makes an empty cluster in a tree, as a unit that runs once.
+    pub(crate) async fn initdb(&self, major: Major, engine: &Engine, tree: &Tree, unit: &Name) -> Result<(), DriverError> {
+        let mut args = vec!["-D", "/stead/data", "-U", component::postgres::ADMIN_ROLE, "-E", "UTF8", "--data-checksums"];
+        args.extend(["--auth=peer", "--no-sync", "--no-instructions", "--locale=C.UTF-8"]);
+        if major >= Major::new(17) {
+            args.extend(["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]);
+        }
+        let job = Unit {
+            name: unit.clone(),
+            generation: 1,
+            wanted: Wanted::Running,
+            runs: Runs::Engine { tree: tree.clone(), bin: engine.bin.clone(), program: EngineProgram::Initdb },
+            args: args.into_iter().map(str::to_owned).collect(),
+            env: files::environment(),
+            limits: Limits::default(),
+            stop: Stop { timeout_ms: 1_000, ..Stop::default() },
+            restart: Restart::Never,
+        };
+        self.run_unit(&job).await?;
+        let ended = self.await_unit(unit, INITDB, |state| matches!(state, UnitState::Exited { .. })).await?;
+        let gone = unit.clone();
+        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&gone))).await?;
+        match ended {
+            UnitState::Exited { code: Some(0), .. } => Ok(()),
+            other => {
+                let said = std::fs::read_to_string(self.tree_dir(tree).join("log/stderr.log")).unwrap_or_default();
+                let said: Vec<&str> = said.lines().rev().take(3).collect();
+                Err(DriverError::Unavailable(format!("initdb did not finish ({other:?}): {}", said.join(" "))))
+            }
+        }
+    }
+
+    pub(crate) async fn run_unit(&self, unit: &Unit) -> Result<(), DriverError> {
+        self.declare(unit)?;
+        let name = unit.name.clone();
+        self.keeper(move |keeper| keeper.apply(&name)).await.map(|_| ())
+    }
+
+    /// Waits until a unit is in a state.
+    pub(crate) async fn await_unit(
+        &self,
+        unit: &Name,
+        limit: Duration,
+        reached: impl Fn(&UnitState) -> bool,
+    ) -> Result<UnitState, DriverError> {
+        let until = Instant::now() + limit;
+        loop {
+            let name = unit.clone();
+            match self.keeper(move |keeper| keeper.unit(&name)).await? {
+                Some(status) if reached(&status.state) => return Ok(status.state),
+                Some(status) if Instant::now() >= until => {
+                    return Err(DriverError::Unavailable(format!(
+                        "unit {unit} took longer than {} s and is {:?}",
+                        limit.as_secs(),
+                        status.state
+                    )));
+                }
+                None => return Err(DriverError::Unavailable(format!("unit {unit} is gone"))),
+                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// Takes an unfinished spare away again, as far as that goes; the next sweep gets the rest.
+    async fn discard(&self, unit: &Name, tree: &Tree) {
+        if let Some(mut declared) = self.declared(unit) {
+            declared.wanted = Wanted::Stopped;
+            let _ = self.run_unit(&declared).await;
+            let _ = self
+                .await_unit(unit, FIRST_START, |state| matches!(state, UnitState::Stopped | UnitState::Exited { .. }))
+                .await;
+        }
+        let (unit, tree) = (unit.clone(), tree.clone());
+        let _ = self
+            .keeper(move |keeper| {
+                absent_is_fine(keeper.remove_unit(&unit))?;
+                absent_is_fine(keeper.remove_tree(&tree))
+            })
+            .await;
+    }
+
+    /// Removes what an earlier driver left unfinished. Called before anything is being prepared.
+    async fn sweep(&self) {
+        let Ok(entries) = std::fs::read_dir(self.0.home.join("spares")) else { return };
+        for entry in entries.flatten() {
+            let Some(name) = entry.file_name().to_str().and_then(|text| Name::parse(text).ok()) else { continue };
+            let tree = Tree::Spares(name.clone());
+            let Ok(unit) = Name::parse(format!("spare-{name}")) else { continue };
+            if !self.marker(&tree).exists() || self.declared(&unit).is_some() {
+                tracing::info!(spare = %name, "removing an unfinished spare");
+                self.discard(&unit, &tree).await;
+            }
+        }
+    }
+}
+
+/// What a spare is started with for the first time.
+fn first_spec(engine: Major) -> Spec {
+    Spec {
+        engine,
+        size: Size::Nano,
+        allow: Vec::new(),
+        maintenance: None,
+        schema: Vec::new(),
+        extensions: Vec::new(),
+        protect: false,
+        owner: None,
+        runbook: None,
+    }
+}
