@@ -1,0 +1,275 @@
+//! The client: one method a route.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::wire::{
+    Component, Credentials, Health, HistoryLine, LogLine, Operation, Page, Plan, Problem, Stead, Tenant,
+    TenantRequest, Token, TokenRequest,
+};
+
+/// Why a call did not come back with what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server said no.
+    #[error("{}", .0.detail)]
+    Refused(Box<Problem>),
+    /// No server answers.
+    #[error("no Stead server answers at {url}: {why}")]
+    Unreachable {
+        /// Where it was asked.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// The server answered something that this version does not understand.
+    #[error("the server's answer is not understood ({0}); use the same version of `stead` on both sides")]
+    Strange(String),
+}
+
+impl Error {
+    /// The problem, where the server refused.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Refused(problem) => Some(problem),
+            _ => None,
+        }
+    }
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Part {
+    /// Only of this stead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stead: Option<String>,
+    /// Only of this component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// Only since then: a moment (RFC 3339) or a span back from now (`7d`, `2h`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Where the last page ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Talks to a Stead server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: SecretString,
+}
+
+impl Client {
+    /// A client of the server at `url` (`http://127.0.0.1:7878`), signed in by `token`.
+    ///
+    /// # Errors
+    /// [`Error::Strange`] when the system's certificates cannot be read.
+    pub fn new(url: &str, token: SecretString) -> Result<Self, Error> {
+        // Once a process; a second call finds it done.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .user_agent(concat!("stead/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::Strange(error.to_string()))?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}/v1/{path}", self.url))
+            .bearer_auth(self.token.expose_secret())
+            .timeout(Duration::from_secs(120))
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let body = self.text(request).await?;
+        serde_json::from_str(&body).map_err(|error| Error::Strange(error.to_string()))
+    }
+
+    async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
+        let unreachable = |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.text().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        match serde_json::from_str(&body) {
+            Ok(problem) => Err(Error::Refused(Box::new(problem))),
+            Err(_) => Err(Error::Strange(format!("HTTP {status}"))),
+        }
+    }
+
+    /// Whether the server is there.
+    pub async fn health(&self) -> Result<Health, Error> {
+        self.send(self.request(Method::GET, "health").timeout(Duration::from_secs(5))).await
+    }
+
+    /// The certificate authority's certificate, PEM.
+    pub async fn ca(&self) -> Result<String, Error> {
+        self.text(self.request(Method::GET, "ca")).await
+    }
+
+    /// All tenants that the token may see.
+    pub async fn tenants(&self, part: &Part) -> Result<Page<Tenant>, Error> {
+        self.send(self.request(Method::GET, "tenants").query(part)).await
+    }
+
+    /// One tenant.
+    pub async fn tenant(&self, tenant: &str) -> Result<Tenant, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}"))).await
+    }
+
+    /// Makes a tenant, or sets its quota.
+    pub async fn put_tenant(&self, tenant: &str, wanted: &TenantRequest) -> Result<Tenant, Error> {
+        self.send(self.request(Method::PUT, &format!("tenants/{tenant}")).json(wanted)).await
+    }
+
+    /// Removes a tenant without steads.
+    pub async fn delete_tenant(&self, tenant: &str) -> Result<(), Error> {
+        self.text(self.request(Method::DELETE, &format!("tenants/{tenant}"))).await.map(|_| ())
+    }
+
+    /// Every stead that the token may see.
+    pub async fn fleet(&self, part: &Part) -> Result<Page<Stead>, Error> {
+        self.send(self.request(Method::GET, "steads").query(part)).await
+    }
+
+    /// A tenant's steads.
+    pub async fn steads(&self, tenant: &str, part: &Part) -> Result<Page<Stead>, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/steads")).query(part)).await
+    }
+
+    /// One stead; `None` where there is none.
+    pub async fn stead(&self, tenant: &str, stead: &str) -> Result<Option<Stead>, Error> {
+        match self.send(self.request(Method::GET, &format!("tenants/{tenant}/steads/{stead}"))).await {
+            Err(Error::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// What an edit would do.
+    pub async fn plan(&self, tenant: &str, stead: &str, wanted: &Value) -> Result<Plan, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/plan");
+        self.send(self.request(Method::POST, &path).json(wanted)).await
+    }
+
+    /// Makes or edits a stead, if it is still at `generation`; waits for the end of it up to `wait` (`30s`).
+    pub async fn put_stead(
+        &self,
+        tenant: &str,
+        stead: &str,
+        wanted: &Value,
+        generation: Option<i64>,
+        reason: Option<&str>,
+        wait: Option<&str>,
+    ) -> Result<Stead, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}");
+        let mut request = self.request(Method::PUT, &path).json(wanted).query(&[("wait", wait)]);
+        request = match generation {
+            Some(0) => request.header("if-none-match", "*"),
+            Some(generation) => request.header("if-match", format!("\"{generation}\"")),
+            None => request,
+        };
+        self.send(request.query(&[("reason", reason)])).await
+    }
+
+    /// Has a stead removed.
+    pub async fn delete_stead(
+        &self,
+        tenant: &str,
+        stead: &str,
+        unprotect: bool,
+        reason: Option<&str>,
+        wait: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}");
+        let request = self.request(Method::DELETE, &path).query(&[("unprotect", unprotect)]);
+        self.send(request.query(&[("wait", wait), ("reason", reason)])).await
+    }
+
+    /// One component.
+    pub async fn component(&self, tenant: &str, stead: &str, component: &str) -> Result<Component, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/steads/{stead}/components/{component}")))
+            .await
+    }
+
+    /// How to sign in to a server; that it was asked is on record.
+    pub async fn credentials(&self, tenant: &str, stead: &str, component: &str) -> Result<Credentials, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/credentials");
+        self.send(self.request(Method::GET, &path)).await
+    }
+
+    /// Gives a server a new password.
+    pub async fn rotate(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        reason: Option<&str>,
+        wait: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/rotate");
+        self.send(self.request(Method::POST, &path).query(&[("wait", wait), ("reason", reason)])).await
+    }
+
+    /// The newest lines of a server's log, oldest first.
+    pub async fn logs(&self, tenant: &str, stead: &str, component: &str, part: &Part) -> Result<Page<LogLine>, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/logs");
+        self.send(self.request(Method::GET, &path).query(part)).await
+    }
+
+    /// One operation, waited for up to `wait`.
+    pub async fn operation(&self, tenant: &str, id: Uuid, wait: Option<&str>) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/operations/{id}");
+        self.send(self.request(Method::GET, &path).query(&[("wait", wait)])).await
+    }
+
+    /// The newest operations of a tenant.
+    pub async fn operations(&self, tenant: &str, part: &Part) -> Result<Page<Operation>, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/operations")).query(part)).await
+    }
+
+    /// Lines of a tenant's journal, newest first.
+    pub async fn history(&self, tenant: &str, part: &Part) -> Result<Page<HistoryLine>, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/history")).query(part)).await
+    }
+
+    /// Tokens that the token may see.
+    pub async fn tokens(&self) -> Result<Page<Token>, Error> {
+        self.send(self.request(Method::GET, "tokens")).await
+    }
+
+    /// Makes a token.
+    pub async fn create_token(&self, wanted: &TokenRequest) -> Result<Token, Error> {
+        self.send(self.request(Method::POST, "tokens").json(wanted)).await
+    }
+
+    /// Ends a token.
+    pub async fn revoke_token(&self, id: Uuid) -> Result<(), Error> {
+        self.text(self.request(Method::DELETE, &format!("tokens/{id}"))).await.map(|_| ())
+    }
+}
+
+/// reqwest says "error sending request for url (…)"; what a person needs is underneath.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}

@@ -1,0 +1,363 @@
+//! What goes over the wire, in the API's own words.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// An error, as RFC 9457 has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem, for programs: `quota-exceeded`, `not-found`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened and what to do.
+    pub detail: String,
+    /// Fields of the request that are wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// A field of the request that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldProblem {
+    /// JSON pointer to it: `/postgres/main/size`.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Give it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Whether the control plane can do its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// Version of Stead.
+    pub version: String,
+}
+
+/// What a tenant may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Servers, count.
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub servers: i64,
+    /// Sum of their memory limits, MiB.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub memory_mib: i64,
+    /// Sum of their disk limits, MiB.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
+    pub disk_mib: i64,
+}
+
+/// A tenant as asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantRequest {
+    /// What it may use; left out: the default for a new one, unchanged for another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// What it may use.
+    pub quota: Quota,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+/// A stead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stead {
+    /// Whose.
+    pub tenant: String,
+    /// Its name.
+    pub name: String,
+    /// The app it is an installation of.
+    pub app: String,
+    /// Counts edits; the `ETag`.
+    pub generation: i64,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Its components.
+    pub components: Vec<Component>,
+    /// The operation that brings the last edit about, in an answer to that edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+}
+
+/// A component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Component {
+    /// Its name: `postgres.main`.
+    pub name: String,
+    /// `creating`, `ready`, `updating`, `blocked` or `deleting`.
+    pub phase: String,
+    /// What is wanted.
+    #[schema(value_type = Object)]
+    pub spec: Value,
+    /// Counts edits.
+    pub generation: i64,
+    /// The last generation that was brought about.
+    pub observed_generation: i64,
+    /// What runs: `18.6`.
+    pub version: Option<String>,
+    /// Where clients reach it.
+    pub endpoint: Option<Endpoint>,
+    /// What a person should know; empty when all is well.
+    pub conditions: Vec<Condition>,
+    /// What differs though nobody asked for it; it is being put right.
+    pub drift: Vec<Difference>,
+    /// What is being done.
+    pub step: Option<String>,
+    /// Why the last attempt failed; it is tried again.
+    pub last_error: Option<String>,
+    /// Bytes on disk, when last measured.
+    pub disk_bytes: Option<u64>,
+    /// When its next maintenance window opens.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub maintenance_at: Option<Timestamp>,
+    /// When it was last looked at.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub observed_at: Option<Timestamp>,
+}
+
+/// Where clients reach a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database.
+    pub database: String,
+    /// Role.
+    pub role: String,
+}
+
+/// Something a person should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Condition {
+    /// Which kind of thing: `migration_failed`.
+    pub kind: String,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// A field that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Difference {
+    /// Which field.
+    pub field: String,
+    /// What it was.
+    #[schema(value_type = Value)]
+    pub before: Value,
+    /// What it is or shall be.
+    #[schema(value_type = Value)]
+    pub after: Value,
+}
+
+/// What an edit would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// Generation of the stead that the plan was made for; 0 where it is not there yet.
+    pub generation: i64,
+    /// By component.
+    pub changes: Vec<ComponentChange>,
+}
+
+/// What an edit does to one component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComponentChange {
+    /// Which.
+    pub component: String,
+    /// `create`, `update`, `delete` or `keep`.
+    pub action: String,
+    /// Whether clients notice: the server restarts.
+    pub restarts: bool,
+    /// The fields that differ.
+    pub differences: Vec<Difference>,
+}
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Operation {
+    /// Identity.
+    pub id: Uuid,
+    /// On which stead.
+    pub stead: String,
+    /// `apply`, `delete` or `rotate`.
+    pub kind: String,
+    /// `running`, `succeeded` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Who asked.
+    pub actor: String,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub requested_at: Timestamp,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// How far each of its components is.
+    pub targets: Vec<OperationTarget>,
+}
+
+/// A component that an operation works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationTarget {
+    /// Its name.
+    pub component: String,
+    /// `running`, `succeeded` or `failed`.
+    pub state: String,
+    /// What is being done.
+    pub step: Option<String>,
+}
+
+/// How to sign in to a server.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Credentials {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database.
+    pub database: String,
+    /// Role.
+    pub role: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({}@{}:{}/{})", self.role, self.host, self.port, self.database)
+    }
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryLine {
+    /// Grows with every line.
+    pub id: i64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Whose.
+    pub tenant: Option<String>,
+    /// Which stead.
+    pub stead: Option<String>,
+    /// Which component.
+    pub component: Option<String>,
+    /// Who.
+    pub actor: String,
+    /// From where, by which program.
+    pub source: String,
+    /// What: `component.edited`.
+    pub action: String,
+    /// `done`, `refused` or `noted`.
+    pub outcome: String,
+    /// Why, or why it was refused.
+    pub reason: Option<String>,
+    /// Part of which operation.
+    pub operation: Option<Uuid>,
+    /// The fields that changed, from what to what.
+    pub differences: Vec<Difference>,
+    /// SHA-256 of the salted payload, in hexadecimal.
+    pub payload_hash: String,
+}
+
+/// A line of a server's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// When.
+    pub at: String,
+    /// `LOG`, `ERROR`, `FATAL` and so on.
+    pub severity: String,
+    /// What was said.
+    pub message: String,
+    /// The whole line as the server wrote it.
+    #[schema(value_type = Object)]
+    pub fields: Value,
+}
+
+/// A token as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// What it is called in the journal.
+    #[schema(min_length = 1, max_length = 60)]
+    pub name: String,
+    /// `operator`, `developer` or `viewer`.
+    pub scope: TokenScope,
+    /// Whose; needed but for operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Days until it ends; left out: it does not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3650)]
+    pub days: Option<u16>,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenScope {
+    /// Everything, in every tenant.
+    Operator,
+    /// Everything in one tenant but its quota and its tokens.
+    Developer,
+    /// Looking, in one tenant; no passwords.
+    Viewer,
+}
+
+/// A token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// Identity.
+    pub id: Uuid,
+    /// What it is called in the journal.
+    pub name: String,
+    /// What it allows.
+    pub scope: TokenScope,
+    /// Whose.
+    pub tenant: Option<String>,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Until when.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    /// The token itself, in the answer to its making and never again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({} {} {:?})", self.id, self.name, self.scope)
+    }
+}
