@@ -56,6 +56,12 @@ pub trait Driver: Send + Sync {
 
     /// Facts for the status that follow from an observation: endpoint, version, disk.
     fn report(&self, target: &Target, observed: &Observed, status: &mut Status);
+
+    /// Adds what a person should know even when all is as wanted: a disk that is nearly full.
+    fn conditions(&self, target: &Target, status: &mut Status);
+
+    /// The pass over the component is over: connections kept for it may go.
+    fn release(&self, target: &Target);
 }
 
 /// Why a driver could not observe or act.

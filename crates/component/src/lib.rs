@@ -99,6 +99,15 @@ impl Step {
     }
 }
 
+impl Step {
+    /// What the journal keeps of it once it is done; `None` for steps that are no event of their own.
+    pub fn on_record(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Postgres(step) => step.on_record(),
+        }
+    }
+}
+
 /// What follows from a spec and an observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {

@@ -114,8 +114,7 @@ impl<'a> Problems<'a> {
         earlier: Option<Range<usize>>,
         fault: Fault,
     ) {
-        if self.found.len() == MOST {
-            self.left_out += 1;
+        if self.full() {
             return;
         }
         let span = self.text.zip(span).map(|(text, span)| narrow(text, within(text, span), &fault));
@@ -132,6 +131,13 @@ impl<'a> Problems<'a> {
             span,
             earlier,
         });
+    }
+
+    /// Counts one more that is not told; true once there are as many as are.
+    pub(crate) fn full(&mut self) -> bool {
+        let full = self.found.len() == MOST;
+        self.left_out += usize::from(full);
+        full
     }
 
     /// All of them in the order of the file, and how many more there were than are worth telling.

@@ -5,21 +5,28 @@ use std::ops::Range;
 
 use super::reader::{Fault, Path, Problems, shown};
 
+/// What the parser calls a key or table that is there twice.
+const DUPLICATE: &str = "duplicate key";
+
 /// Adds what the parser said, one problem a line. Returns whether the document can be read on all the same:
 /// it can when keys are repeated and nothing else is wrong.
 pub(crate) fn add(text: &str, errors: &[toml::de::Error], problems: &mut Problems<'_>) -> bool {
-    let mut last_line = None;
-    let mut readable = true;
+    let mut last = None;
+    let readable = errors.iter().all(|error| error.message() == DUPLICATE);
     let mut errors: Vec<_> =
         errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
     errors.sort_by_key(|(span, _)| span.start);
     for (span, message) in errors {
         let start = text.floor_char_boundary(span.start.min(text.len()));
-        let line = line_start(text, start);
-        if last_line.replace(line) == Some(line) {
+        let same_line = last.replace(start).is_some_and(|last: usize| !text[last..start].contains('\n'));
+        if same_line {
             continue;
         }
-        if message == "duplicate key" {
+        // Looking for the first of a pair costs a pass over the file: only for those that are told.
+        if problems.full() {
+            continue;
+        }
+        if message == DUPLICATE {
             let key = text.get(span.clone()).unwrap_or_default();
             let (_, line) = line_at(text, start);
             let what = if line.starts_with('[') { line.trim_end() } else { key };
@@ -30,7 +37,6 @@ pub(crate) fn add(text: &str, errors: &[toml::de::Error], problems: &mut Problem
             );
             problems.add_twice(&Path::default(), Some(span), first(text, start, key), fault);
         } else {
-            readable = false;
             let (span, fault) = explain(text, start..span.end, message);
             problems.add_at(&Path::default(), Some(span), fault);
         }

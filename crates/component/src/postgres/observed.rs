@@ -62,11 +62,13 @@ pub enum Unit {
 pub struct Session {
     /// `server_version`: `18.6`.
     pub version: String,
-    /// Values of the settings that the spec owns, as PostgreSQL shows them.
+    /// Values of the settings that the spec owns, every one of them, as PostgreSQL shows them in the database
+    /// `postgres`: in its own database the owner may say `alter database … set`, which no reload undoes.
     pub settings: BTreeMap<String, String>,
     /// Whether a setting waits for a restart.
     pub pending_restart: bool,
-    /// Whether the configuration files hold an error.
+    /// Whether the configuration files hold an error, other than that a setting waits for a restart (which
+    /// `pg_file_settings` reports as one too).
     pub config_error: Option<String>,
     /// Every role that is not PostgreSQL's own, by name.
     pub roles: BTreeMap<String, Role>,

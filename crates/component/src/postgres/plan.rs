@@ -2,13 +2,14 @@
 //!
 //! The order is the order of need: data before configuration, configuration before the process, the
 //! process before anything said in SQL, and the front door *before* the migrations, so that a person can
-//! sign in and look when a migration fails. Each step assumes nothing that the observation did not show,
+//! sign in and look when a migration fails or an extension is missing. Each step assumes nothing that the observation did not show,
 //! so a server that was tampered with, half made or half removed is brought on from wherever it is.
 
 use serde_json::json;
 
 use super::{
-    ADMIN_ROLE, Migration, MigrationName, OWNER_ROLE, Observed, Role, Seen, Session, Spec, Unit, settings,
+    ADMIN_ROLE, GATEWAY_ROLE, Migration, MigrationName, OWNER_ROLE, Observed, Role, Seen, Session, Spec,
+    Unit, settings,
 };
 use crate::{Condition, ConditionKind, Decision, Difference};
 
@@ -59,6 +60,17 @@ impl Step {
             Self::Remove => "remove".into(),
         }
     }
+
+    /// A migration that ran and a restart are events; the other steps are only the way there.
+    pub(crate) fn on_record(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Migrate(migration) => {
+                Some(json!({ "migration": migration.name, "sha256": migration.sha256 }))
+            }
+            Self::Restart => Some(json!({ "restarted": true })),
+            _ => None,
+        }
+    }
 }
 
 /// Decides; see [`crate::plan`].
@@ -70,6 +82,7 @@ pub fn plan(spec: &Spec, observed: &Observed, deleting: bool, provisioned: bool)
         .or_else(|| process(observed))
         .or_else(|| observed.session.as_ref().and_then(|session| inside(spec, session)))
         .or_else(|| front_door(observed))
+        .or_else(|| observed.session.as_ref().and_then(|session| extensions(spec, session)))
         .or_else(|| observed.session.as_ref().and_then(|session| schema(spec, session)))
         .unwrap_or(Decision::Settled)
 }
@@ -83,8 +96,13 @@ fn blocked(kind: ConditionKind, message: String) -> Decision {
 }
 
 fn removal(observed: &Observed) -> Decision {
-    if observed.route.declared != Seen::Absent || observed.route.in_force {
+    if observed.route.declared != Seen::Absent {
         return act(Step::CloseRoute);
+    }
+    // Nobody may be let in to a server that is going, and closing again would not hurry the gateway.
+    if observed.route.in_force {
+        let reason = "the gateway lets go of the route".into();
+        return Decision::Wait { reason, again_ms: 10, condition: None };
     }
     match observed.unit {
         Unit::Running | Unit::Failing(_) => act(Step::Stop),
@@ -118,7 +136,8 @@ fn ground(spec: &Spec, observed: &Observed, provisioned: bool) -> Option<Decisio
                 .into(),
         ));
     }
-    if !observed.tree {
+    // A tree without data is what an `initdb` that was killed leaves behind: nothing in it is anybody's yet.
+    if !(observed.tree && observed.data) {
         return Some(act(Step::Claim));
     }
     (observed.files != Seen::Same).then(|| act(Step::WriteFiles))
@@ -156,7 +175,7 @@ fn process(observed: &Observed) -> Option<Decision> {
     }
 }
 
-/// Settings, roles, database, extensions.
+/// Settings, roles, database.
 fn inside(spec: &Spec, session: &Session) -> Option<Decision> {
     if let Some(error) = &session.config_error {
         return Some(blocked(
@@ -171,21 +190,31 @@ fn inside(spec: &Spec, session: &Session) -> Option<Decision> {
     if settings(spec).iter().any(|s| session.settings.get(s.name) != Some(&s.value)) {
         return Some(act(Step::Reload));
     }
-    if !roles_right(session) || !session.password_set || !session.helpers || !database_right(session) {
-        return Some(act(Step::Roles));
-    }
+    let right = roles_right(session) && session.password_set && session.helpers && database_right(session);
+    (!right).then(|| act(Step::Roles))
+}
+
+/// The first extension that is missing. One that the database has and the spec does not name stays: taking
+/// it away would take the tenant's columns and indexes with it.
+fn extensions(spec: &Spec, session: &Session) -> Option<Decision> {
     spec.extensions
         .iter()
         .find(|wanted| !session.extensions.contains(wanted))
         .map(|missing| act(Step::Extension(missing.clone())))
 }
 
-fn owner_role() -> Role {
-    Role { login: true, member_of: vec!["pg_read_all_stats".into()], ..Role::default() }
+/// The roles that a server has besides Stead's own superuser, with exactly these attributes.
+#[must_use]
+pub fn roles() -> [(&'static str, Role); 2] {
+    let login = Role { login: true, ..Role::default() };
+    [
+        (OWNER_ROLE, Role { member_of: vec!["pg_read_all_stats".into()], ..login.clone() }),
+        (GATEWAY_ROLE, login),
+    ]
 }
 
 fn roles_right(session: &Session) -> bool {
-    session.roles.get(OWNER_ROLE) == Some(&owner_role())
+    roles().iter().all(|(name, role)| session.roles.get(*name) == Some(role))
         && session.roles.iter().all(|(name, role)| name == ADMIN_ROLE || !role.superuser)
 }
 
@@ -261,6 +290,9 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     if observed.tree && observed.files != Seen::Same {
         differs("files".into(), json!("changed by hand"), json!("as the spec renders them"));
     }
+    if observed.declared == Seen::Differs {
+        differs("unit".into(), json!("changed by hand"), json!("as the spec renders it"));
+    }
     if let Some(session) = &observed.session {
         for setting in settings(spec) {
             let is = session.settings.get(setting.name);
@@ -268,17 +300,26 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
                 differs(format!("settings.{}", setting.name), json!(is), json!(setting.value));
             }
         }
-        if let Some(owner) = session.roles.get(OWNER_ROLE)
-            && *owner != owner_role()
-        {
-            differs(format!("roles.{OWNER_ROLE}"), role_words(owner), role_words(&owner_role()));
-        } else if !session.roles.contains_key(OWNER_ROLE) {
-            differs(format!("roles.{OWNER_ROLE}"), json!(null), role_words(&owner_role()));
+        for (name, wanted) in roles() {
+            let is = session.roles.get(name);
+            if is != Some(&wanted) {
+                differs(format!("roles.{name}"), is.map_or(json!(null), role_words), role_words(&wanted));
+            }
         }
         for (name, role) in &session.roles {
-            if role.superuser && name != ADMIN_ROLE && name != OWNER_ROLE {
+            if role.superuser && !OWN_ROLES.contains(&name.as_str()) {
                 differs(format!("roles.{name}"), json!("superuser"), json!("no superuser"));
             }
+        }
+        if !database_right(session) {
+            differs(
+                "database".into(),
+                json!(session.databases),
+                json!(format!("one that {OWNER_ROLE} owns")),
+            );
+        }
+        if !session.helpers {
+            differs("helpers".into(), json!("changed by hand"), json!("as Stead makes them"));
         }
         if !session.password_set {
             differs("password".into(), json!("changed by hand"), json!("the one that Stead keeps"));
@@ -297,6 +338,9 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     }
     found
 }
+
+/// The roles that Stead makes; every other is the tenant's affair, but may not be a superuser.
+const OWN_ROLES: [&str; 3] = [ADMIN_ROLE, OWNER_ROLE, GATEWAY_ROLE];
 
 fn role_words(role: &Role) -> serde_json::Value {
     let flags = [

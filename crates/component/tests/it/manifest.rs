@@ -1,28 +1,16 @@
 //! What is read out of manifests, and what a person is told of bad ones.
 
-#![expect(clippy::expect_used, reason = "a test that cannot be set up fails")]
-
 use component::manifest::{self, Manifest};
 use component::postgres::{Major, Size};
 use serde_json::json;
 
-#[expect(dead_code)]
-/// The report as `stead` prints it where there is neither colour nor Unicode.
-fn report(text: &str) -> String {
-    let error = manifest::parse("stead.toml", text).expect_err("a manifest to refuse");
-    let mut out = String::new();
-    miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none())
-        .with_width(100)
-        .render_report(&mut out, &error)
-        .expect("a report");
-    out
-}
-
-fn app() -> component::SteadName {
+/// The stead that API bodies are put to.
+pub(crate) fn app() -> component::SteadName {
     "flights".parse().expect("a name")
 }
 
-const FULL: &str = r#"
+/// Every field once.
+pub(crate) const FULL: &str = r#"
 app = "flights"
 
 [postgres.main]

@@ -1,0 +1,13 @@
+//! Tests of the pure half: what is read, decided and said.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
+
+mod fuzz;
+mod maintenance;
+mod manifest;
+mod names;
+mod plan;
+mod postgres;
+mod refusals;
+mod simulator;
+mod world;
