@@ -172,6 +172,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         std::fs::create_dir_all(folder).map_err(file("create", folder))?;
     }
     let _lock = lock(&paths.lock, &options.home)?;
+    fail_point!("gateway::locked");
     raise_descriptor_limit();
     let log = Log::open(&paths.log, limits.rotate_at).map_err(file("open", &paths.log))?;
     let rescan = limits.rescan;
@@ -187,6 +188,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     let (alive, mut all_gone) = mpsc::channel(1);
     let mut table = Table::new(context.clone(), paths.clone(), alive);
     let listener = status::bind(&paths.socket).map_err(file("listen on", &paths.socket))?;
+    fail_point!("gateway::socket_bound");
     let (commands, inbox) = mpsc::channel(64);
     let status = tokio::spawn(status::serve(listener, commands));
     tracing::info!(home = %options.home.display(), "gateway started");

@@ -34,6 +34,7 @@ impl Listener {
         alive: mpsc::Sender<()>,
     ) -> io::Result<Listener> {
         let listener = TcpListener::from_std(bind(address)?)?;
+        crate::fail_point!("gateway::port_opened");
         Ok(Listener { task: tokio::spawn(accept(listener, context, door, alive)) })
     }
 

@@ -1,7 +1,6 @@
 //! What the tests stand on: real PostgreSQL servers, a `$STEAD_HOME` with a certificate, a gateway in
 //! this process, and the clients people use.
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 pub(crate) mod clients;
 pub(crate) mod home;
@@ -36,11 +35,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
 }
 
 /// Polls until a condition holds.
-#[track_caller]
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut check: impl FnMut() -> F,
-) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(value) = check().await {

@@ -47,13 +47,16 @@ impl Home {
         self.path().join("ca.pem")
     }
 
-    /// Writes a fresh certificate with a key.
-    pub(crate) fn certify(&self, key: &KeyPair) -> String {
+    /// A certificate of the home's CA for a key.
+    pub(crate) fn sign(&self, key: &KeyPair) -> String {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(key, &self.ca).unwrap();
+        CertificateParams::new(names).unwrap().signed_by(key, &self.ca).unwrap().pem()
+    }
+
+    /// Puts a fresh certificate in place.
+    pub(crate) fn certify(&self, key: &KeyPair) {
         self.write("gateway/tls/key.pem", &key.serialize_pem());
-        self.write("gateway/tls/cert.pem", &certificate.pem());
-        certificate.pem()
+        self.write("gateway/tls/cert.pem", &self.sign(key));
     }
 
     /// Says where to listen.
