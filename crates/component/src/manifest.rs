@@ -161,8 +161,17 @@ fn bad_name(text: &str, what: &str) -> Fault {
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect();
     near = near.trim_matches('-').trim_start_matches(|c: char| !c.is_ascii_lowercase()).to_owned();
-    let help = if near.is_empty() { rule.to_owned() } else { format!("{rule}: {near}") };
+    let help = if near.is_empty() { rule.to_owned() } else { format!("{rule}, like {near}") };
     Fault::new(format!("`{}` cannot be the name of {what}", shown(text)), "not a name", help)
+}
+
+/// How a component is written, in the notation of a node.
+fn named(node: &Node<'_>, name: &str) -> String {
+    if node.is_json() {
+        format!("a server has a name and settings: send {{\"{name}\": {{\"size\": \"small\"}}}}")
+    } else {
+        format!("a server has a name: write [postgres.{name}] and its settings below")
+    }
 }
 
 /// Reads the table of one kind: a table of components by name.
@@ -175,8 +184,7 @@ fn components<T>(
 ) -> BTreeMap<LocalName, T> {
     let mut found = BTreeMap::new();
     let Some(table) = node.table() else {
-        let help = "a server has a name: write [postgres.main] and its settings below";
-        problems.add(node, node.not("a table of servers", help));
+        problems.add(node, node.not("a table of servers", named(node, "main")));
         return found;
     };
     for entry in &table.entries {
@@ -190,7 +198,7 @@ fn components<T>(
                     "a server has a name: write [postgres.main] instead of [postgres]",
                 )
             } else {
-                node.not("a server", format!("write [postgres.{}] and its settings below", shown(entry.key)))
+                node.not("a server", named(node, &shown(entry.key)))
             };
             problems.add_at(&node.path, entry.key_span.clone(), fault);
             continue;

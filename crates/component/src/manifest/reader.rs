@@ -11,6 +11,9 @@ use toml::de::{DeTable, DeValue};
 /// Problems told at once; beyond that a file is something else than a manifest.
 const MOST: usize = 40;
 
+/// Longest list of settings; every entry of an allow-list is looked at for every connection.
+const LONGEST_LIST: usize = 500;
+
 /// What is wrong with a value, without its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -147,11 +150,13 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// A span that is surely inside the text and between characters.
+/// A span that is surely inside the text and between characters, and no longer than its first line: a list
+/// of five hundred lines is not drawn to say that it is too long.
 fn within(text: &str, span: Range<usize>) -> Range<usize> {
     let start = text.floor_char_boundary(span.start.min(text.len()));
     let end = text.ceil_char_boundary(span.end.clamp(start, text.len()));
-    start..end
+    let first_line = text[start..end].find('\n').unwrap_or(end - start);
+    start..start + first_line
 }
 
 /// The span of the part that a fault means, where the file spells it out exactly once.
@@ -353,6 +358,11 @@ impl<'a> Table<'a> {
             problems.add(node, node.not("a list", format!("write a list, like {like}")));
             return None;
         };
+        if items.len() > LONGEST_LIST {
+            let message = format!("has {} entries", items.len());
+            problems.add(node, Fault::new(message, "too long", format!("write at most {LONGEST_LIST}")));
+            return None;
+        }
         let mut read = Vec::with_capacity(items.len());
         for item in &items {
             match parse(item) {

@@ -105,6 +105,14 @@ fn explain(text: &str, span: Range<usize>, message: &str) -> (Range<usize>, Faul
         "invalid basic string, expected `\"`" | "invalid literal string, expected `'`" => {
             ("the text is not closed", "expected a quote", "end the text with the quote that it began with")
         }
+        _ if message.starts_with("invalid unquoted key") => (
+            "a key is letters, digits, _ and -",
+            "not part of a key",
+            "write key = value, like size = \"small\"",
+        ),
+        _ if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") => {
+            ("a text has only visible characters", "not visible", "take the control character out")
+        }
         _ if message.starts_with("cannot recurse further") || message.starts_with("recursion limit") => (
             "the nesting is too deep",
             "too deep",

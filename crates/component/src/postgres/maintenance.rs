@@ -30,7 +30,7 @@ pub enum BadMaintenance {
     #[error("`{0}` is not a day of the week; use mon, tue, wed, thu, fri, sat or sun")]
     Weekday(String),
     /// The second part is not two times.
-    #[error("`{0}` is not a span of time; write it like 03:00-05:00")]
+    #[error("`{0}` is not a span of time; write it like 03:00-05:00, midnight as 00:00")]
     Span(String),
     /// The window has no length.
     #[error("the window starts and ends at {0}; give it at least a minute, like 03:00-05:00")]

@@ -124,7 +124,7 @@ fn engine(node: &Node<'_>) -> Result<Major, Fault> {
         meant.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     let help = match digits.parse::<u16>() {
         Ok(major) if Major::KNOWN.contains(&major) => {
-            format!("write the major version as a number: engine = {major}")
+            format!("write the major version as a number: {major}")
         }
         _ => format!("write the major version as a number: {}", known()),
     };
@@ -147,26 +147,26 @@ fn maintenance(node: &Node<'_>) -> Result<MaintenanceWindow, Fault> {
     const LIKE: &str = "write it like \"sun 03:00-05:00 Asia/Tokyo\"";
     let text = node.text().ok_or_else(|| node.not("a maintenance window", LIKE))?;
     text.parse().map_err(|bad: BadMaintenance| {
-        let (label, help, part) = match &bad {
-            BadMaintenance::Shape(_) => ("not a window", LIKE.to_owned(), None),
-            BadMaintenance::Weekday(word) => ("not a day", LIKE.to_owned(), Some(word)),
-            BadMaintenance::Span(word) => ("not a span of time", "midnight is 00:00".to_owned(), Some(word)),
-            BadMaintenance::Empty(_) => ("no length", LIKE.to_owned(), None),
-            BadMaintenance::Zone(word) => {
-                let near = jiff::tz::db()
-                    .available()
-                    .map(|zone| zone.to_string())
-                    .min_by_key(|zone| {
-                        strsim::damerau_levenshtein(&zone.to_lowercase(), &shown(word).to_lowercase())
-                    })
-                    .filter(|zone| nearest(word, [zone.as_str()]).is_some());
-                let help = near.map_or_else(|| LIKE.to_owned(), |near| format!("did you mean {near}?"));
-                ("not a time zone", help, Some(word))
-            }
+        // A refusal says what happened; what to do.
+        let said = bad.to_string();
+        let (message, remedy) = said.split_once("; ").unwrap_or((&said, LIKE));
+        let (label, part) = match &bad {
+            BadMaintenance::Shape(_) => ("not a window", None),
+            BadMaintenance::Weekday(word) => ("not a day", Some(word)),
+            BadMaintenance::Span(word) => ("not a span of time", Some(word)),
+            BadMaintenance::Empty(_) => ("no length", None),
+            BadMaintenance::Zone(word) => ("not a time zone", Some(word)),
         };
-        let fault = Fault::new(bad.to_string(), label, help);
+        let near = if let BadMaintenance::Zone(word) = &bad { nearest_zone(word) } else { None };
+        let help = near.map_or_else(|| remedy.to_owned(), |near| format!("did you mean {near}?"));
+        let fault = Fault::new(message, label, help);
         part.map_or(fault.clone(), |part| fault.part(part))
     })
+}
+
+fn nearest_zone(word: &str) -> Option<String> {
+    let zones: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
+    nearest(word, zones.iter().map(String::as_str)).map(str::to_owned)
 }
 
 fn protect(node: &Node<'_>) -> Result<bool, Fault> {

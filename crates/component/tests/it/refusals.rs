@@ -128,6 +128,7 @@ fn networks() {
     insta::assert_yaml_snapshot!(said);
     insta::assert_snapshot!(of_server("allow = [\n  \"10.0.0.1/8\",\n  \"0.0.0.0/0\",\n  10,\n]"));
     insta::assert_snapshot!(of_server("allow = \"10.0.0.0/8\""));
+    insta::assert_snapshot!(of_server(&format!("allow = [\n{}]", "  \"::1/128\",\n".repeat(501))));
 }
 
 #[test]
