@@ -189,6 +189,10 @@ impl World {
     }
 
     fn boot(&mut self) {
+        if !self.seen.data {
+            self.seen.unit = Unit::Failing("FATAL:  data directory does not exist".into());
+            return;
+        }
         self.seen.unit = Unit::Running;
         self.seen.session = None;
         self.inner.settings = session(&self.spec).settings;
