@@ -53,6 +53,20 @@ impl Spec {
         }
     }
 
+    /// When maintenance may happen; any time where there is none.
+    pub fn maintenance(&self) -> Option<&postgres::MaintenanceWindow> {
+        match self {
+            Self::Postgres(spec) => spec.maintenance.as_ref(),
+        }
+    }
+
+    /// Whether clients notice the edit that makes this out of `before`, because what serves them restarts.
+    pub fn restarts(&self, before: &Self) -> bool {
+        match (self, before) {
+            (Self::Postgres(spec), Self::Postgres(before)) => spec.restarts(before),
+        }
+    }
+
     /// What it counts for in its tenant's quota.
     pub fn footprint(&self) -> Footprint {
         match self {

@@ -1,5 +1,6 @@
 //! The server settings that follow from a spec. Values are written the way PostgreSQL itself shows them
-//! (`current_setting`), so that drift is found by comparing texts.
+//! (`current_setting`), and names the way `pg_settings` lists them (`TimeZone`, but `log_timezone`), so that
+//! drift is found by comparing texts.
 
 use super::{Major, Spec};
 
@@ -64,7 +65,7 @@ pub fn settings(spec: &Spec) -> Vec<Setting> {
         ("log_parameter_max_length", "0".into()),
         ("log_parameter_max_length_on_error", "0".into()),
         ("log_timezone", "UTC".into()),
-        ("timezone", "UTC".into()),
+        ("TimeZone", "UTC".into()),
         ("recovery_init_sync_method", "syncfs".into()),
     ];
     if spec.engine >= Major::new(17) {

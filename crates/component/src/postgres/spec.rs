@@ -121,6 +121,15 @@ pub struct Spec {
     pub runbook: Option<String>,
 }
 
+impl Spec {
+    /// Whether a server that is `before` restarts to become this: what a size sets (shared memory, sessions)
+    /// is fixed while PostgreSQL runs.
+    #[must_use]
+    pub fn restarts(&self, before: &Self) -> bool {
+        self.engine != before.engine || self.size != before.size
+    }
+}
+
 /// A server as a person asks for it: what is left out is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
