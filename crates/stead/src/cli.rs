@@ -1,0 +1,330 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Every customer's own backend: provisioned in one call, operated in its stead.
+#[derive(Debug, Parser)]
+#[command(name = "stead", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Print JSON, also of errors.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where Stead keeps everything on this host [default: /var/lib/stead, or ~/.local/share/stead].
+    #[arg(long, global = true, env = "STEAD_HOME", value_name = "FOLDER")]
+    pub(crate) home: Option<PathBuf>,
+    /// Where the Stead server is [default: the one of this host].
+    #[arg(long, global = true, env = "STEAD_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Which stead is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Which {
+    /// Whose stead [default: the tenant of the last `stead up` in this folder].
+    #[arg(long, env = "STEAD_TENANT")]
+    pub(crate) tenant: Option<String>,
+    /// Which stead [default: the app named in stead.toml].
+    #[arg(long, env = "STEAD_STEAD")]
+    pub(crate) stead: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Bring a stead to what stead.toml says: show the plan, ask, apply, print the URL.
+    Up {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Give up waiting after this long; the work goes on.
+        #[arg(long, default_value = "5m", value_parser = seconds)]
+        wait: u64,
+    },
+    /// Show what `up` would change.
+    Plan {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Show how a stead is, or every stead.
+    Status {
+        #[command(flatten)]
+        which: Which,
+        /// Every stead that the token may see.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Open a database with psql, through the gateway.
+    Sql {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.main [default: the only one].
+        component: Option<String>,
+        /// Run this and end.
+        #[arg(long, short)]
+        command: Option<String>,
+        /// Run this file and end.
+        #[arg(long, short)]
+        file: Option<PathBuf>,
+    },
+    /// Print the URL of a database, password included.
+    Url {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.main [default: the only one].
+        component: Option<String>,
+        /// For which kind of client.
+        #[arg(long, value_enum, default_value_t = UrlFormat::Libpq)]
+        format: UrlFormat,
+    },
+    /// Print the certificate that clients verify the gateway with, PEM.
+    Ca,
+    /// Show who changed what, from what to what; newest last.
+    History {
+        #[command(flatten)]
+        which: Which,
+        /// The whole tenant, not only this stead.
+        #[arg(long)]
+        all: bool,
+        /// Only since then: a span back from now (7d, 2h) or a moment.
+        #[arg(long)]
+        since: Option<String>,
+        /// At most so many lines.
+        #[arg(long, short = 'n', default_value_t = 50)]
+        lines: u32,
+    },
+    /// Show what a server logged.
+    Logs {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.main [default: the only one].
+        component: Option<String>,
+        /// At most so many lines to begin with.
+        #[arg(long, short = 'n', default_value_t = 50)]
+        lines: u32,
+        /// Go on showing what is added.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Give a server a new password.
+    Rotate {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.main [default: the only one].
+        component: Option<String>,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Remove a stead with everything in it.
+    Down {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Take deletion protection off first.
+        #[arg(long)]
+        unprotect: bool,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Look for what is wrong on this host, and say what to do.
+    Doctor,
+    /// Tenants and their quotas.
+    #[command(subcommand)]
+    Tenant(TenantVerb),
+    /// Tokens: who may ask, and for what.
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Run the control plane in the foreground; Ctrl-C leaves servers running.
+    Server(ServerArgs),
+    /// Run the keeper of this host (started by `server`).
+    #[command(hide = true)]
+    Keeper,
+    /// Run the gateway of this host (started by the keeper).
+    #[command(hide = true)]
+    Gateway,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Kinds of client.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum UrlFormat {
+    /// psql, psycopg and whatever else is built on libpq.
+    Libpq,
+    /// Java.
+    Jdbc,
+    /// Host, port and so on as shell variables (PGHOST and so on).
+    Env,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantVerb {
+    /// Make a tenant.
+    Create {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        quota: QuotaArgs,
+    },
+    /// Show all tenants.
+    List,
+    /// Set a tenant's quota.
+    Quota {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        quota: QuotaArgs,
+    },
+    /// Remove a tenant without steads.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct QuotaArgs {
+    /// Servers at most.
+    #[arg(long)]
+    pub(crate) servers: Option<i64>,
+    /// MiB of memory at most, over all its servers.
+    #[arg(long)]
+    pub(crate) memory_mib: Option<i64>,
+    /// MiB of disk at most, over all its servers.
+    #[arg(long)]
+    pub(crate) disk_mib: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token; it is shown once.
+    Create {
+        /// What it is called in the history.
+        name: String,
+        /// What it allows.
+        #[arg(long, value_enum)]
+        scope: Scope,
+        /// Whose; needed but for operators.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Days until it ends [default: it does not].
+        #[arg(long)]
+        days: Option<u16>,
+    },
+    /// Show all tokens, without their secrets.
+    List,
+    /// End a token.
+    Revoke {
+        /// Its id.
+        id: uuid::Uuid,
+    },
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Scope {
+    /// Everything, in every tenant.
+    Operator,
+    /// Everything in one tenant but its quota and its tokens.
+    Developer,
+    /// Looking, in one tenant; no passwords.
+    Viewer,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerArgs {
+    #[command(subcommand)]
+    pub(crate) verb: Option<ServerVerb>,
+    /// Where the API listens.
+    #[arg(long, env = "STEAD_LISTEN", default_value = "127.0.0.1:7878")]
+    pub(crate) listen: SocketAddr,
+    /// Where servers' ports listen; give it more than once for several.
+    #[arg(long, env = "STEAD_GATEWAY_LISTEN", value_delimiter = ',', default_values = ["127.0.0.1", "::1"])]
+    pub(crate) gateway_listen: Vec<IpAddr>,
+    /// The name of this host that clients are told.
+    #[arg(long, env = "STEAD_ADDRESS", default_value = "localhost")]
+    pub(crate) address: String,
+    /// Ports that servers may be given, first-last.
+    #[arg(long, env = "STEAD_PORTS", default_value = "6001-9999", value_parser = ports)]
+    pub(crate) ports: (u16, u16),
+    /// How many servers of the newest engine are kept prepared.
+    #[arg(long, env = "STEAD_SPARES", default_value_t = 4)]
+    pub(crate) spares: usize,
+    /// A PostgreSQL for the control plane's state, instead of one of its own.
+    #[arg(long, env = "STEAD_STATE", hide_env_values = true, value_name = "POSTGRES-URL")]
+    pub(crate) state: Option<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ServerVerb {
+    /// Stop the control plane of this host; servers go on.
+    Stop {
+        /// Stop the servers, the gateway and the keeper too.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `5m`, `30s`, `90`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("write it like 30s, 5m or 1h".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "write it like 30s, 5m or 1h".to_owned())?;
+    number.checked_mul(factor).filter(|s| *s <= 86_400).ok_or_else(|| "at most a day".into())
+}
+
+/// `6001-9999`.
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || "write it like 6001-9999, between 1024 and 65535".to_owned();
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first < 1024 || first > last { Err(wrong()) } else { Ok((first, last)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_and_ports() {
+        assert_eq!(seconds("5m"), Ok(300));
+        assert_eq!(seconds("90"), Ok(90));
+        for wrong in ["", "m", "5d", "-1s", "99999999999999999999s", "25h"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(ports("6001-9999"), Ok((6001, 9999)));
+        for wrong in ["6001", "9-6", "80-90", "1-70000", "a-b"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+    }
+}

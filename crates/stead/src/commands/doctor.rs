@@ -1,0 +1,136 @@
+//! `stead doctor`: what is wrong on this host, and what to do.
+
+use driver_local::Engines;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::{host, output};
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Finding {
+    Good,
+    Note,
+    Wrong,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    what: &'static str,
+    finding: Finding,
+    message: String,
+}
+
+pub(super) async fn run(context: &Context) -> Result<(), Failure> {
+    let mut checks = vec![home(context), engines(context), isolation()];
+    checks.extend(keeper_and_disk(context));
+    checks.push(gateway(context).await);
+    checks.push(server(context).await);
+    let wrong = checks.iter().filter(|check| check.finding == Finding::Wrong).count();
+    if context.json {
+        output::json(&checks)?;
+    } else {
+        for check in &checks {
+            let sign = match check.finding {
+                Finding::Good => "ok   ",
+                Finding::Note => "note ",
+                Finding::Wrong => "WRONG",
+            };
+            output::line(format!("{sign} {}: {}", check.what, check.message))?;
+        }
+    }
+    if wrong > 0 { Err(Failure::Failed(format!("{wrong} of {} checks found something wrong", checks.len()))) } else { Ok(()) }
+}
+
+fn check(what: &'static str, finding: Finding, message: impl Into<String>) -> Check {
+    Check { what, finding, message: message.into() }
+}
+
+fn home(context: &Context) -> Check {
+    match host::serve::fits(&context.home) {
+        Ok(()) => check("home", Finding::Good, context.home.display().to_string()),
+        Err(why) => check("home", Finding::Wrong, why),
+    }
+}
+
+fn engines(context: &Context) -> Check {
+    let engines = Engines::discover(&context.home, &host::engine_dirs());
+    if engines.is_empty() {
+        return check("engines", Finding::Wrong, "none found; run script/setup, or set STEAD_ENGINES");
+    }
+    let list: Vec<String> = engines
+        .majors()
+        .into_iter()
+        .filter_map(|major| engines.get(major).map(|engine| format!("{major} in {}", engine.bin.display())))
+        .collect();
+    check("engines", Finding::Good, list.join(", "))
+}
+
+fn isolation() -> Check {
+    if rustix::process::geteuid().is_root() {
+        check("isolation", Finding::Good, "root: every server has a user, namespaces and limits of its own")
+    } else {
+        check("isolation", Finding::Note, "not root: servers are not kept apart, so there can be one tenant only")
+    }
+}
+
+fn keeper_and_disk(context: &Context) -> Vec<Check> {
+    let status = match keeper::Client::new(&context.home).host() {
+        Ok(status) => status,
+        Err(error) => return vec![check("keeper", Finding::Wrong, format!("{error} (`stead server` starts it)"))],
+    };
+    let failing: Vec<String> = status
+        .units
+        .iter()
+        .filter_map(|unit| match &unit.state {
+            keeper::wire::UnitState::Backoff { last_error, .. } => Some(format!("{}: {}", unit.unit, last_error.trim())),
+            _ => None,
+        })
+        .collect();
+    let mib = 1024 * 1024;
+    let (free, total) = (status.disk.free_bytes / mib, status.disk.total_bytes / mib);
+    let disk = if status.disk.read_only {
+        check("disk", Finding::Wrong, format!("{free} MiB free of {total}: servers are read-only; free some space"))
+    } else {
+        check("disk", Finding::Good, format!("{free} MiB free of {total}"))
+    };
+    let keeper = if failing.is_empty() {
+        check("keeper", Finding::Good, format!("process {}, {} units", status.pid, status.units.len()))
+    } else {
+        check("keeper", Finding::Wrong, format!("units that end by themselves: {}", failing.join("; ")))
+    };
+    vec![keeper, disk]
+}
+
+async fn gateway(context: &Context) -> Check {
+    let status = async { ::gateway::Client::connect(&context.home).await?.status().await };
+    match status.await {
+        Err(error) => check("gateway", Finding::Wrong, format!("{error} (the keeper starts it)")),
+        Ok(status) => {
+            let broken: Vec<String> = status
+                .routes
+                .iter()
+                .filter_map(|route| route.error.clone())
+                .chain(status.refused.iter().map(|(file, why)| format!("{file}: {why}")))
+                .collect();
+            if broken.is_empty() {
+                check("gateway", Finding::Good, format!("process {}, {} routes", status.pid, status.routes.len()))
+            } else {
+                check("gateway", Finding::Wrong, broken.join("; "))
+            }
+        }
+    }
+}
+
+async fn server(context: &Context) -> Check {
+    match context.client().await {
+        Ok(client) => match client.health().await {
+            Ok(health) => check("server", Finding::Good, format!("version {}", health.version)),
+            Err(error) => check("server", Finding::Wrong, error.to_string()),
+        },
+        Err(Failure::Unreachable(why) | Failure::Failed(why)) => check("server", Finding::Wrong, why),
+        Err(_) => check("server", Finding::Wrong, "cannot be asked"),
+    }
+}

@@ -1,0 +1,120 @@
+//! The verbs.
+
+mod doctor;
+mod down;
+mod history;
+mod logs;
+mod progress;
+mod rotate;
+mod sql;
+mod status;
+mod tenant;
+mod token;
+mod up;
+mod url;
+
+use std::io::IsTerminal;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, ServerVerb, Verb};
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::{host, output};
+
+/// Runs the verb.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let context = Context::new(&cli)?;
+    match cli.verb {
+        Verb::Keeper => {
+            quiet_log();
+            let program = std::env::current_exe().map_err(Failure::failed)?;
+            let mut options = keeper::Options::new(&context.home, program);
+            options.engine_dirs = host::engine_dirs();
+            keeper::run(&options).map_err(Failure::failed)
+        }
+        Verb::Gateway => {
+            quiet_log();
+            asynchronously(async {
+                gateway::run(gateway::Options { home: context.home }).await.map_err(Failure::failed)
+            })
+        }
+        Verb::Server(args) => match args.verb {
+            Some(ServerVerb::Stop { all }) => {
+                let said = host::background::stop(&context.home, all)?;
+                if context.json { output::json(&serde_json::json!({ "stopped": said })) } else { output::line(said) }
+            }
+            None => {
+                quiet_log();
+                host::serve::run(&context.home, args)
+            }
+        },
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stead", &mut script);
+            output::raw(&String::from_utf8_lossy(&script))
+        }
+        verb => asynchronously(asked(context, verb)),
+    }
+}
+
+/// The verbs that ask a server.
+async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Up { which, yes, reason, wait } => up::run(&context, &which, yes, reason.as_deref(), wait).await,
+        Verb::Plan { which } => up::plan(&context, &which).await,
+        Verb::Status { which, all } => status::run(&context, &which, all).await,
+        Verb::Sql { which, component, command, file } => {
+            sql::run(&context, &which, component.as_deref(), command, file).await
+        }
+        Verb::Url { which, component, format } => url::run(&context, &which, component.as_deref(), format).await,
+        Verb::Ca => output::raw(&context.client().await?.ca().await?),
+        Verb::History { which, all, since, lines } => history::run(&context, &which, all, since, lines).await,
+        Verb::Logs { which, component, lines, follow } => {
+            logs::run(&context, &which, component.as_deref(), lines, follow).await
+        }
+        Verb::Rotate { which, component, reason } => {
+            rotate::run(&context, &which, component.as_deref(), reason.as_deref()).await
+        }
+        Verb::Down { which, yes, unprotect, reason } => {
+            down::run(&context, &which, yes, unprotect, reason.as_deref()).await
+        }
+        Verb::Doctor => doctor::run(&context).await,
+        Verb::Tenant(verb) => tenant::run(&context, verb).await,
+        Verb::Token(verb) => token::run(&context, verb).await,
+        Verb::Keeper | Verb::Gateway | Verb::Server(_) | Verb::Completions { .. } => Ok(()),
+    }
+}
+
+fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    let ended = runtime.block_on(work);
+    // A blocked read of a terminal must not keep the command from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    ended
+}
+
+/// Logging of the processes of a host: JSON lines to standard error, or text at a terminal.
+fn quiet_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STEAD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() { builder.compact().init() } else { builder.json().init() }
+}
+
+/// Asks a yes-or-no question at the terminal; refuses where there is none.
+fn confirm(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!("{question} There is no terminal to answer at; say --yes")));
+    }
+    output::remark(format!("{question} [y/N]"));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(Failure::from)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::Failed("nothing was changed".into())),
+    }
+}

@@ -1,0 +1,207 @@
+//! Where the server is, who asks, and which stead is meant.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use client::Client;
+use client::wire::{Component, Stead};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{Cli, Which};
+use crate::exit::Failure;
+use crate::project::Project;
+use crate::{host, output};
+
+/// Where Stead keeps everything where nobody says otherwise.
+pub(crate) fn default_home() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/stead");
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    data.or_else(home).unwrap_or_else(|| PathBuf::from("/var/lib")).join("stead")
+}
+
+/// `server.json`: where the control plane of a home listens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Its API.
+    pub(crate) url: String,
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+/// What every verb that asks a server needs.
+pub(crate) struct Context {
+    pub(crate) home: PathBuf,
+    pub(crate) json: bool,
+    url: Option<String>,
+}
+
+impl Context {
+    pub(crate) fn new(cli: &Cli) -> Result<Self, Failure> {
+        let home = cli.home.clone().unwrap_or_else(default_home);
+        let home = std::path::absolute(&home).map_err(Failure::failed)?;
+        Ok(Self { home, json: cli.json, url: cli.url.clone() })
+    }
+
+    /// Whether a server is named elsewhere than on this host.
+    fn remote(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
+    /// The server that is configured or runs on this host.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        if let Some(url) = self.remote() {
+            let token = token_from_environment().map_or_else(|| self.operator_token(), Ok)?;
+            return Client::new(url, token).map_err(Failure::from);
+        }
+        let running = self.running().ok_or_else(|| {
+            Failure::Unreachable(format!(
+                "no Stead server runs for {}; start one with `stead up` in an app's folder or with `stead server`",
+                self.home.display()
+            ))
+        })?;
+        let token = token_from_environment().map_or_else(|| self.operator_token(), Ok)?;
+        let client = Client::new(&running.url, token)?;
+        client.health().await.map_err(|error| {
+            Failure::Unreachable(format!("{error}; start it with `stead server`, or look into {}/logs", self.home.display()))
+        })?;
+        Ok(client)
+    }
+
+    /// The same; starts a server on this host where none runs and none is named.
+    pub(crate) async fn client_or_start(&self) -> Result<Client, Failure> {
+        if self.remote().is_none() {
+            let up = match self.client().await {
+                Ok(client) => return Ok(client),
+                Err(Failure::Unreachable(_)) => host::background::start(&self.home),
+                Err(other) => return Err(other),
+            };
+            output::remark(format!("starting a Stead server for {}", self.home.display()));
+            up.await?;
+        }
+        self.client().await
+    }
+
+    pub(crate) fn running(&self) -> Option<Running> {
+        let text = std::fs::read(self.home.join("server.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn operator_token(&self) -> Result<SecretString, Failure> {
+        let path = self.home.join("operator.token");
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Failure::Failed(format!(
+                "no token: STEAD_TOKEN is not set, and {} cannot be read ({error}); set STEAD_TOKEN",
+                path.display()
+            ))
+        })?;
+        Ok(SecretString::from(text.trim().to_owned()))
+    }
+
+    /// A file with the authority's certificate that clients on this machine can read.
+    pub(crate) async fn ca_file(&self, client: &Client) -> Result<PathBuf, Failure> {
+        let local = self.home.join("ca/ca.crt");
+        if self.remote().is_none() && std::fs::File::open(&local).is_ok() {
+            return Ok(local);
+        }
+        let pem = client.ca().await?;
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        let folder = cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("stead");
+        let host: String = self
+            .remote()
+            .unwrap_or("local")
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+            .collect();
+        let path = folder.join(format!("{host}.crt"));
+        if std::fs::read_to_string(&path).is_ok_and(|found| found == pem) {
+            return Ok(path);
+        }
+        let written = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(path.with_extension("new"), &pem))
+            .and_then(|()| std::fs::rename(path.with_extension("new"), &path));
+        written.map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
+        Ok(path)
+    }
+}
+
+fn token_from_environment() -> Option<SecretString> {
+    std::env::var("STEAD_TOKEN").ok().filter(|token| !token.is_empty()).map(SecretString::from)
+}
+
+/// A stead by name.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) tenant: String,
+    pub(crate) stead: String,
+}
+
+impl Which {
+    /// The stead that is meant: named on the command line, remembered in the folder, or the manifest's.
+    pub(crate) fn named(&self) -> Result<Named, Failure> {
+        let project = Project::find(Path::new("."));
+        let remembered = project.as_ref().and_then(Project::remembered);
+        let tenant = self.tenant.clone().or_else(|| remembered.as_ref().map(|known| known.tenant.clone()));
+        let Some(tenant) = tenant else {
+            return Err(Failure::Usage("say whose stead is meant: --tenant NAME, or set STEAD_TENANT".into()));
+        };
+        let of_manifest = || project.as_ref().and_then(|project| project.app_name());
+        let stead = self.stead.clone().or_else(|| remembered.map(|known| known.stead)).or_else(of_manifest);
+        let Some(stead) = stead else {
+            return Err(Failure::Usage(
+                "say which stead is meant: --stead NAME, or go to the folder with its stead.toml".into(),
+            ));
+        };
+        check_name("tenant", &tenant, tenant.parse::<component::TenantName>().err())?;
+        check_name("stead", &stead, stead.parse::<component::SteadName>().err())?;
+        Ok(Named { tenant, stead })
+    }
+}
+
+fn check_name(what: &str, _text: &str, wrong: Option<component::BadName>) -> Result<(), Failure> {
+    match wrong {
+        None => Ok(()),
+        Some(error) => Err(Failure::Usage(format!("--{what}: {error}"))),
+    }
+}
+
+impl Named {
+    pub(crate) async fn get(&self, client: &Client) -> Result<Stead, Failure> {
+        client.stead(&self.tenant, &self.stead).await?.ok_or_else(|| {
+            Failure::Failed(format!(
+                "tenant `{}` has no stead `{}`; make it with `stead up --tenant {}`",
+                self.tenant, self.stead, self.tenant
+            ))
+        })
+    }
+
+    /// The component that is meant: the one named, or the only one.
+    pub(crate) async fn component(&self, client: &Client, name: Option<&str>) -> Result<Component, Failure> {
+        let stead = self.get(client).await?;
+        let names: Vec<String> = stead.components.iter().map(|component| component.name.clone()).collect();
+        match (name, names.len()) {
+            (None, 1) => stead.components.into_iter().next().ok_or_else(|| Failure::failed("no component")),
+            (None, _) => {
+                Err(Failure::Usage(format!("say which component is meant; there are: {}", names.join(", "))))
+            }
+            (Some(name), _) => stead
+                .components
+                .into_iter()
+                .find(|component| component.name == name)
+                .ok_or_else(|| {
+                    let known = names.join(", ");
+                    Failure::Failed(format!("stead `{}` has no component `{name}`; it has: {known}", self.stead))
+                }),
+        }
+    }
+}
+
+/// How long one call waits for an operation; a client asks again until its own time is up.
+pub(crate) const WAIT_STEP: &str = "1s";
+
+/// The time in which a local server comes up, its own PostgreSQL included.
+pub(crate) const SERVER_START: Duration = Duration::from_secs(60);

@@ -1,0 +1,233 @@
+//! `stead server`: the control plane of a host.
+//!
+//! In this order: the home and the keeper (as root, where it is root); then root is given up, while there is
+//! still one thread; then the ground (certificates, the control plane's own PostgreSQL, the gateway); then
+//! the loops (reconciler, spares, events, certificates) and the API. Ending it leaves everything that serves
+//! clients as it is.
+
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use driver_local::{Local, SparePool, certificates};
+use jiff::Timestamp;
+use rand::RngExt;
+use reconciler::Reconciler;
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use store::host::Host;
+use store::journal::Actor;
+use store::token::Scope;
+use store::{InstallationKey, Store};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::ServerArgs;
+use crate::context::Running;
+use crate::exit::Failure;
+
+/// Unix sockets' paths end at 107 bytes, and `/servers/<handle>/run/.s.PGSQL.5432` follows the home.
+const LONGEST_HOME: usize = 60;
+/// How often the gateway's certificate is looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
+
+/// Whether a folder can be a home; what is wrong with it otherwise.
+pub(crate) fn fits(home: &Path) -> Result<(), String> {
+    let length = home.as_os_str().len();
+    if length > LONGEST_HOME {
+        return Err(format!(
+            "{} is {length} bytes long, and PostgreSQL's sockets below it allow {LONGEST_HOME}; choose a shorter STEAD_HOME",
+            home.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the home's folder; refuses one that cannot be a home.
+pub(crate) fn make_home(home: &Path) -> Result<(), Failure> {
+    fits(home).map_err(Failure::Usage)?;
+    std::fs::create_dir_all(home).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", home.display())))
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
+    make_home(home)?;
+    super::background::ensure_keeper(home)?;
+    let host = keeper::Host::read(home).map_err(Failure::failed)?;
+    let lock = super::background::lock(home)?;
+    let keys = home.join("keys");
+    std::fs::create_dir_all(&keys)
+        .and_then(|()| std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o700)))
+        .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", keys.display())))?;
+    if host.isolated {
+        // What root made on the way here belongs to the control plane.
+        for name in ["server.lock", "logs/server.log", "keys", "keys/installation.key"] {
+            own(&home.join(name), &host)?;
+        }
+        for name in ["server.json", "operator.token"] {
+            let path = home.join(name);
+            touch(&path)?;
+            own(&path, &host)?;
+        }
+        super::privileges::become_user(host.control_uid(), host.gid())
+            .map_err(|error| Failure::Failed(format!("cannot give up root: {error}")))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    let ended = runtime.block_on(serve(home, args));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    let _ = std::fs::write(home.join("server.json"), "");
+    drop(lock);
+    ended
+}
+
+/// The home itself is root's, so that its files are made before root is given up.
+fn touch(path: &Path) -> Result<(), Failure> {
+    let made = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    made.map(|_| ()).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
+}
+
+fn own(path: &Path, host: &keeper::Host) -> Result<(), Failure> {
+    match std::os::unix::fs::chown(path, Some(host.control_uid()), Some(host.gid())) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::Failed(format!("cannot give {} to the control plane: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn serve(home: &Path, args: ServerArgs) -> Result<(), Failure> {
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::Failed(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
+    })?;
+    let listen = listener.local_addr().map_err(Failure::failed)?;
+    let local = Local::open(home, &args.address, &super::engine_dirs()).map_err(Failure::failed)?;
+    let names = certificate_names(&args);
+    certificates::ensure(home, &names, Timestamp::now()).map_err(Failure::failed)?;
+    let settings = gateway::route::Settings { listen: args.gateway_listen.clone() };
+    local.write_gateway_settings(&settings).map_err(Failure::failed)?;
+    let state = match &args.state {
+        Some(url) => PgConnectOptions::from_str(url)
+            .map_err(|error| Failure::Usage(format!("--state: {error}; write it like postgres://user:password@host/database")))?,
+        None => {
+            let control = local.control_server().await.map_err(Failure::failed)?;
+            PgConnectOptions::new().socket(&control.socket_dir).username(control.user).database(control.database)
+        }
+    };
+    local.gateway().await.map_err(Failure::failed)?;
+    let key = InstallationKey::read_or_make(&home.join("keys/installation.key")).map_err(Failure::failed)?;
+    let store = Store::open(state.application_name("stead"), key).await.map_err(Failure::failed)?;
+    let name = local.host().name.clone();
+    store
+        .put_host(&Host {
+            name: name.clone(),
+            address: args.address.clone(),
+            ports: args.ports,
+            engines: local.engines().majors(),
+            isolated: local.host().isolated,
+        })
+        .await
+        .map_err(Failure::failed)?;
+    // This process is the only worker of this host, so leases of the last one are void.
+    store.drop_leases(&name).await.map_err(Failure::failed)?;
+    operator_token(home, &store).await?;
+
+    let (stopper, stop) = watch::channel(false);
+    let mut loops = JoinSet::new();
+    let driver = Arc::new(local.clone());
+    loops.spawn(Reconciler { store: store.clone(), host: name.clone(), driver }.run(stop.clone()));
+    loops.spawn(SparePool { local: local.clone(), count: args.spares }.run(stop.clone()));
+    loops.spawn(super::spool::run(store.clone(), home.to_owned(), name, stop.clone()));
+    loops.spawn(renew(home.to_owned(), names, stop.clone()));
+    let settings = server::Settings {
+        listen,
+        ca_path: certificates::ca_path(home),
+        logs: Arc::new(super::logs::TreeLogs { home: home.to_owned() }),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let stopping = {
+        let mut stop = stop.clone();
+        async move {
+            let _ = stop.wait_for(|stopped| *stopped).await;
+        }
+    };
+    let api = tokio::spawn(server::serve(listener, store.clone(), settings, stopping));
+    let running = Running { url: format!("http://{listen}"), pid: std::process::id() };
+    // Written last: whoever finds it finds a server that answers.
+    std::fs::write(home.join("server.json"), serde_json::json!(running).to_string()).map_err(Failure::failed)?;
+    tracing::info!(url = running.url, home = %home.display(), "the Stead server is up");
+
+    let why = ended().await;
+    tracing::info!(why, "stopping; servers go on");
+    let _ = stopper.send(true);
+    while loops.join_next().await.is_some() {}
+    let answered = api.await.map_err(Failure::failed)?;
+    store.close().await;
+    answered.map_err(Failure::failed)
+}
+
+/// Names and addresses that clients may have reached the gateway by.
+fn certificate_names(args: &ServerArgs) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), args.address.clone()];
+    names.extend(args.gateway_listen.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string));
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// The first operator's token: made once, kept in a file that only this host's operator can read.
+async fn operator_token(home: &Path, store: &Store) -> Result<(), Failure> {
+    let path = home.join("operator.token");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let mut token = text.trim().to_owned();
+    if token.is_empty() {
+        let rng = rand::rng();
+        let body: String = rng.sample_iter(rand::distr::Alphanumeric).take(43).map(char::from).collect();
+        token = format!("{}{body}", store::token::PREFIX);
+        let written = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{token}").and_then(|()| file.sync_all()));
+        written.map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let actor = Actor { name: "stead".into(), source: "first start".into() };
+    store
+        .put_token(&actor, "operator", None, Scope::Operator, None, &SecretString::from(token))
+        .await
+        .map(|_| ())
+        .map_err(Failure::failed)
+}
+
+/// Renews the gateway's certificate when its time comes; the gateway takes up a new one by itself.
+async fn renew(home: std::path::PathBuf, names: Vec<String>, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        tokio::select! { () = tokio::time::sleep(CERTIFICATE_LOOK) => {}, _ = stop.changed() => {} }
+        match certificates::ensure(&home, &names, Timestamp::now()) {
+            Ok(true) => tracing::info!("the gateway's certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the gateway's certificate cannot be renewed"),
+        }
+    }
+}
+
+/// Waits for a signal to end.
+async fn ended() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => "interrupted",
+        _ = terminate.recv() => "told to end",
+    }
+}

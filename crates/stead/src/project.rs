@@ -1,0 +1,120 @@
+//! A folder with a `stead.toml`.
+
+use std::path::{Path, PathBuf};
+
+use component::manifest::{self, Manifest, migrations};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+const MANIFEST: &str = "stead.toml";
+
+/// The folder.
+pub(crate) struct Project {
+    folder: PathBuf,
+}
+
+/// `.stead/context.json`: which stead the folder is about, so that it need not be said each time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) tenant: String,
+    pub(crate) stead: String,
+}
+
+impl Project {
+    /// The nearest folder from here upwards that has a manifest.
+    pub(crate) fn find(from: &Path) -> Option<Self> {
+        let from = std::fs::canonicalize(from).ok()?;
+        let folder = from.ancestors().find(|folder| folder.join(MANIFEST).is_file())?;
+        Some(Self { folder: folder.to_owned() })
+    }
+
+    /// The same, or what to do about it.
+    pub(crate) fn here() -> Result<Self, Failure> {
+        Self::find(Path::new(".")).ok_or_else(|| {
+            Failure::Usage(
+                "there is no stead.toml in this folder or above it; go to an app's folder, or write one:\n\n  \
+                 app = \"shop\"\n  [postgres.main]\n"
+                    .into(),
+            )
+        })
+    }
+
+    /// The manifest with the migrations read in.
+    pub(crate) fn manifest(&self) -> Result<Manifest, Failure> {
+        let path = self.folder.join(MANIFEST);
+        let bytes = std::fs::read(&path)
+            .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Failure::Usage(format!("{} is not UTF-8 (from byte {at} on); save it as UTF-8", path.display()))
+        })?;
+        let mut manifest =
+            manifest::parse(MANIFEST, &text).map_err(|error| Failure::Manifest(Box::new(error)))?;
+        for (name, server) in &mut manifest.postgres {
+            if let Some(folder) = server.schema.take() {
+                let texts = self.texts(&folder)?;
+                let (list, files) = migrations(texts).map_err(|errors| {
+                    let all: Vec<String> = errors
+                        .iter()
+                        .map(|error| format!("{}{}: {}", folder.display(), error.pointer, error.message))
+                        .collect();
+                    Failure::Usage(format!("postgres.{name} schema: {}", all.join("\n  ")))
+                })?;
+                server.wish.schema = list;
+                server.files = files;
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Files of a schema folder that end in `.sql`, name and text.
+    fn texts(&self, folder: &Path) -> Result<Vec<(String, String)>, Failure> {
+        let folder = self.folder.join(folder);
+        let wrong = |path: &Path, error: &dyn std::fmt::Display| {
+            Failure::Usage(format!("schema: cannot read {}: {error}", path.display()))
+        };
+        let mut texts = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(|error| wrong(&folder, &error))? {
+            let path = entry.map_err(|error| wrong(&folder, &error))?.path();
+            if path.extension().is_none_or(|extension| extension != "sql") {
+                continue;
+            }
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            texts.push((name, std::fs::read_to_string(&path).map_err(|error| wrong(&path, &error))?));
+        }
+        Ok(texts)
+    }
+
+    /// The app's name, if the manifest can be read.
+    pub(crate) fn app_name(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.folder.join(MANIFEST)).ok()?;
+        manifest::parse(MANIFEST, &text).ok().map(|manifest| manifest.app.to_string())
+    }
+
+    fn memory(&self) -> PathBuf {
+        self.folder.join(".stead/context.json")
+    }
+
+    /// Which stead this folder was last brought up as.
+    pub(crate) fn remembered(&self) -> Option<Remembered> {
+        serde_json::from_slice(&std::fs::read(self.memory()).ok()?).ok()
+    }
+
+    /// Remembers the first stead that the folder is brought up as; others are named each time.
+    pub(crate) fn remember(&self, stead: &Remembered) -> Result<(), Failure> {
+        if self.remembered().is_some() {
+            return Ok(());
+        }
+        let path = self.memory();
+        let written = std::fs::create_dir_all(self.folder.join(".stead"))
+            .and_then(|()| std::fs::write(self.folder.join(".stead/.gitignore"), "*\n"))
+            .and_then(|()| std::fs::write(&path, serde_json::json!(stead).to_string()));
+        written.map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// Forgets it.
+    pub(crate) fn forget(&self) {
+        let _ = std::fs::remove_dir_all(self.folder.join(".stead"));
+    }
+}

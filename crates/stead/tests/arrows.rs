@@ -1,0 +1,56 @@
+//! Which crate may depend on which: the walls of ARCHITECTURE.md, held against `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// What each crate of the workspace may depend on; `None` stands for everything.
+fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
+    BTreeMap::from([
+        // Pure.
+        ("component", Some(vec![])),
+        // Data planes: no crate of the control plane, so that they serve while it is down.
+        ("keeper", Some(vec![])),
+        ("gateway", Some(vec![])),
+        ("store", Some(vec!["component"])),
+        ("client", Some(vec!["component"])),
+        // Knows no concrete driver.
+        ("reconciler", Some(vec!["component", "store"])),
+        // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
+        ("driver-local", Some(vec!["component", "gateway", "keeper"])),
+        // Meets drivers and the reconciler in the database only.
+        ("server", Some(vec!["client", "component", "store"])),
+        ("test-support", None),
+        ("stead", None),
+    ])
+}
+
+/// Crates that `component` must not know, because it knows no clock, no file, no database and no cloud.
+const IMPURE: [&str; 8] = ["tokio", "sqlx", "tokio-postgres", "axum", "reqwest", "rustix", "aws-config", "nix"];
+
+#[test]
+fn the_arrows_point_one_way() {
+    let metadata = MetadataCommand::new().no_deps().other_options(vec!["--offline".into()]).exec().unwrap();
+    let ours: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
+    let mut allowed = allowed();
+    let mut wrong = Vec::new();
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let Some(may) = allowed.remove(name) else {
+            wrong.push(format!("crate `{name}` is not in the map: add it to this test and to ARCHITECTURE.md"));
+            continue;
+        };
+        let used = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        for dependency in used {
+            let to = dependency.name.as_str();
+            if name == "component" && IMPURE.contains(&to) {
+                wrong.push(format!("`component` depends on `{to}` and is no longer pure"));
+            }
+            if ours.contains(to) && may.as_ref().is_some_and(|may| !may.contains(&to)) {
+                wrong.push(format!("`{name}` depends on `{to}`, which the map forbids"));
+            }
+        }
+    }
+    wrong.extend(allowed.keys().map(|gone| format!("crate `{gone}` is in the map but not in the workspace")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
