@@ -92,7 +92,7 @@ pub(crate) fn key_message(pid: u32, secret: Bytes) -> BytesMut {
     encode(&BackendKeyData::new(pid.cast_signed(), SecretKey::Bytes(secret)))
 }
 
-/// The next message that is no notice; the server's error as a refusal.
+/// The next message; the server's error as a refusal.
 async fn next(server: &mut Frames<UnixStream>) -> Result<Frame, Refusal> {
     let frame = talk(server.next().await)?;
     if frame.kind == b'E' { Err(server_error(&frame)) } else { Ok(frame) }
@@ -100,6 +100,9 @@ async fn next(server: &mut Frames<UnixStream>) -> Result<Frame, Refusal> {
 
 async fn authentication(server: &mut Frames<UnixStream>) -> Result<(u32, Bytes), Refusal> {
     let mut frame = next(server).await?;
+    while frame.kind == b'N' {
+        frame = next(server).await?;
+    }
     if frame.kind != b'R' || frame.body.len() < 4 {
         return Err(broken("it sent something else than an authentication request"));
     }

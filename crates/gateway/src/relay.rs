@@ -66,7 +66,7 @@ enum Broken {
 pub(crate) enum Stop {
     /// The client closed, in order or not.
     ByClient,
-    /// The server closed, after saying why or after the client's Terminate.
+    /// The server closed, after saying why.
     ByServer,
     /// The server closed without a word.
     ServerVanished,
@@ -81,7 +81,8 @@ where
     pub(crate) fn new(client: C, server: S, rest: BytesMut) -> Relay<C, S> {
         let mut boundary = Boundary::default();
         boundary.advance(&rest);
-        let down = Pipe { amount: count(rest.len()), kept: rest, ..Pipe::default() };
+        let kept = if rest.is_empty() { BytesMut::new() } else { rest };
+        let down = Pipe { amount: count(kept.len()), kept, ..Pipe::default() };
         Relay { client, server, up: Pipe::default(), down, boundary, terminated: false, server_gone: false }
     }
 
@@ -121,7 +122,8 @@ where
         match ready!(down.poll(cx, server, client, |bytes| boundary.advance(bytes))) {
             Err(Broken::Writer(error)) => Poll::Ready(Err(error)),
             _ if up.read_done && !*server_gone => Poll::Ready(Ok(Stop::ByClient)),
-            Ok(()) if *terminated || boundary.last_was_error() => Poll::Ready(Ok(Stop::ByServer)),
+            _ if *terminated => Poll::Ready(Ok(Stop::ByClient)),
+            Ok(()) if boundary.last_was_error() => Poll::Ready(Ok(Stop::ByServer)),
             Ok(()) | Err(Broken::Reader(_)) => Poll::Ready(Ok(Stop::ServerVanished)),
         }
     }

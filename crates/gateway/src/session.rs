@@ -110,8 +110,12 @@ impl Visit {
                 self.record.signed_in = true;
                 self.copy(*session, *tls).await
             }
-            (Ok(Entered::Cancelled { found: true }), _) => ("cancel_forwarded", None),
-            (Ok(_), _) => ("cancel_unknown", None),
+            (Ok(entered), conn) => {
+                // The close is the answer; inside TLS it has to be an orderly one.
+                conn.close_with(b"").await;
+                let found = matches!(entered, Entered::Cancelled { found: true });
+                (if found { "cancel_forwarded" } else { "cancel_unknown" }, None)
+            }
             (Err(refusal), conn) => {
                 if matches!(refusal, Refusal::SignIn(_)) {
                     sleep(context.limits.failure_delay).await;
@@ -279,7 +283,8 @@ impl Visit {
 
     fn write(&self, event: &'static str, outcome: &'static str, message: Option<String>) {
         let mut record = self.record.clone();
-        record.at = Timestamp::now();
+        let now = Timestamp::now();
+        record.at = now.round(jiff::Unit::Millisecond).unwrap_or(now);
         record.event = event;
         record.outcome = outcome;
         record.message = message;

@@ -41,6 +41,10 @@ async fn a_cancel_request_stops_its_own_statement_only() {
     // In the clear, as everybody else does.
     key_two.cancel_query_raw(tcp(&route).await, NoTls).await.unwrap();
     assert_eq!(sqlstate(&two.await.unwrap().unwrap_err()), Some("57014"));
+    // Inside TLS the answer is an orderly close: some clients take a torn one for a failure.
+    let mut stream = encrypted(tcp(&route).await, &home).await.unwrap();
+    stream.write_all(&packet(1, b"none")).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
     home.logged("the request in the log", |line| line["outcome"] == "cancel_forwarded").await;
     gateway.stop().await;
 }
@@ -61,11 +65,14 @@ async fn psql_cancels_on_interrupt() {
     }
 }
 
+fn packet(pid: i32, key: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(12 + key.len()).unwrap();
+    [&length.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &pid.to_be_bytes(), key].concat()
+}
+
 /// A raw cancel request; it is answered by a close, whatever it did.
 async fn request(mut stream: tokio::net::TcpStream, pid: i32, key: &[u8]) {
-    let length = u32::try_from(12 + key.len()).unwrap();
-    let packet = [&length.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &pid.to_be_bytes(), key].concat();
-    stream.write_all(&packet).await.unwrap();
+    stream.write_all(&packet(pid, key)).await.unwrap();
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use gateway::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::clients::{Encrypted, connect, encrypted, psql, signed_in, startup, tcp, tcp_from};
+use crate::support::clients::{
+    Encrypted, connect, encrypted, message, psql, signed_in, startup, tcp, tcp_from,
+};
 use crate::support::home::{Home, front_door, limits};
 use crate::support::server::Server;
 
@@ -100,6 +102,26 @@ async fn garbage_during_sign_in_ends_that_sign_in() {
         assert_eq!(sqlstate(&said).as_deref(), Some("08P01"), "{answer:?} -> {said:?}");
     }
     assert_eq!(psql(15, &home, &route, "select 1").unwrap(), "1");
+    gateway.stop().await;
+}
+
+/// A client that asks for a newer protocol, or for options nobody knows, is told what there is instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_protocols_are_negotiated_down() {
+    let (_server, home, route, gateway) = front_door(18).await;
+    for (minor, option, newest, unknown) in [
+        (9999, &b"_pq_.shiny\0on\0"[..], 2_u8, &b"\0\0\0\x01_pq_.shiny\0"[..]),
+        (0, b"_pq_.shiny\0on\0", 0, b"\0\0\0\x01_pq_.shiny\0"),
+        (3, b"", 2, b"\0\0\0\0"),
+    ] {
+        let mut stream = encrypted(tcp(&route).await, &home).await.unwrap();
+        let mut packet = startup(&[b"user\0flights_owner\0", option, b"\0"].concat());
+        packet[6..8].copy_from_slice(&u16::to_be_bytes(minor));
+        stream.write_all(&packet).await.unwrap();
+        let (kind, body) = message(&mut stream).await.unwrap();
+        assert_eq!((kind, &body[..]), (b'v', &[&[0, 3, 0, newest][..], unknown].concat()[..]));
+        assert_eq!(message(&mut stream).await.unwrap().0, b'R', "and sign-in goes on");
+    }
     gateway.stop().await;
 }
 

@@ -245,3 +245,66 @@ async fn without_a_certificate_it_starts_and_says_so() {
     eventually("the certificate", || async { psql(15, &home, &route, "select 1").ok() }).await;
     gateway.stop().await;
 }
+
+/// The hash that a client binds to depends on how its certificate was signed; libpq is the judge.
+#[tokio::test(flavor = "multi_thread")]
+async fn channel_binding_works_with_every_kind_of_signature() {
+    let (_server, home, route, gateway) = front_door(18).await;
+    let elliptic =
+        |curve| ["-newkey".into(), "ec".into(), "-pkeyopt".into(), format!("ec_paramgen_curve:{curve}")];
+    let rsa = || ["-newkey".into(), "rsa:2048".into(), "-sigopt".into(), "rsa_padding_mode:pkcs1".into()];
+    let pss = || ["-newkey".into(), "rsa:2048".into(), "-sigopt".into(), "rsa_padding_mode:pss".into()];
+    for (key, hash, clients) in [
+        (elliptic("P-256"), "-sha256", &[15, 18][..]),
+        (elliptic("P-384"), "-sha384", &[15, 18]),
+        (elliptic("P-256"), "-sha512", &[15, 18]),
+        (rsa(), "-sha1", &[15, 18]),
+        (rsa(), "-sha256", &[15, 18]),
+        (rsa(), "-sha512", &[15, 18]),
+        // libpq knows PSS from 16 on.
+        (pss(), "-sha384", &[18]),
+    ] {
+        let made = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", hash])
+            .args(["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "ca.pem"])
+            .args(&key)
+            .current_dir(home.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let text = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap();
+        home.write("gateway/tls/key.pem", &text("key.pem"));
+        home.write("gateway/tls/cert.pem", &text("ca.pem"));
+        assert_eq!(home.client().await.refresh().await.unwrap().refused, []);
+        for client in clients {
+            let said = psql(*client, &home, &route, "select 1");
+            assert_eq!(said.as_deref(), Ok("1"), "{key:?} {hash} psql {client}");
+        }
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_socket_is_for_the_group_and_takes_lines_only() {
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let home = Home::new();
+    let gateway = home.gateway(limits()).await;
+    let socket = home.path().join("gateway/gateway.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
+    let mut stream = BufReader::new(tokio::net::UnixStream::connect(&socket).await.unwrap());
+    let mut answers = Vec::new();
+    for line in ["nonsense", r#"{"op":"status"}"#, r#"{"op":"route","server":"../tls/key"}"#] {
+        stream.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).await.unwrap();
+        answers.push(answer);
+    }
+    assert!(answers[0].starts_with(r#"{"error":"not a request"#), "{answers:?}");
+    assert!(answers[1].contains(&format!("\"pid\":{}", std::process::id())), "{answers:?}");
+    assert_eq!(answers[2], "null\n");
+    // A line without an end is not waited for for ever.
+    stream.write_all(&[b'x'; 10_000]).await.unwrap_or_default();
+    assert_eq!(stream.read_line(&mut String::new()).await.unwrap_or(0), 0);
+    gateway.stop().await;
+}
