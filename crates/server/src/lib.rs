@@ -1,1 +1,150 @@
 //! The HTTP API of the control plane.
+//!
+//! A request is signed in ([`access`]), parsed into types that cannot be wrong ([`extract`]), and becomes one
+//! call of the store; long work is seen through by waiting for its operation ([`waiting`]). Nothing here knows
+//! how a stead is made: this crate and the reconciler meet in the database.
+//!
+//! Around every route stand the same layers, outermost first: request id and trace, headers that no answer
+//! lacks, a catch for panics and a deadline; behind the sign-in, edits run to their end even if the caller hangs
+//! up ([`layers`]), and repeated ones are answered as the first was ([`idempotency`]). `routes/` has one file a
+//! noun; [`document`] adds to the OpenAPI document what is true of every route.
+
+mod access;
+mod document;
+mod extract;
+mod idempotency;
+mod layers;
+mod paging;
+mod problem;
+mod refusals;
+mod routes;
+mod schema;
+mod strict;
+mod view;
+mod waiting;
+mod wanted;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+/// How long requests may take to end after the server was told to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the API is told of its surroundings.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The certificate authority's certificate, PEM; made by somebody else, read on request.
+    pub ca_path: PathBuf,
+    /// Logs of servers.
+    pub logs: Arc<dyn ServerLogs>,
+    /// Version of Stead.
+    pub version: &'static str,
+}
+
+/// Reads the logs of servers, wherever their driver has them.
+#[async_trait]
+pub trait ServerLogs: Send + Sync {
+    /// The newest lines of a server's log, at most `limit`, oldest first; only those since then.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no log yet; anything else when it cannot be read.
+    async fn tail(
+        &self,
+        component: component::ComponentId,
+        limit: usize,
+        since: Option<jiff::Timestamp>,
+    ) -> std::io::Result<Vec<client::wire::LogLine>>;
+}
+
+/// What every route can reach.
+#[derive(Clone)]
+struct App {
+    store: Store,
+    seen: waiting::Seen,
+    ca_path: PathBuf,
+    logs: Arc<dyn ServerLogs>,
+    version: &'static str,
+}
+
+/// The whole API. Has to be called within a Tokio runtime: it starts the task that listens to the store.
+pub fn router(store: Store, settings: &Settings) -> Router {
+    // A sender that is gone means: never stopped.
+    let (_, stopping) = watch::channel(false);
+    build(store, settings, stopping)
+}
+
+/// Serves the API until `stop` is over; then ends waits and lets requests finish for a few seconds.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    store: Store,
+    settings: Settings,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (sender, stopping) = watch::channel(false);
+    let mut told = stopping.clone();
+    let service = build(store, &settings, stopping).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        // An error means that the sender is gone, and with it everybody who could want an answer.
+        let _ = told.wait_for(|stopping| *stopping).await;
+    });
+    let mut server = std::pin::pin!(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = stop => {}
+    }
+    // Requests that wait answer with what is.
+    sender.send_replace(true);
+    tokio::time::timeout(STOP_WITHIN, server).await.unwrap_or_else(|_| {
+        tracing::warn!("some requests did not end in time and were cut off");
+        Ok(())
+    })
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let (_, document) = routes().split_for_parts();
+    document::complete(document)
+}
+
+fn routes() -> OpenApiRouter<App> {
+    routes::open().merge(routes::signed_in())
+}
+
+fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Router {
+    let app = App {
+        seen: waiting::Seen::listen(store.clone(), stopping),
+        store,
+        ca_path: settings.ca_path.clone(),
+        logs: Arc::clone(&settings.logs),
+        version: settings.version,
+    };
+    let (open, _) = routes::open().split_for_parts();
+    let (signed_in, _) = routes::signed_in().split_for_parts();
+    let signed_in = signed_in
+        .route_layer(from_fn_with_state(app.clone(), idempotency::replay))
+        .route_layer(from_fn(layers::to_the_end))
+        .route_layer(from_fn_with_state(app.clone(), access::sign_in));
+    open.merge(signed_in)
+        .fallback(layers::nothing_here)
+        .method_not_allowed_fallback(layers::no_such_method)
+        .layer(from_fn(layers::deadline))
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(from_fn(layers::traced))
+        .with_state(app)
+}

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use component::postgres::Major;
 use component::{
-    ComponentId, ComponentName, Difference, Footprint, OperationId, Phase, Spec, Status, SteadName, TenantName,
-    differences,
+    ComponentId, ComponentName, Difference, Footprint, OperationId, Phase, Spec, Status, SteadName,
+    TenantName, differences,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -96,7 +96,9 @@ pub enum EditError {
     #[error("stead `{0}` has no component `{1}`")]
     NoComponent(String, String),
     /// The stead changed since the caller looked.
-    #[error("the stead was changed by somebody else meanwhile (it is at generation {is}); look at it again, then repeat")]
+    #[error(
+        "the stead was changed by somebody else meanwhile (it is at generation {is}); look at it again, then repeat"
+    )]
     Moved {
         /// Generation in force.
         is: i64,
@@ -116,7 +118,9 @@ pub enum EditError {
     #[error("{0} is being removed; wait until it is gone, then create it anew")]
     Deleting(ComponentName),
     /// A quota would be exceeded.
-    #[error("tenant `{tenant}` may have {limit} {what}, and this would make it {wanted}; remove something or have the quota raised")]
+    #[error(
+        "tenant `{tenant}` may have {limit} {what}, and this would make it {wanted}; remove something or have the quota raised"
+    )]
     Quota {
         /// Whose.
         tenant: String,
@@ -174,7 +178,9 @@ async fn hold(
     } else {
         tenant::find(conn, tenant).await?.ok_or_else(|| EditError::NoTenant(tenant.to_string()))?
     };
-    sqlx::query!("select id from tenants where id = $1 for no key update", tenant.id.0).fetch_one(&mut *conn).await?;
+    sqlx::query!("select id from tenants where id = $1 for no key update", tenant.id.0)
+        .fetch_one(&mut *conn)
+        .await?;
     let row = sqlx::query!(
         "select id, generation from steads where tenant_id = $1 and name = $2",
         tenant.id.0,
@@ -305,7 +311,7 @@ impl Store {
         Ok(edited)
     }
 
-    /// Has a stead removed, component by component.
+    /// Has a stead removed, component by component, if it is (still) at `if_generation`.
     ///
     /// # Errors
     /// [`EditError::Protected`] unless `unprotect`, which is then put on record as an edit of its own.
@@ -315,6 +321,7 @@ impl Store {
         tenant: &TenantName,
         stead: &SteadName,
         unprotect: bool,
+        if_generation: Option<i64>,
         reason: Option<&str>,
     ) -> Result<Edited, EditError> {
         let mut tx = self.pool.begin().await?;
@@ -322,6 +329,9 @@ impl Store {
         let Some((stead_id, generation)) = held.stead else {
             return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
         };
+        if if_generation.is_some_and(|wanted| wanted != generation) {
+            return Err(EditError::Moved { is: generation });
+        }
         let operation = OperationId::random();
         open_operation(&mut tx, operation, &held.tenant, stead, "delete", actor).await?;
         let mut changes = Vec::new();
@@ -334,9 +344,13 @@ impl Store {
                 }
                 let spec = component.spec.unprotected();
                 line.write(&mut tx, "component.edited", before.clone(), json_of(&spec)?).await?;
-                sqlx::query!("update components set spec = $2 where id = $1", component.id.0, json_of(&spec)?)
-                    .execute(&mut *tx)
-                    .await?;
+                sqlx::query!(
+                    "update components set spec = $2 where id = $1",
+                    component.id.0,
+                    json_of(&spec)?
+                )
+                .execute(&mut *tx)
+                .await?;
             }
             if !component.deleting {
                 line.write(&mut tx, "component.deletion_requested", before.clone(), Value::Null).await?;
@@ -344,7 +358,11 @@ impl Store {
             }
             open_target(&mut tx, operation, component.id, name, component.generation + 1, true).await?;
             let differences = differences(&before, &Value::Null);
-            changes.push(ComponentChange { component: name.clone(), action: ChangeAction::Delete, differences });
+            changes.push(ComponentChange {
+                component: name.clone(),
+                action: ChangeAction::Delete,
+                differences,
+            });
         }
         if held.current.is_empty() {
             sqlx::query!("delete from steads where id = $1", stead_id).execute(&mut *tx).await?;
@@ -556,7 +574,8 @@ async fn put_files(
     id: ComponentId,
     files: &BTreeMap<String, String>,
 ) -> Result<(), EditError> {
-    let (hashes, bodies): (Vec<String>, Vec<String>) = files.iter().map(|(h, b)| (h.clone(), b.clone())).unzip();
+    let (hashes, bodies): (Vec<String>, Vec<String>) =
+        files.iter().map(|(h, b)| (h.clone(), b.clone())).unzip();
     sqlx::query!(
         "insert into files (component_id, sha256, body) select $1, * from unnest($2::text[], $3::text[])
          on conflict do nothing",

@@ -37,10 +37,30 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again may help.
+    /// Whether trying again may help: the database is not there, is busy, or chose this transaction to give
+    /// way to another. What it refuses for good (a constraint, a value it cannot hold) stays refused.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Fenced)
+        match self {
+            Self::Fenced => true,
+            Self::Database(sqlx::Error::Database(refused)) => {
+                // SQLSTATE classes: connection, rollback, resources, operator intervention; and lock_not_available.
+                refused.code().is_some_and(|code| {
+                    ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+                })
+            }
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+                    | sqlx::Error::BeginFailed
+            ),
+            _ => false,
+        }
     }
 }
 

@@ -65,7 +65,9 @@ pub(crate) async fn choose(conn: &mut PgConnection) -> Result<Option<(String, BT
 /// The lowest free port of a host above `after`; `None` where all are given. The caller holds the host's
 /// row, so that two edits do not choose the same.
 pub(crate) async fn free_port(conn: &mut PgConnection, host: &str, after: i32) -> Result<Option<i32>, Error> {
-    sqlx::query!("select name from hosts where name = $1 for no key update", host).fetch_one(&mut *conn).await?;
+    sqlx::query!("select name from hosts where name = $1 for no key update", host)
+        .fetch_one(&mut *conn)
+        .await?;
     let port = sqlx::query_scalar!(
         "select free.port from hosts h, generate_series(greatest(h.port_first, $2 + 1), h.port_last) free (port)
          where h.name = $1 and not exists (select from components c where c.host = h.name and c.port = free.port)

@@ -161,7 +161,11 @@ impl Store {
         )
         .fetch_one(&self.pool)
         .await?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small range")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to a small range"
+        )]
         Ok(due.map(|ms| ms.clamp(0.0, FARTHEST * 1000.0).ceil() as u64))
     }
 
@@ -170,9 +174,12 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn drop_leases(&self, host: &str) -> Result<(), Error> {
-        sqlx::query!("update components set lease = null, lease_until = null, wake_at = now() where host = $1", host)
-            .execute(&self.pool)
-            .await?;
+        sqlx::query!(
+            "update components set lease = null, lease_until = null, wake_at = now() where host = $1",
+            host
+        )
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 
@@ -279,13 +286,18 @@ impl Store {
     pub async fn next_port(&self, lease: &Lease) -> Result<bool, Error> {
         let mut tx = self.pool.begin().await?;
         let component = &lease.component;
-        let Some(port) = crate::host::free_port(&mut tx, &component.host, i32::from(component.port)).await? else {
+        let Some(port) = crate::host::free_port(&mut tx, &component.host, i32::from(component.port)).await?
+        else {
             return Ok(false);
         };
-        let moved =
-            sqlx::query!("update components set port = $3 where id = $1 and lease = $2", component.id.0, lease.token, port)
-                .execute(&mut *tx)
-                .await?;
+        let moved = sqlx::query!(
+            "update components set port = $3 where id = $1 and lease = $2",
+            component.id.0,
+            lease.token,
+            port
+        )
+        .execute(&mut *tx)
+        .await?;
         if moved.rows_affected() == 0 {
             return Err(Error::Fenced);
         }

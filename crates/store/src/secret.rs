@@ -55,19 +55,17 @@ impl InstallationKey {
     }
 
     /// Seals: a random nonce, then the sealed text. `whose` must be given again to open it.
-    fn seal(&self, whose: &str, plain: &SecretString) -> Result<Vec<u8>, Error> {
+    pub(crate) fn seal(&self, whose: &str, plain: &SecretString) -> Result<Vec<u8>, Error> {
         let nonce: [u8; 24] = rand::rng().random();
         let payload = Payload { msg: plain.expose_secret().as_bytes(), aad: whose.as_bytes() };
-        let sealed =
-            self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Sealed)?;
+        let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| Error::Sealed)?;
         Ok([&nonce[..], &sealed].concat())
     }
 
-    fn open(&self, whose: &str, sealed: &[u8]) -> Result<SecretString, Error> {
+    pub(crate) fn open(&self, whose: &str, sealed: &[u8]) -> Result<SecretString, Error> {
         let (nonce, sealed) = sealed.split_first_chunk::<24>().ok_or(Error::Sealed)?;
         let payload = Payload { msg: sealed, aad: whose.as_bytes() };
-        let plain =
-            self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| Error::Sealed)?;
+        let plain = self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| Error::Sealed)?;
         String::from_utf8(plain).map(SecretString::from).map_err(|_| Error::Sealed)
     }
 }
@@ -101,9 +99,8 @@ pub(crate) async fn new_password(
     component: ComponentId,
 ) -> Result<i64, Error> {
     let password = random_password();
-    let verifier = SecretString::from(postgres_protocol::password::scram_sha_256(
-        password.expose_secret().as_bytes(),
-    ));
+    let verifier =
+        SecretString::from(postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes()));
     let mut version = 0;
     for (name, secret) in [("password", &password), ("verifier", &verifier)] {
         let sealed = key.seal(&whose(component, name), secret)?;
@@ -128,12 +125,10 @@ impl Store {
     /// # Errors
     /// [`Error::Sealed`] when the installation key is not the one it was sealed with.
     pub async fn password(&self, component: ComponentId) -> Result<Option<Password>, Error> {
-        let rows = sqlx::query!(
-            "select name, sealed, version from secrets where component_id = $1",
-            component.0
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let rows =
+            sqlx::query!("select name, sealed, version from secrets where component_id = $1", component.0)
+                .fetch_all(&self.pool)
+                .await?;
         let find = |wanted: &str| {
             rows.iter()
                 .find(|row| row.name == wanted)

@@ -149,15 +149,18 @@ fn quota_json(quota: Quota) -> serde_json::Value {
 }
 
 impl Store {
-    /// Every tenant, by name.
+    /// Tenants by name, after that of the cursor, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tenants(&self) -> Result<Vec<Tenant>, Error> {
+    pub async fn tenants(&self, after: Option<&TenantName>, limit: i64) -> Result<Vec<Tenant>, Error> {
         sqlx::query_as!(
             Row,
             r#"select id, name, quota_servers, quota_memory_mib, quota_disk_mib,
-                      created_at as "created_at: jiff_sqlx::Timestamp" from tenants order by name"#
+                      created_at as "created_at: jiff_sqlx::Timestamp"
+               from tenants where name > $1 order by name limit $2"#,
+            after.map_or("", TenantName::as_str),
+            limit,
         )
         .fetch_all(&self.pool)
         .await?
@@ -218,10 +221,13 @@ impl Store {
     pub async fn remove_tenant(&self, actor: &Actor, name: &TenantName) -> Result<bool, TenantError> {
         let mut tx = self.pool.begin().await?;
         let Some(tenant) = find(&mut tx, name).await? else { return Ok(false) };
-        sqlx::query!("select id from tenants where id = $1 for update", tenant.id.0).fetch_one(&mut *tx).await?;
-        let steads = sqlx::query_scalar!("select name from steads where tenant_id = $1 order by name", tenant.id.0)
-            .fetch_all(&mut *tx)
+        sqlx::query!("select id from tenants where id = $1 for update", tenant.id.0)
+            .fetch_one(&mut *tx)
             .await?;
+        let steads =
+            sqlx::query_scalar!("select name from steads where tenant_id = $1 order by name", tenant.id.0)
+                .fetch_all(&mut *tx)
+                .await?;
         if !steads.is_empty() {
             return Err(TenantError::HasSteads { tenant: name.to_string(), steads: steads.join(", ") });
         }

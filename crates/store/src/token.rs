@@ -108,9 +108,10 @@ impl Store {
         scope: Scope,
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, SecretString), Error> {
-        let mut rng = rand::rng();
-        let body: String = (0..43).map(|_| char::from(rng.sample(rand::distr::Alphanumeric))).collect();
-        drop(rng);
+        let body: String = {
+            let mut rng = rand::rng();
+            (0..43).map(|_| char::from(rng.sample(rand::distr::Alphanumeric))).collect()
+        };
         let secret = SecretString::from(format!("{PREFIX}{body}"));
         let token = self.put_token(actor, name, tenant, scope, expires_at, &secret).await?;
         Ok((token, secret))

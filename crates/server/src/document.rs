@@ -1,0 +1,147 @@
+//! What is true of every route, added to the OpenAPI document in one place: how to sign in, the problems that
+//! any request can meet, what names look like.
+
+use component::Kind;
+use utoipa::PartialSchema;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema, Type,
+};
+
+use crate::problem::MEDIA_TYPE;
+use crate::schema::NAME;
+
+const DESCRIPTION: &str = "A stead is a place of one's own: an app's backend, for one customer, operated in its \
+stead. Errors are problem documents (RFC 9457). Lists have cursors: give `next` of a page as `cursor` for the next \
+one. `Idempotency-Key` makes a request that is sent again one request; `ETag` with `If-Match` keeps you from \
+overwriting somebody's edit.";
+
+/// Completes the document.
+pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
+    document.info = InfoBuilder::new()
+        .title("Stead")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(
+            utoipa::openapi::LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build(),
+        ))
+        .build();
+    let components = document.components.get_or_insert_default();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token: `stead token` makes one. Scopes: operator, developer, viewer."))
+        .build();
+    components.security_schemes.insert("token".into(), RefOr::T(SecurityScheme::Http(bearer)));
+    components.schemas.insert("Problem".into(), client::wire::Problem::schema());
+    components.schemas.insert("FieldProblem".into(), client::wire::FieldProblem::schema());
+    document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
+    for (path, item) in &mut document.paths.paths {
+        for (edits, operation) in operations(item) {
+            add_problems(operation, path.contains('{'), edits);
+            if edits {
+                operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+            }
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter {
+                    describe(parameter);
+                }
+            }
+            if let Some(RefOr::T(body)) = &mut operation.request_body {
+                let required = operation.operation_id.as_deref() == Some("create_token");
+                body.required = Some(if required { Required::True } else { Required::False });
+            }
+        }
+    }
+    document
+}
+
+/// The operations of a path, and whether each is more than a look.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let edits = [&mut item.put, &mut item.post, &mut item.delete];
+    let looks = item.get.as_mut().map(|operation| (false, operation));
+    looks.into_iter().chain(edits.into_iter().flatten().map(|operation| (true, operation)))
+}
+
+fn add_problems(operation: &mut Operation, names_something: bool, edits: bool) {
+    // Only routes that need no token say anything of sign-in themselves.
+    let open = operation.security.is_some();
+    let reads_query = operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty());
+    let reads_body = operation.request_body.is_some();
+    let problems = [
+        ("400", "The request cannot be understood", reads_query || reads_body || edits),
+        ("401", "No token in force", !open),
+        ("403", "The token does not allow this", edits),
+        ("404", "It is not there, or not for this token to see", names_something),
+        (
+            "409",
+            "Something stands in the way: protection, a quota, a removal, the same request on its way",
+            edits,
+        ),
+        ("413", "The body is larger than 8 MiB", edits),
+        ("415", "The body is not JSON", reads_body),
+        ("422", "Well-formed, but cannot be granted; or an `Idempotency-Key` of another request", edits),
+        ("500", "A mistake of Stead's own; the log has it under the `x-request-id` of the answer", true),
+        ("503", "Not available at the moment; `Retry-After` says when to repeat", true),
+    ];
+    for (status, description, happens) in problems {
+        if happens {
+            let responses = &mut operation.responses.responses;
+            responses.entry(status.into()).or_insert_with(|| problem(status, description));
+        }
+    }
+}
+
+fn problem(status: &str, description: &str) -> RefOr<utoipa::openapi::Response> {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let mut response = ResponseBuilder::new().description(description).content(MEDIA_TYPE, body);
+    let header = |description: &str| {
+        HeaderBuilder::new().schema(Some(String::schema())).description(Some(description)).build()
+    };
+    match status {
+        "401" => response = response.header("WWW-Authenticate", header("How to sign in")),
+        "503" => response = response.header("Retry-After", header("Seconds until it may be repeated")),
+        _ => {}
+    }
+    response.build().into()
+}
+
+fn idempotency_key() -> Parameter {
+    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,200}$"));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Chosen by the caller, new for each request. A request that is sent again with its key is answered as it \
+             was the first time, for a day.",
+        ))
+        .schema(Some(schema))
+        .build()
+}
+
+/// Says what a parameter looks like that means the same on every route.
+fn describe(parameter: &mut Parameter) {
+    let pattern = match parameter.name.as_str() {
+        "tenant" | "stead" => format!("^{NAME}$"),
+        "component" => format!("^({})\\.{NAME}$", Kind::ALL.map(Kind::as_str).join("|")),
+        "cursor" => "^[A-Za-z0-9_-]+$".to_owned(),
+        "since" => {
+            parameter.schema = Some(since());
+            return;
+        }
+        _ => return,
+    };
+    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+    parameter.schema = Some(schema.build().into());
+}
+
+fn since() -> RefOr<Schema> {
+    let moment = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+    let span = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,6}[smhdw]$"));
+    Schema::OneOf(OneOfBuilder::new().item(moment).item(span).build()).into()
+}

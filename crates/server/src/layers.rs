@@ -1,0 +1,97 @@
+//! What stands around every route.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::problem::{Kind, Problem};
+
+/// Longer than the longest wait: who is answered with this hit a fault of Stead's own.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// The request's id, in the answer and in every line logged for it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers of every answer: what is answered is for the asker alone, and is what it says it is.
+const ALWAYS: [(HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+
+/// Gives the request an id, logs how it went, and adds the headers of every answer. The query is not logged: it
+/// may hold a reason in somebody's words.
+pub(crate) async fn traced(request: Request, next: Next) -> Response {
+    let id = Uuid::new_v4().to_string();
+    let started = Instant::now();
+    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    span.in_scope(|| tracing::info!(status, ms, "answered"));
+    let headers = response.headers_mut();
+    for (name, value) in ALWAYS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Ends a request that takes too long.
+pub(crate) async fn deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(
+            Kind::Unavailable,
+            "this took too long and was given up; look at the stead, then repeat",
+        )
+        .into_response(),
+    }
+}
+
+/// Runs an edit in a task of its own: a caller who hangs up neither stops it half way nor keeps its refusal off
+/// the record.
+pub(crate) async fn to_the_end(request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    match tokio::spawn(next.run(request).in_current_span()).await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => panicked(payload),
+            Err(error) => Problem::internal(&error).into_response(),
+        },
+    }
+}
+
+/// A handler panicked: a mistake of ours, of which the caller is told that it is one.
+pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    let words = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words");
+    Problem::internal(&words).into_response()
+}
+
+/// A path that is no route.
+pub(crate) async fn nothing_here() -> Problem {
+    Problem::new(Kind::NotFound, "there is nothing at this path; /v1/openapi.json describes every route")
+}
+
+/// A route without this method; `Allow` says which it has.
+pub(crate) async fn no_such_method(method: Method) -> Problem {
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("{method} is not a method of this resource; `Allow` names those it has"),
+    )
+}

@@ -1,0 +1,146 @@
+//! Components: state, credentials, rotation, logs.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use client::wire::{self, Page};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use store::journal::{Entry, Outcome};
+use store::stead::Component;
+use store::tenant::Tenant;
+use utoipa::IntoParams;
+
+use super::ComponentPath;
+use super::steads::EditQuery;
+use crate::access::{Action, Caller};
+use crate::extract::{Path, Query};
+use crate::paging::{Limit, Since};
+use crate::problem::{Kind, Problem};
+use crate::refusals::Attempt;
+use crate::{App, view};
+
+async fn find(app: &App, tenant: &Tenant, at: &ComponentPath) -> Result<Component, Problem> {
+    let stead = app.store.stead(tenant.id, &at.stead).await?;
+    let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
+    let component = stead.components.into_iter().find(|component| component.name == at.component);
+    component.ok_or_else(|| Problem::no_component(&at.stead, &at.component))
+}
+
+/// One component
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}", tag = "components",
+    operation_id = "component", params(ComponentPath),
+    responses((status = 200, description = "The component", body = wire::Component)))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+) -> Result<Json<wire::Component>, Problem> {
+    let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
+    Ok(Json(view::component(find(&app, &tenant, &at).await?)))
+}
+
+/// How to sign in to a server
+///
+/// Takes a token of scope developer. That it was asked is on record.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/credentials",
+    tag = "components", operation_id = "credentials", params(ComponentPath),
+    responses((status = 200, description = "Address, role and password", body = wire::Credentials),
+              (status = 403, description = "The token does not allow this", body = wire::Problem,
+               content_type = "application/problem+json"),
+              (status = 409, description = "It has no address yet", body = wire::Problem,
+               content_type = "application/problem+json")))]
+pub(crate) async fn credentials(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+) -> Result<Json<wire::Credentials>, Problem> {
+    let tenant = caller.visible(&app.store, &at.tenant).await?;
+    let shown = async {
+        caller.may(Action::SeePassword)?;
+        let component = find(&app, &tenant, &at).await?;
+        let password = app.store.password(component.id).await?;
+        let (Some(password), Some(endpoint)) = (password, component.status.endpoint) else {
+            let detail = format!("{} has no address yet; wait until it is ready", at.component);
+            return Err(Problem::new(Kind::NotReady, detail));
+        };
+        // On record first: who cannot be put on record is not told.
+        let entry = Entry {
+            tenant: Some((tenant.id, tenant.name.to_string())),
+            stead: Some(at.stead.to_string()),
+            component: Some(at.component.to_string()),
+            ..Entry::new(&caller.actor, "credentials.shown", Outcome::Done)
+        };
+        app.store.journal(&entry).await?;
+        Ok(wire::Credentials {
+            host: endpoint.host,
+            port: endpoint.port,
+            database: endpoint.database,
+            role: endpoint.role,
+            password: password.password.expose_secret().to_owned(),
+        })
+    };
+    let attempt =
+        Attempt::new(&caller, "credentials.shown", Some(&tenant)).stead(&at.stead).component(&at.component);
+    attempt.of(&app.store, shown).await.map(Json)
+}
+
+/// Give a server a new password
+///
+/// The old one ends when the server has the new.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/rotate",
+    tag = "components", operation_id = "rotate", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn rotate(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    let tenant = caller.visible(&app.store, &at.tenant).await?;
+    let edit = async {
+        caller.may(Action::Edit)?;
+        let (actor, reason) = (&caller.actor, query.reason());
+        Ok(app.store.rotate(actor, &at.tenant, &at.stead, &at.component, reason).await?)
+    };
+    let attempt =
+        Attempt::new(&caller, "password.rotated", Some(&tenant)).stead(&at.stead).component(&at.component);
+    let operation = attempt.of(&app.store, edit).await?;
+    super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
+}
+
+/// Which part of a log.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LogQuery {
+    /// Only since then: a moment (RFC 3339) or a span back from now (`7d`, `2h`, `30m`).
+    #[param(value_type = Option<String>)]
+    since: Option<Since>,
+    /// At most so many.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 100)]
+    limit: Limit,
+}
+
+/// The newest lines of a server's log, oldest first
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/logs", tag = "components",
+    operation_id = "logs", params(ComponentPath, LogQuery),
+    responses((status = 200, description = "The lines", body = Page<wire::LogLine>)))]
+pub(crate) async fn logs(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<LogQuery>,
+) -> Result<Json<Page<wire::LogLine>>, Problem> {
+    let tenant = caller.tenant(&app.store, &at.tenant, Action::ReadLogs).await?;
+    let component = find(&app, &tenant, &at).await?;
+    let since = query.since.map(|since| since.0);
+    match app.logs.tail(component.id, query.limit.count(), since).await {
+        Ok(items) => Ok(Json(Page { items, next: None })),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Json(Page { items: Vec::new(), next: None }))
+        }
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}

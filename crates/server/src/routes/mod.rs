@@ -1,0 +1,82 @@
+//! The routes, one file a noun.
+
+pub(crate) mod ca;
+pub(crate) mod components;
+pub(crate) mod health;
+pub(crate) mod history;
+pub(crate) mod openapi;
+pub(crate) mod operations;
+pub(crate) mod plan;
+pub(crate) mod steads;
+pub(crate) mod tenants;
+pub(crate) mod tokens;
+
+use component::{ComponentName, SteadName, TenantName};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::App;
+
+/// Routes that need no token.
+pub(crate) fn open() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(health::get)).routes(routes!(ca::get)).routes(routes!(openapi::get))
+}
+
+/// Routes that need one.
+pub(crate) fn signed_in() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::get, tenants::put, tenants::delete))
+        .routes(routes!(steads::fleet))
+        .routes(routes!(steads::list))
+        .routes(routes!(steads::get, steads::put, steads::delete))
+        .routes(routes!(plan::post))
+        .routes(routes!(components::get))
+        .routes(routes!(components::credentials))
+        .routes(routes!(components::rotate))
+        .routes(routes!(components::logs))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::get))
+        .routes(routes!(history::of_tenant))
+        .routes(routes!(history::of_all))
+        .routes(routes!(tokens::list, tokens::post))
+        .routes(routes!(tokens::delete))
+}
+
+/// A tenant.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct TenantPath {
+    /// Name of the tenant.
+    #[param(value_type = String, example = "acme")]
+    pub(crate) tenant: TenantName,
+}
+
+/// A stead.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct SteadPath {
+    /// Name of the tenant.
+    #[param(value_type = String, example = "acme")]
+    pub(crate) tenant: TenantName,
+    /// Name of the stead.
+    #[param(value_type = String, example = "flights")]
+    pub(crate) stead: SteadName,
+}
+
+/// A component.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct ComponentPath {
+    /// Name of the tenant.
+    #[param(value_type = String, example = "acme")]
+    pub(crate) tenant: TenantName,
+    /// Name of the stead.
+    #[param(value_type = String, example = "flights")]
+    pub(crate) stead: SteadName,
+    /// Kind and name of the component.
+    #[param(value_type = String, example = "postgres.main")]
+    pub(crate) component: ComponentName,
+}

@@ -1,0 +1,266 @@
+//! Steads: the one call that makes, edits and removes them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use client::wire::{self, Page};
+use component::{SteadName, TenantId, TenantName};
+use serde::Deserialize;
+use store::edit::SteadEdit;
+use store::stead::Stead;
+use utoipa::IntoParams;
+
+use super::tenants::ListQuery;
+use super::{SteadPath, TenantPath};
+use crate::access::{Action, Caller};
+use crate::extract::{Path, Precondition, Query, Reason, Sent, Wait};
+use crate::paging;
+use crate::problem::{Kind, Problem};
+use crate::refusals::Attempt;
+use crate::schema::SteadRequest;
+use crate::wanted::Wanted;
+use crate::{App, view};
+
+/// Every stead, by tenant and name
+///
+/// The fleet. A token of a tenant sees its own.
+#[utoipa::path(get, path = "/v1/steads", tag = "steads", operation_id = "fleet", params(ListQuery),
+    responses((status = 200, description = "A page of steads", body = Page<wire::Stead>)))]
+pub(crate) async fn fleet(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<wire::Stead>>, Problem> {
+    caller.may(Action::Look)?;
+    let own = caller.token().tenant.as_ref().map(|(id, _)| *id);
+    steads(&app, own, &query).await.map(Json)
+}
+
+/// A tenant's steads, by name
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/steads", tag = "steads", operation_id = "steads",
+    params(TenantPath, ListQuery),
+    responses((status = 200, description = "A page of steads", body = Page<wire::Stead>)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<TenantPath>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<wire::Stead>>, Problem> {
+    let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
+    steads(&app, Some(tenant.id), &query).await.map(Json)
+}
+
+async fn steads(
+    app: &App,
+    tenant: Option<TenantId>,
+    query: &ListQuery,
+) -> Result<Page<wire::Stead>, Problem> {
+    let after: Option<(TenantName, SteadName)> = paging::key_of(query.cursor.as_ref())?;
+    let after = after.as_ref().map(|(tenant, stead)| (tenant.as_str(), stead.as_str()));
+    let found = app.store.steads(tenant, after, query.limit.and_one()).await?;
+    let key = |stead: &Stead| (stead.tenant.clone(), stead.name.clone());
+    Ok(paging::page(found, query.limit, key, view::stead))
+}
+
+/// One stead
+///
+/// The `ETag` counts edits; what is observed of its components changes without one.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}", tag = "steads", operation_id = "stead",
+    params(SteadPath),
+    responses((status = 200, description = "The stead", body = wire::Stead,
+               headers(("ETag" = String, description = "Its generation, for `If-Match`")))))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<SteadPath>,
+) -> Result<Response, Problem> {
+    let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
+    let stead = app.store.stead(tenant.id, &at.stead).await?;
+    let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
+    let tag = tag(stead.generation);
+    Ok((tag, Json(view::stead(stead))).into_response())
+}
+
+fn tag(generation: i64) -> HeaderMap {
+    let value = HeaderValue::from_str(&format!("\"{generation}\"")).ok();
+    value.map(|value| (header::ETAG, value)).into_iter().collect()
+}
+
+/// How an edit is made.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EditQuery {
+    /// How long to wait for the end of it, like `500ms`, `30s` or `1m`; at most a minute.
+    #[serde(default)]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,6}(ms|s|m)$", example = "30s")]
+    pub(crate) wait: Wait,
+    /// Why; kept in the history.
+    #[param(value_type = Option<String>, max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    pub(crate) reason: Option<Reason>,
+}
+
+impl EditQuery {
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.reason.as_ref().map(|reason| reason.0.as_str())
+    }
+}
+
+/// Make a stead, or edit it
+///
+/// The body says what shall be: components that it does not name are removed (unless they are protected). Without
+/// a body the stead is one server, `postgres.main`, with defaults. The same call again changes nothing.
+///
+/// The answer holds the operation that brings the edit about, as far as it has come within `wait`. An edit that
+/// was accepted answers 200 or 201 also when that operation then *failed*: look at `operation.state` and
+/// `operation.error`; Stead goes on trying. A tenant that is not there yet is made where the token is an
+/// operator's.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/steads/{stead}", tag = "steads", operation_id = "put_stead",
+    params(SteadPath, EditQuery,
+        ("If-Match" = Option<String>, Header, description = "Only if it is still at this `ETag`; `*`: only if it is there"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not there yet")),
+    request_body = Option<SteadRequest>,
+    responses(
+        (status = 200, description = "The stead; the operation has ended, or there was nothing to do",
+         body = wire::Stead, headers(("ETag" = String, description = "Its generation, for `If-Match`"))),
+        (status = 201, description = "The new stead; the operation has ended", body = wire::Stead,
+         headers(("ETag" = String, description = "Its generation, for `If-Match`"))),
+        (status = 202, description = "The stead; the operation still runs", body = wire::Stead,
+         headers(("ETag" = String, description = "Its generation, for `If-Match`"))),
+        (status = 412, description = "It was changed meanwhile", body = wire::Problem,
+         content_type = "application/problem+json")))]
+pub(crate) async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<SteadPath>,
+    Query(query): Query<EditQuery>,
+    headers: HeaderMap,
+    sent: Sent,
+) -> Result<Response, Problem> {
+    let precondition = Precondition::of(&headers)?;
+    let tenant = caller.find(&app.store, &at.tenant).await?;
+    if tenant.is_none() && !caller.is_operator() {
+        return Err(Problem::no_tenant(&at.tenant));
+    }
+    let body = sent.optional();
+    let mut attempt =
+        Attempt::new(&caller, "stead.edited", tenant.as_ref()).about(&at.tenant).stead(&at.stead);
+    if let Ok(Some(body)) = &body {
+        attempt = attempt.wanting(body);
+    }
+    let edit = async {
+        caller.may(Action::Edit)?;
+        let wanted = Wanted::read(body?.as_ref(), &at.stead)?;
+        let if_generation =
+            expected(&app, tenant.as_ref().map(|tenant| tenant.id), &at, precondition).await?;
+        let decide = |current: &_, engines: &_| wanted.decide(current, engines);
+        let edit = SteadEdit {
+            tenant: &at.tenant,
+            stead: &at.stead,
+            app: &wanted.app,
+            make_tenant: caller.is_operator(),
+            decide: &decide,
+            files: &wanted.files,
+            if_generation,
+            reason: query.reason(),
+        };
+        Ok(app.store.apply(&caller.actor, &edit).await?)
+    };
+    let edited = attempt.of(&app.store, edit).await?;
+    let tenant = caller.visible(&app.store, &at.tenant).await?;
+    // The same call again changes nothing, but may well be somebody who waits for the first to end.
+    let operation = match edited.operation {
+        Some(operation) => Some(operation),
+        None => app.store.running_operation(tenant.id, &at.stead).await?,
+    };
+    let operation = match operation {
+        Some(id) => app.seen.end_of(&app.store, tenant.id, id, query.wait.0).await?,
+        None => None,
+    };
+    let stead = app.store.stead(tenant.id, &at.stead).await?;
+    let stead = stead.ok_or_else(|| {
+        Problem::new(
+            Kind::Deleting,
+            "the stead was made, but somebody removed it before this could be answered",
+        )
+    })?;
+    let status = match &operation {
+        Some(operation) if operation.state == "running" => StatusCode::ACCEPTED,
+        _ if edited.generation == 1 && edited.operation.is_some() => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    };
+    let tag = tag(stead.generation);
+    let stead = wire::Stead { operation: operation.map(view::operation), ..view::stead(stead) };
+    Ok((status, tag, Json(stead)).into_response())
+}
+
+/// The generation that the store is to insist on.
+async fn expected(
+    app: &App,
+    tenant: Option<TenantId>,
+    at: &SteadPath,
+    precondition: Precondition,
+) -> Result<Option<i64>, Problem> {
+    match precondition {
+        Precondition::None => Ok(None),
+        Precondition::Generation(generation) => Ok(Some(generation)),
+        Precondition::Exists => {
+            let stead = match tenant {
+                Some(tenant) => app.store.stead(tenant, &at.stead).await?,
+                None => None,
+            };
+            Ok(stead.is_none().then_some(-1))
+        }
+    }
+}
+
+/// How a stead is removed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteQuery {
+    /// Remove it although it is protected.
+    #[serde(default)]
+    #[param(value_type = Option<bool>)]
+    unprotect: bool,
+    /// How long to wait for the end of it, like `500ms`, `30s` or `1m`; at most a minute.
+    #[serde(default)]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,6}(ms|s|m)$", example = "30s")]
+    wait: Wait,
+    /// Why; kept in the history.
+    #[param(value_type = Option<String>, max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    reason: Option<Reason>,
+}
+
+/// Remove a stead, and every trace of it but its history
+///
+/// Asked again while it is going, it answers with an operation that ends with the removal; once it is gone, 404.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/steads/{stead}", tag = "steads", operation_id = "delete_stead",
+    params(SteadPath, DeleteQuery,
+        ("If-Match" = Option<String>, Header, description = "Only if it is still at this `ETag`")),
+    responses(
+        (status = 200, description = "The operation has ended: it is gone, or `error` says why not", body = wire::Operation),
+        (status = 202, description = "The operation still runs", body = wire::Operation),
+        (status = 412, description = "It was changed meanwhile", body = wire::Problem,
+         content_type = "application/problem+json")))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<SteadPath>,
+    Query(query): Query<DeleteQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let if_generation = match Precondition::of(&headers)? {
+        Precondition::Generation(generation) => Some(generation),
+        Precondition::None | Precondition::Exists => None,
+    };
+    let tenant = caller.visible(&app.store, &at.tenant).await?;
+    let edit = async {
+        caller.may(Action::Edit)?;
+        let reason = query.reason.as_ref().map(|reason| reason.0.as_str());
+        let (actor, unprotect) = (&caller.actor, query.unprotect);
+        Ok(app.store.delete(actor, &at.tenant, &at.stead, unprotect, if_generation, reason).await?)
+    };
+    let attempt = Attempt::new(&caller, "stead.removed", Some(&tenant)).stead(&at.stead);
+    let edited = attempt.of(&app.store, edit).await?;
+    super::operations::answer(&app, tenant.id, edited.operation, query.wait).await
+}

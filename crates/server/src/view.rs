@@ -1,0 +1,141 @@
+//! Stored things as the API shows them.
+
+use client::wire;
+use component::{Difference, differences};
+use jiff::Timestamp;
+use serde_json::Value;
+use store::edit::ChangeAction;
+use store::operation::Operation;
+use store::stead::{Component, Stead};
+use store::tenant::{Quota, Tenant};
+use store::token::{Scope, Token};
+
+pub(crate) fn quota(quota: Quota) -> wire::Quota {
+    wire::Quota { servers: quota.servers, memory_mib: quota.memory_mib, disk_mib: quota.disk_mib }
+}
+
+pub(crate) fn tenant(tenant: Tenant) -> wire::Tenant {
+    wire::Tenant { name: tenant.name.into(), quota: quota(tenant.quota), created_at: tenant.created_at }
+}
+
+pub(crate) fn stead(stead: Stead) -> wire::Stead {
+    wire::Stead {
+        tenant: stead.tenant.into(),
+        name: stead.name.into(),
+        app: stead.app.into(),
+        generation: stead.generation,
+        created_at: stead.created_at,
+        components: stead.components.into_iter().map(component).collect(),
+        operation: None,
+    }
+}
+
+pub(crate) fn component(component: Component) -> wire::Component {
+    let status = component.status;
+    let window = component.spec.maintenance().and_then(|window| window.next(Timestamp::now()));
+    wire::Component {
+        name: component.name.into(),
+        phase: status.phase.as_str().to_owned(),
+        spec: serde_json::to_value(&component.spec).unwrap_or_default(),
+        generation: component.generation,
+        observed_generation: component.observed_generation,
+        version: status.version,
+        endpoint: status.endpoint.map(|endpoint| wire::Endpoint {
+            host: endpoint.host,
+            port: endpoint.port,
+            database: endpoint.database,
+            role: endpoint.role,
+        }),
+        conditions: status
+            .conditions
+            .into_iter()
+            .map(|condition| wire::Condition { kind: word(&condition.kind), message: condition.message })
+            .collect(),
+        drift: status.drift.into_iter().map(difference).collect(),
+        step: component.step,
+        last_error: component.last_error,
+        disk_bytes: status.disk_bytes,
+        maintenance_at: window.map(|(opens, _)| opens),
+        observed_at: status.observed_at,
+    }
+}
+
+/// The word that a unit variant is on the wire.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(crate) fn action(action: ChangeAction) -> &'static str {
+    match action {
+        ChangeAction::Create => "create",
+        ChangeAction::Update => "update",
+        ChangeAction::Delete => "delete",
+        ChangeAction::Keep => "keep",
+    }
+}
+
+pub(crate) fn difference(difference: Difference) -> wire::Difference {
+    // What is no object has no fields to name.
+    let field = if difference.field.is_empty() { "value".to_owned() } else { difference.field };
+    wire::Difference { field, before: difference.before, after: difference.after }
+}
+
+pub(crate) fn operation(operation: Operation) -> wire::Operation {
+    wire::Operation {
+        id: operation.id.0,
+        stead: operation.stead,
+        kind: operation.kind,
+        state: operation.state,
+        error: operation.error,
+        actor: operation.actor,
+        requested_at: operation.requested_at,
+        finished_at: operation.finished_at,
+        targets: operation
+            .targets
+            .into_iter()
+            .map(|target| wire::OperationTarget {
+                component: target.component,
+                state: target.state,
+                step: target.step,
+            })
+            .collect(),
+    }
+}
+
+pub(crate) fn line(line: store::journal::Line) -> wire::HistoryLine {
+    wire::HistoryLine {
+        id: line.id,
+        at: line.at,
+        tenant: line.tenant,
+        stead: line.stead,
+        component: line.component,
+        actor: line.actor,
+        source: line.source,
+        action: line.action,
+        outcome: line.outcome,
+        reason: line.reason,
+        operation: line.operation.map(|id| id.0),
+        differences: changed(&line.before, &line.after),
+        payload_hash: line.payload_hash,
+    }
+}
+
+fn changed(before: &Value, after: &Value) -> Vec<wire::Difference> {
+    differences(before, after).into_iter().map(difference).collect()
+}
+
+pub(crate) fn token(token: Token) -> wire::Token {
+    wire::Token {
+        id: token.id,
+        name: token.name,
+        scope: match token.scope {
+            Scope::Operator => wire::TokenScope::Operator,
+            Scope::Developer => wire::TokenScope::Developer,
+            Scope::Viewer => wire::TokenScope::Viewer,
+        },
+        tenant: token.tenant.map(|(_, name)| name.into()),
+        created_at: token.created_at,
+        expires_at: token.expires_at,
+        secret: None,
+    }
+}
