@@ -139,6 +139,10 @@ fn scram_failed(error: ScramError, startup: &Startup) -> Refusal {
 
 /// A server that cannot be reached: it starts, stops or is stopped.
 pub(crate) fn down(error: &io::Error) -> Refusal {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        tracing::error!(%error, "the gateway may not use the server's socket; see the folder's owner and mode");
+        return Refusal::Unready;
+    }
     tracing::debug!(%error, "the server is not up");
     Refusal::Down
 }

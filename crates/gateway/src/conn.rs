@@ -95,13 +95,14 @@ impl Conn {
 
     /// Says a last word and closes, in the order that lets the client read it.
     pub(crate) async fn close_with(self, message: &[u8]) {
-        let closing = async {
+        // Boxed: it would lie in memory as long as a session lasts.
+        let closing = Box::pin(async move {
             match self {
                 Conn::Plain(stream) => last_word(stream, message).await,
                 Conn::Tls(stream) => last_word(*stream, message).await,
                 Conn::Gone => Ok(()),
             }
-        };
+        });
         // Whether it arrives is the client's affair.
         let _ = tokio::time::timeout(LINGER, closing).await;
     }

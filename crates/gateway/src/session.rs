@@ -99,7 +99,10 @@ impl Visit {
             }
             return (refusal.outcome(), Some(refusal.to_string()));
         };
-        let entered = match timeout(patience, self.enter(&mut conn, allowed)).await {
+        // Boxed, as all that is not copying: what a session needs to begin and to end must not lie in
+        // memory as long as it lasts.
+        let entering = timeout(patience, Box::pin(self.enter(&mut conn, allowed))).await;
+        let entered = match entering {
             Ok(entered) => entered,
             Err(_) => Err(Refusal::Deadline(patience)),
         };
@@ -108,7 +111,7 @@ impl Visit {
             (Ok(Entered::Session(session)), Conn::Tls(tls)) => {
                 drop(place);
                 self.record.signed_in = true;
-                self.copy(*session, *tls).await
+                self.copy(session, tls).await
             }
             (Ok(entered), conn) => {
                 // The close is the answer; inside TLS it has to be an orderly one.
@@ -199,12 +202,13 @@ impl Visit {
 
     async fn copy(
         &mut self,
-        session: Session,
-        mut tls: TlsStream<TcpStream>,
+        session: Box<Session>,
+        mut tls: Box<TlsStream<TcpStream>>,
     ) -> (&'static str, Option<String>) {
-        let Session { mut seat, backend, greeting, target, pid } = session;
+        let Session { mut seat, backend, greeting, target, pid } = *session;
         self.record.backend_pid = Some(pid).filter(|pid| *pid != 0);
         let greeted = send(&mut tls, &greeting).await;
+        drop(greeting);
         let mut relay = Relay::new(tls, backend.stream, backend.rest);
         let end = match greeted {
             Ok(()) => self.relay(&mut relay, &mut seat).await,
@@ -215,20 +219,20 @@ impl Visit {
         let ending = match end {
             Ok(Ok(Stop::ByClient)) => return ("closed_by_client", None),
             Ok(Ok(Stop::ByServer)) => {
-                Conn::Tls(Box::new(relay.client)).close_with(b"").await;
+                Conn::Tls(relay.client).close_with(b"").await;
                 return ("closed_by_server", None);
             }
             Ok(Ok(Stop::ServerVanished)) => Ending::ServerVanished,
             Ok(Err(ending)) => ending,
             Err(error) => return ("connection_lost", Some(error.to_string())),
         };
-        self.send_off(relay, ending, target).await;
+        Box::pin(self.send_off(relay, ending, target)).await;
         (ending.outcome(), Some(ending.to_string()))
     }
 
     async fn relay(
         &mut self,
-        relay: &mut Relay<TlsStream<TcpStream>, UnixStream>,
+        relay: &mut Relay<Box<TlsStream<TcpStream>>, UnixStream>,
         seat: &mut Seat,
     ) -> std::io::Result<Result<Stop, Ending>> {
         let mut lasting = pin!(sleep(self.context.limits.long_session));
@@ -257,7 +261,7 @@ impl Visit {
     /// the message under way is through.
     async fn send_off(
         &self,
-        mut relay: Relay<TlsStream<TcpStream>, UnixStream>,
+        mut relay: Relay<Box<TlsStream<TcpStream>>, UnixStream>,
         ending: Ending,
         target: Option<Target>,
     ) {
@@ -270,7 +274,7 @@ impl Visit {
         }
         let between = relay.between_messages() || timeout(limit, relay.drain()).await.unwrap_or(false);
         let message = if between { ending.message() } else { BytesMut::new() };
-        Conn::Tls(Box::new(relay.client)).close_with(&message).await;
+        Conn::Tls(relay.client).close_with(&message).await;
     }
 
     /// What the client says of itself, for the log.
@@ -318,5 +322,16 @@ fn blank(door: &Door, connection: u64, client: SocketAddr) -> Record {
         outcome: "",
         message: None,
         lines_dropped: 0,
+    }
+}
+#[cfg(test)]
+mod tests {
+    /// Thousands of sessions sit idle: what each holds while it only copies must stay small.
+    #[test]
+    fn a_session_at_rest_is_small() {
+        fn size<F, A, B, C, D>(_: fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(super::serve) < 2500, "{} bytes", size(super::serve));
     }
 }

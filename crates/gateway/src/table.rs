@@ -64,8 +64,7 @@ impl Table {
             Ok(servers) => {
                 self.refused.remove("routes");
                 let servers: BTreeSet<String> = servers.into_iter().collect();
-                let known: BTreeSet<String> = self.seen.keys().cloned().collect();
-                for server in servers.union(&known) {
+                for server in servers.union(&self.known()) {
                     self.take(server).await;
                 }
             }
@@ -119,6 +118,13 @@ impl Table {
             }
             entry.door.shut(Ending::Stopping);
         }
+    }
+
+    /// Every server that had a file at an earlier look, good or bad.
+    fn known(&self) -> BTreeSet<String> {
+        let refused = self.refused.keys().filter_map(|name| name.strip_suffix(".json"));
+        let refused = refused.filter(|name| *name != "gateway").map(str::to_owned);
+        self.seen.keys().cloned().chain(refused).collect()
     }
 
     /// Takes a route file into force, or out of it.

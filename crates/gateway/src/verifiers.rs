@@ -5,6 +5,8 @@
 //! rotated password counts at once; the connection is, for some seconds after its last use, so that a
 //! client that connects often does not cost a second process each time and a quiet server has none.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -139,6 +141,9 @@ fn refusal(error: tokio_postgres::Error) -> Refusal {
             tracing::error!(error = %said, "the server does not answer the gateway's question");
             Refusal::Unready
         }
-        None => backend::down(&std::io::Error::other(error)),
+        None => match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+            Some(error) => backend::down(error),
+            None => backend::down(&io::Error::other(error)),
+        },
     }
 }

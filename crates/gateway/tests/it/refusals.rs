@@ -236,3 +236,18 @@ async fn a_server_that_cannot_be_asked_is_said_to_be_unready() {
     assert_eq!(sqlstate(&error), Some("57P03"));
     gateway.stop().await;
 }
+
+/// What a killed server left behind is a server that is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_nobody_listens_on_is_a_server_that_is_down() {
+    let (_server, home, mut route, gateway) = front_door(15).await;
+    let folder = home.path().join("left");
+    std::fs::create_dir(&folder).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(folder.join(".s.PGSQL.5432")).unwrap());
+    route.socket_dir = folder;
+    home.declare(&route);
+    home.refresh(&route.server).await;
+    let error = connect(&home, &route).await.err().unwrap();
+    assert_eq!(sqlstate(&error), Some("57P03"));
+    gateway.stop().await;
+}
