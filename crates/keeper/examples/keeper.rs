@@ -1,7 +1,7 @@
 //! A keeper as a process of its own, for this crate's tests; the product runs it as `stead keeper`.
 //!
 //! `keeper --home H [--low BYTES --high BYTES --reserve BYTES] [--engines DIR]...`; as the gateway's
-//! stand-in also `gateway --home H`, which listens where the gateway does.
+//! stand-in also `gateway --home H`, which listens where the gateway does; `ask --home H` asks a keeper.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let home = PathBuf::from(value("--home").ok_or("--home is missing")?);
     if args.first().is_some_and(|arg| arg == "gateway") {
         return Ok(gateway(&home)?);
+    }
+    if args.first().is_some_and(|arg| arg == "ask") {
+        return Ok(keeper::Client::new(home).host().map(drop)?);
     }
     let mut options = keeper::Options::new(home, std::env::current_exe()?);
     for (name, dir) in args.iter().zip(args.iter().skip(1)) {

@@ -18,6 +18,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::cgroup::Door;
 use crate::sandbox::{self, Failed, Sandbox, While};
 use crate::sys::{self, Forked};
 use crate::trees::Lock;
@@ -70,14 +71,20 @@ pub(crate) struct Spawned {
 }
 
 /// Makes the process, which gets ready and waits.
-pub(crate) fn spawn(plan: Plan) -> std::io::Result<Spawned> {
+pub(crate) fn spawn(plan: Plan, door: &Door) -> std::io::Result<Spawned> {
     let (ready, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (errors, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let namespaces = if plan.sandbox.is_some() { sandbox::NAMESPACES } else { 0 };
-    match sys::fork(namespaces)? {
+    let cgroup = door.born_in.as_ref().map(AsFd::as_fd);
+    let forked = match sys::fork(namespaces, cgroup) {
+        // A group that takes no process is no reason not to start.
+        Err(_) if cgroup.is_some() => sys::fork(namespaces, None),
+        forked => forked,
+    };
+    match forked? {
         Forked::Parent { pid, pidfd } => Ok(Spawned { pid, pidfd, lock_file: plan.lock.file, go, errors }),
         Forked::Child => {
-            let Err(error) = child(&plan, ready, &failed);
+            let Err(error) = child(&plan, door, ready, &failed);
             let _ = File::from(failed).write_all(error.as_bytes());
             sys::exit_now(127)
         }
@@ -117,14 +124,28 @@ impl Spawned {
 }
 
 /// The child's way to its program; returns only if something went wrong.
-fn child(plan: &Plan, ready: OwnedFd, failed: &OwnedFd) -> Result<std::convert::Infallible, Failed> {
+fn child(
+    plan: &Plan,
+    door: &Door,
+    ready: OwnedFd,
+    failed: &OwnedFd,
+) -> Result<std::convert::Infallible, Failed> {
     let (held, file) = (&plan.lock.held, &plan.lock.file);
     let mut keep = vec![ready.as_raw_fd(), failed.as_raw_fd(), held.as_raw_fd(), file.as_raw_fd()];
     if let Program::Open(program) = &plan.program {
         keep.push(program.as_raw_fd());
     }
+    keep.extend(door.tasks.iter().map(AsRawFd::as_raw_fd));
     // First of all: the keeper's own lock and the other end of the pipe must not live on in here.
     sys::close_all_but(&keep).when("close descriptors")?;
+    for tasks in &door.tasks {
+        // The keeper looks whether it worked.
+        let _ = rustix::io::write(tasks, b"0");
+    }
+    if plan.sandbox.is_some() {
+        // From inside its group, which so becomes the root that it sees. Not every kernel has it.
+        let _ = sys::unshare_cgroup();
+    }
     rustix::process::setsid().when("start a session")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if let Some(sandbox) = &plan.sandbox {
@@ -146,10 +167,6 @@ fn child(plan: &Plan, ready: OwnedFd, failed: &OwnedFd) -> Result<std::convert::
     let mut byte = [0u8];
     if File::from(ready).read(&mut byte).when("wait for the keeper")? == 0 {
         return Err("the keeper has gone".into());
-    }
-    if plan.sandbox.is_some() {
-        // Only now, since the keeper puts the process into its cgroups meanwhile. Not every kernel has it.
-        let _ = sys::unshare_cgroup();
     }
     sys::block_only(signals).when("set the signal mask")?;
     rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).when("note the start")?;

@@ -18,6 +18,11 @@ use crate::files;
 pub(crate) const NAMESPACES: i32 =
     libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWUTS;
 
+/// The root that processes see, a folder of the new root. The host's root is out of reach by
+/// `pivot_root`; being in a folder below the namespace's own root besides makes the kernel refuse new user
+/// namespaces (it does to whoever is in a chroot), and with them every way to capabilities.
+const INNER: &str = "inner";
+
 /// Where the sandbox shows an engine that is not below `/usr`.
 pub(crate) const ENGINE: &str = "/engine";
 
@@ -75,6 +80,8 @@ impl Sandbox {
         let root = self.home.join("keeper/root");
         tmpfs(&root, "mode=0755,size=1m,nr_inodes=256", MountFlags::NOSUID | MountFlags::NODEV)?;
         rustix::process::chdir(&root).when("enter the new root")?;
+        dir(INNER)?;
+        rustix::process::chdir(INNER).when("enter the new root")?;
         system()?;
         self.etc()?;
         self.devices()?;
@@ -85,11 +92,13 @@ impl Sandbox {
         proc()?;
         dir("tmp")?;
         tmpfs(Path::new("tmp"), &format!("mode=1777,size={TMP_BYTES}"), quiet())?;
+        rustix::process::chdir("..").when("leave the inner root")?;
         rustix::process::pivot_root(".", ".").when("change the root")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the host's root")?;
-        rustix::process::chdir("/").when("enter the root")?;
         let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-        rustix::mount::mount_remount("/", flags, "").when("make the root read-only")
+        rustix::mount::mount_remount("/", flags, "").when("make the root read-only")?;
+        rustix::process::chroot(INNER).when("enter the inner root")?;
+        rustix::process::chdir("/").when("enter the inner root")
     }
 
     /// `/etc`: what libraries need, and users by the names that servers know them by. Peers on the socket

@@ -21,7 +21,7 @@ const LINE_BYTES: usize = 16 * 1024;
 const PEERS: usize = 64;
 
 /// A peer that has begun a line, or does not take its answer, is dropped after this long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Socket {
     listener: UnixListener,

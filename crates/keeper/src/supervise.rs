@@ -183,10 +183,10 @@ impl Keeper {
             let reason = if full { Reason::DiskFull } else { Reason::System };
             Refusal { reason, message: format!("cannot launch `{}`: {error}", unit.name) }
         };
-        let mut said = self.cgroups.make(&unit.name, &unit.limits);
+        let (door, mut said) = self.cgroups.make(&unit.name, &unit.limits);
         fail_point!("keeper::launch.cgroup_made");
         let output_from = self.output_length(unit);
-        let spawned = launch::spawn(*plan).map_err(failed)?;
+        let spawned = launch::spawn(*plan, &door).map_err(failed)?;
         fail_point!("keeper::launch.spawned");
         let record = Record {
             unit: unit.clone(),
@@ -201,17 +201,17 @@ impl Keeper {
         let holder = Holder { unit: unit.name.clone(), generation, identity: identity.clone() };
         holder.write(&spawned.lock_file).map_err(failed)?;
         fail_point!("keeper::launch.lock_written");
-        said.extend(self.cgroups.enter(&unit.name, spawned.pid));
-        fail_point!("keeper::launch.cgroup_entered");
-        for line in said {
-            self.journal.log("warn", Some(&unit.name), &line);
-        }
+        let pid = spawned.pid;
         let pidfd = spawned.release().map_err(|message| {
             // It never ran: nothing is left to be found.
             let _ = files::remove_file(&self.state, format!("{}.json", unit.name));
             failed(io::Error::other(message))
         })?;
         fail_point!("keeper::launch.running");
+        said.extend(self.cgroups.ensure_inside(&unit.name, pid));
+        for line in said {
+            self.journal.log("warn", Some(&unit.name), &line);
+        }
         let process =
             Process { pidfd, identity, started_at: record.started_at, unit: unit.clone(), output_from };
         Ok((process, generation))

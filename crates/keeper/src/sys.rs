@@ -21,22 +21,30 @@ pub(crate) fn die() -> ! {
     exit_now(137)
 }
 
+/// Larger than the type that the `libc` crate gives its flags.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// What `clone` came back as.
 pub(crate) enum Forked {
     Child,
     Parent { pid: Pid, pidfd: OwnedFd },
 }
 
-/// `fork`, into new namespaces (`CLONE_NEW…`), with a pidfd of the child for the parent.
+/// `fork`, into new namespaces (`CLONE_NEW…`) and a cgroup of version 2 (its folder), with a pidfd of
+/// the child for the parent.
 ///
 /// The caller must have one thread: then the child may go on with everything, allocation included.
 #[expect(unsafe_code, reason = "clone3 has no safe form")]
-pub(crate) fn fork(namespaces: i32) -> io::Result<Forked> {
+pub(crate) fn fork(namespaces: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     let mut pidfd: RawFd = -1;
     let flags = u64::from(namespaces.unsigned_abs()) | u64::from(libc::CLONE_PIDFD.unsigned_abs());
     // SAFETY: all zeroes is a valid `clone_args`: every field is an integer and zero means "none".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
     // SAFETY: `args` and `pidfd` live through the call and have the sizes the kernel is told. Without
@@ -167,5 +175,44 @@ pub(crate) fn unshare_cgroup() -> io::Result<()> {
     match unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_born_in_a_group_of_version_2() {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let Some(mount) = line.and_then(|line| line.split(' ').nth(4)) else {
+            // Nothing to be born in: a host with version 1 alone.
+            return;
+        };
+        let folder = format!("{mount}/stead-born-{}", std::process::id());
+        if std::fs::create_dir(&folder).is_err() {
+            assert!(!rustix::process::geteuid().is_root(), "root can make groups");
+            return;
+        }
+        let group = std::fs::File::open(&folder).unwrap();
+        let (until, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        match fork(0, Some(group.as_fd())).unwrap() {
+            Forked::Child => {
+                drop(end);
+                let _ = std::fs::File::from(until).read(&mut [0]);
+                exit_now(0);
+            }
+            Forked::Parent { pid, .. } => {
+                let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+                drop(end);
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+                std::fs::remove_dir(&folder).unwrap();
+                assert!(groups.contains("/stead-born-"), "{groups}");
+            }
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn sweep_new(root: impl AsFd, uid: u32) -> io::Result<()> {
 
 /// Begins to delete, in a child whose end SIGCHLD tells.
 pub(crate) fn empty(home: &Path) -> io::Result<Pid> {
-    match sys::fork(0)? {
+    match sys::fork(0, None)? {
         sys::Forked::Parent { pid, .. } => Ok(pid),
         sys::Forked::Child => {
             // It must not hold the keeper's lock or sockets.

@@ -14,30 +14,32 @@ use keeper::{Client, ClientError, Host};
 /// Longer than anything takes here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Home {
-    pub path: PathBuf,
-    pub client: Client,
+pub(crate) struct Home {
+    pub(crate) path: PathBuf,
+    pub(crate) client: Client,
     keeper: Option<Child>,
     extra: Vec<String>,
+    /// Who the keeper runs as, when not as root.
+    user: Option<u32>,
 }
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-pub fn server(text: &str) -> Tree {
+pub(crate) fn server(text: &str) -> Tree {
     Tree::Servers(name(text))
 }
 
 /// A moment's wait between two looks at a condition.
-pub fn pause() {
+pub(crate) fn pause() {
     let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
     let _ = rustix::event::poll(&mut [], Some(&pause));
 }
 
 /// Waits until something is there.
 #[track_caller]
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -48,56 +50,84 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub fn example() -> PathBuf {
+pub(crate) fn example() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
     path.join("examples/keeper")
 }
 
+/// A program as somebody else.
+pub(crate) fn as_user(uid: u32, gid: u32, program: &Path) -> Command {
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
+    command.arg(program);
+    command
+}
+
 /// The `bin` folder of an engine.
-pub fn bin(major: u32) -> PathBuf {
+pub(crate) fn bin(major: u32) -> PathBuf {
     let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
     if debian.join("postgres").exists() { debian } else { engines().join(major.to_string()).join("bin") }
 }
 
-pub fn engines() -> PathBuf {
+pub(crate) fn engines() -> PathBuf {
     std::env::var_os("STEAD_ENGINES").map_or_else(|| "/var/lib/stead/engines".into(), PathBuf::from)
 }
 
 impl Home {
     /// An empty home, no keeper yet.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::at(tempfile::Builder::new().prefix("sk").tempdir_in("/tmp").unwrap().keep())
     }
 
-    pub fn at(path: PathBuf) -> Self {
+    pub(crate) fn at(path: PathBuf) -> Self {
         let client = Client::new(&path);
-        Self { path, client, keeper: None, extra: Vec::new() }
+        Self { path, client, keeper: None, extra: Vec::new(), user: None }
     }
 
     /// A home with a running keeper.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut home = Self::empty();
         home.start();
         home
     }
 
     /// More arguments for keepers that are started from now on.
-    pub fn with(mut self, extra: &[&str]) -> Self {
+    pub(crate) fn with(mut self, extra: &[&str]) -> Self {
         self.extra = extra.iter().map(ToString::to_string).collect();
         self
     }
 
-    pub fn command(&self) -> Command {
-        let mut command = Command::new(example());
+    /// A home that belongs to a user, who runs the keeper.
+    pub(crate) fn of_user(uid: u32) -> Self {
+        let mut home = Self::empty();
+        home.user = Some(uid);
+        std::os::unix::fs::chown(&home.path, Some(uid), Some(uid)).unwrap();
+        home
+    }
+
+    /// The keeper's binary where any user can run it.
+    pub(crate) fn binary_for_all(&self) -> PathBuf {
+        let copy = self.path.join("keeper.bin");
+        if !copy.exists() {
+            fs::copy(example(), &copy).unwrap();
+        }
+        copy
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = match self.user {
+            None => Command::new(example()),
+            Some(uid) => as_user(uid, uid, &self.binary_for_all()),
+        };
         command.arg("--home").arg(&self.path).arg("--engines").arg(engines()).args(&self.extra);
         command.stdin(Stdio::null()).env_remove("FAILPOINTS");
         command
     }
 
     /// Starts a keeper and waits until it answers.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let child = self.command().spawn().unwrap();
         self.keeper = Some(child);
         until("the keeper answers", || {
@@ -108,13 +138,13 @@ impl Home {
     }
 
     /// Starts a keeper that dies at a fail point; it may do so before it answers.
-    pub fn start_to_die(&mut self, at: &str) {
+    pub(crate) fn start_to_die(&mut self, at: &str) {
         let mut command = self.command();
         self.keeper = Some(command.env("FAILPOINTS", at).stderr(Stdio::null()).spawn().unwrap());
     }
 
     /// Whether the keeper that was started last has died (by SIGKILL, as fail points do).
-    pub fn has_died(&mut self) -> bool {
+    pub(crate) fn has_died(&mut self) -> bool {
         let Some(keeper) = &mut self.keeper else { return true };
         match keeper.try_wait().unwrap() {
             Some(status) => {
@@ -126,12 +156,12 @@ impl Home {
         }
     }
 
-    pub fn keeper_pid(&self) -> i32 {
+    pub(crate) fn keeper_pid(&self) -> i32 {
         self.keeper.as_ref().unwrap().id().try_into().unwrap()
     }
 
     /// As `kill -9` of the keeper.
-    pub fn kill_keeper(&mut self) {
+    pub(crate) fn kill_keeper(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             keeper.kill().unwrap();
             keeper.wait().unwrap();
@@ -139,58 +169,58 @@ impl Home {
     }
 
     /// Waits for the keeper's own end.
-    pub fn keeper_ended(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn keeper_ended(&mut self) -> std::process::ExitStatus {
         let mut keeper = self.keeper.take().unwrap();
         until("the keeper has ended", || keeper.try_wait().unwrap())
     }
 
-    pub fn restart_keeper(&mut self) {
+    pub(crate) fn restart_keeper(&mut self) {
         self.kill_keeper();
         self.start();
     }
 
-    pub fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host::read(&self.path).unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path.join("keeper/keeper.log")).unwrap_or_default()
     }
 
-    pub fn spool(&self) -> Vec<SpoolLine> {
+    pub(crate) fn spool(&self) -> Vec<SpoolLine> {
         let text = fs::read_to_string(self.path.join("spool/keeper.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    pub fn dir(&self, tree: &Tree) -> PathBuf {
+    pub(crate) fn dir(&self, tree: &Tree) -> PathBuf {
         keeper::tree_dir(&self.path, tree)
     }
 
-    pub fn uid(&self, tree: &Tree) -> u32 {
+    pub(crate) fn uid(&self, tree: &Tree) -> u32 {
         fs::metadata(self.dir(tree).join("data")).unwrap().uid()
     }
 
     /// Declares and applies.
-    pub fn apply(&self, unit: &Unit) -> Result<UnitStatus, ClientError> {
+    pub(crate) fn apply(&self, unit: &Unit) -> Result<UnitStatus, ClientError> {
         self.client.declare(unit).unwrap();
         self.client.apply(&unit.name)
     }
 
-    pub fn state(&self, unit: &str) -> UnitState {
+    pub(crate) fn state(&self, unit: &str) -> UnitState {
         self.client.unit(&name(unit)).unwrap().unwrap().state
     }
 
-    pub fn pid(&self, unit: &str) -> i32 {
+    pub(crate) fn pid(&self, unit: &str) -> i32 {
         self.client.unit(&name(unit)).unwrap().unwrap().pid.unwrap()
     }
 
     #[track_caller]
-    pub fn until_state(&self, unit: &str, state: &UnitState) {
+    pub(crate) fn until_state(&self, unit: &str, state: &UnitState) {
         until(&format!("{unit} is {state:?}"), || (self.state(unit) == *state).then_some(()));
     }
 
     /// A tree with an initialised cluster.
-    pub fn cluster(&self, tree: &Tree, major: u32) {
+    pub(crate) fn cluster(&self, tree: &Tree, major: u32) {
         self.client.create_tree(tree).unwrap();
         let unit = initdb_unit("init", tree, major);
         self.apply(&unit).unwrap();
@@ -200,7 +230,7 @@ impl Home {
     }
 
     /// What the driver writes into a new cluster.
-    pub fn configure(&self, tree: &Tree) {
+    pub(crate) fn configure(&self, tree: &Tree) {
         let seen = self.host().seen_at(&self.path, tree).display().to_string();
         let conf = format!(
             "\ninclude_if_exists '{seen}/guard/read_only.conf'\nunix_socket_directories = '{seen}/run'\n\
@@ -214,7 +244,7 @@ impl Home {
     }
 
     /// A running server that answers.
-    pub fn running(&self, unit: &str, tree: &Tree, major: u32) -> Unit {
+    pub(crate) fn running(&self, unit: &str, tree: &Tree, major: u32) -> Unit {
         self.cluster(tree, major);
         let unit = postgres_unit(unit, tree, major);
         let status = self.apply(&unit).unwrap();
@@ -223,7 +253,7 @@ impl Home {
         unit
     }
 
-    pub fn psql(&self, tree: &Tree, sql: &str) -> Output {
+    pub(crate) fn psql(&self, tree: &Tree, sql: &str) -> Output {
         Command::new("/usr/lib/postgresql/15/bin/psql")
             .args(["-XAtq", "-U", "postgres", "-d", "postgres", "-h"])
             .arg(self.dir(tree).join("run"))
@@ -234,14 +264,14 @@ impl Home {
 
     /// The answer to a query that must work.
     #[track_caller]
-    pub fn sql(&self, tree: &Tree, sql: &str) -> String {
+    pub(crate) fn sql(&self, tree: &Tree, sql: &str) -> String {
         let out = self.psql(tree, sql);
         assert!(out.status.success(), "{sql}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
 
     #[track_caller]
-    pub fn until_answers(&self, tree: &Tree) {
+    pub(crate) fn until_answers(&self, tree: &Tree) {
         let deadline = Instant::now() + PATIENCE;
         while !self.psql(tree, "select 1").status.success() {
             let stderr = fs::read_to_string(self.dir(tree).join("log/stderr.log")).unwrap_or_default();
@@ -251,14 +281,14 @@ impl Home {
     }
 
     /// Stops a unit and waits.
-    pub fn stop(&self, unit: &Unit) {
+    pub(crate) fn stop(&self, unit: &Unit) {
         let stopped = Unit { wanted: Wanted::Stopped, generation: unit.generation + 1, ..unit.clone() };
         self.apply(&stopped).unwrap();
         self.until_state(unit.name.as_str(), &UnitState::Stopped);
     }
 
     /// Every process on this machine that runs as one of this home's users, or whose arguments name it.
-    pub fn processes(&self) -> Vec<(i32, String)> {
+    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
         let Ok(host) = Host::read(&self.path) else { return Vec::new() };
         let range = host.uid_first..host.uid_first + host.uid_count;
         let own = self.keeper.as_ref().map(|keeper| keeper.id().to_string());
@@ -272,7 +302,7 @@ impl Home {
             let uid = field("Uid:").and_then(|l| l.split_ascii_whitespace().next()?.parse::<u32>().ok());
             let args = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let args = String::from_utf8_lossy(&args).replace('\0', " ");
-            let ours = host.isolated && uid.is_some_and(|uid| range.contains(&uid));
+            let ours = uid.is_some_and(|uid| range.contains(&uid));
             let named = args.contains(self.path.to_str().unwrap()) && !args.contains("/deps/it-");
             if !zombie && (ours || named) && own.as_ref() != Some(&pid) {
                 found.push((number, args));
@@ -282,7 +312,7 @@ impl Home {
     }
 
     /// cgroup folders of this home.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         use sha2::Digest;
         let digest = sha2::Sha256::digest(self.path.as_os_str().as_encoded_bytes());
         let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -294,7 +324,7 @@ impl Home {
     }
 
     /// Stops everything, and asserts that nothing is left.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.client.shutdown(true).unwrap();
         assert!(self.keeper_ended().success(), "{}", self.log());
         assert_eq!(self.processes(), [], "{}", self.log());
@@ -336,7 +366,7 @@ impl Drop for Home {
     }
 }
 
-pub fn unit(text: &str, runs: Runs, args: &[&str]) -> Unit {
+pub(crate) fn unit(text: &str, runs: Runs, args: &[&str]) -> Unit {
     Unit {
         name: name(text),
         generation: 1,
@@ -350,14 +380,14 @@ pub fn unit(text: &str, runs: Runs, args: &[&str]) -> Unit {
     }
 }
 
-pub fn initdb_unit(text: &str, tree: &Tree, major: u32) -> Unit {
+pub(crate) fn initdb_unit(text: &str, tree: &Tree, major: u32) -> Unit {
     let runs = Runs::Engine { tree: tree.clone(), bin: bin(major), program: EngineProgram::Initdb };
     let args =
         ["-D", "/stead/data", "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8"];
     Unit { restart: Restart::Never, ..unit(text, runs, &args) }
 }
 
-pub fn postgres_unit(text: &str, tree: &Tree, major: u32) -> Unit {
+pub(crate) fn postgres_unit(text: &str, tree: &Tree, major: u32) -> Unit {
     let runs = Runs::Engine { tree: tree.clone(), bin: bin(major), program: EngineProgram::Postgres };
     unit(text, runs, &["-D", "/stead/data"])
 }

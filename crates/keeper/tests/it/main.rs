@@ -1,6 +1,18 @@
 //! The keeper as a process of its own, with real PostgreSQL servers in real namespaces.
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod home;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod launch;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod servers;
+#[cfg(test)]
+mod user;
