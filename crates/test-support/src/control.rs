@@ -1,0 +1,253 @@
+//! A control database for a test.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnectOptions;
+use store::{InstallationKey, Store};
+use tempfile::TempDir;
+
+/// Debian 12's own engine, which every machine that builds Stead has.
+const ENGINE: &str = "/usr/lib/postgresql/15/bin";
+
+/// How long the server may take to answer first.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// A database of its own on a PostgreSQL server that the tests of this process share.
+pub struct ControlDatabase {
+    server: Arc<Server>,
+    name: String,
+    key: PathBuf,
+}
+
+impl ControlDatabase {
+    /// Starts the server, where no other test of this process has, and makes a database.
+    pub async fn start() -> Self {
+        let server = tokio::task::spawn_blocking(Server::shared).await.expect("start a PostgreSQL server");
+        let client = server.connect("postgres").await;
+        let name = format!("t{}", uuid::Uuid::new_v4().simple());
+        client
+            .batch_execute(&format!("create database {name} template template0"))
+            .await
+            .expect("create a database");
+        let key = server.dir.path().join(format!("{name}.key"));
+        Self { server, name, key }
+    }
+
+    /// Where it is, for a store. (Each call may be another store on the same database.)
+    pub fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(&self.server.run)
+            .username("postgres")
+            .database(&self.name)
+    }
+
+    /// A store on it; every one has the same installation key.
+    pub async fn store(&self) -> Store {
+        Store::open(self.options(), self.installation_key()).await.expect("open the store")
+    }
+
+    /// The installation key of its stores.
+    pub fn installation_key(&self) -> InstallationKey {
+        InstallationKey::read_or_make(&self.key).expect("read the installation key")
+    }
+
+    /// A connection of a superuser's, around the store.
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        self.server.connect(&self.name).await
+    }
+}
+
+static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+
+struct Server {
+    dir: TempDir,
+    run: PathBuf,
+    /// Dropped, it tells the thread that minds the process to end it.
+    stop: Option<mpsc::Sender<()>>,
+    minder: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start());
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    fn start() -> Self {
+        assert!(Path::new(ENGINE).join("postgres").exists(), "{ENGINE} is missing; run script/setup");
+        // Short, because of the socket's path.
+        let dir = tempfile::Builder::new().prefix("stead-t").tempdir_in("/tmp").expect("make a folder");
+        let (data, run) = (dir.path().join("data"), dir.path().join("run"));
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("open the folder");
+        for folder in [&data, &run] {
+            std::fs::create_dir(folder).expect("make a folder");
+            std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).expect("close a folder");
+        }
+        let user = User::find();
+        user.give(&[&data, &run]);
+        let mut initdb = user.command("initdb");
+        initdb.args([
+            "--no-sync",
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--locale=C",
+            "-D",
+        ]);
+        succeeded(initdb.arg(&data).output());
+        let (stop, stopped) = mpsc::channel();
+        let (started, starts) = mpsc::channel();
+        let (command, log) = (postgres(&user, &data, &run), run.join("log"));
+        let minder = std::thread::spawn(move || mind(command, &started, &stopped));
+        starts.recv().expect("start PostgreSQL");
+        let server = Self { dir, run, stop: Some(stop), minder: Some(minder) };
+        server.wait_until_it_answers(&log);
+        server
+    }
+
+    fn wait_until_it_answers(&self, log: &Path) {
+        let begun = Instant::now();
+        let socket = self.run.join(".s.PGSQL.5432");
+        // Asked with the client's own greeting: the socket is there before the server is ready.
+        while !ready(&socket) {
+            let said = || std::fs::read_to_string(log).unwrap_or_default();
+            assert!(begun.elapsed() < START_WITHIN, "PostgreSQL does not answer: {}", said());
+            let ended = self.minder.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
+            assert!(!ended, "PostgreSQL ended at once: {}", said());
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    async fn connect(&self, database: &str) -> tokio_postgres::Client {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(&self.run).user("postgres").dbname(database);
+        let (client, connection) =
+            config.connect(tokio_postgres::NoTls).await.expect("connect to PostgreSQL");
+        tokio::spawn(connection);
+        client
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(minder) = self.minder.take() {
+            let _ = minder.join();
+        }
+    }
+}
+
+/// Whether a server answers a start-up message with anything but "starting up".
+fn ready(socket: &Path) -> bool {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return false };
+    let mut message = vec![0, 3, 0, 0];
+    message.extend(b"user\0postgres\0database\0postgres\0\0");
+    let length = u32::try_from(message.len() + 4).unwrap_or_default().to_be_bytes();
+    let mut answer = [0];
+    stream.write_all(&[&length[..], &message].concat()).is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && answer == *b"R"
+}
+
+fn postgres(user: &User, data: &Path, run: &Path) -> Command {
+    let mut command = user.command("postgres");
+    let mut settings = String::from("unix_socket_permissions=0777");
+    let _ = write!(settings, " unix_socket_directories={}", run.display());
+    // Nothing here outlives a crash; and nothing of it may be left in /dev/shm by a kill.
+    for fixed in [
+        "listen_addresses=",
+        "fsync=off",
+        "full_page_writes=off",
+        "synchronous_commit=off",
+        "max_connections=300",
+        "shared_buffers=16MB",
+        "dynamic_shared_memory_type=mmap",
+        "autovacuum=off",
+        "max_wal_size=256MB",
+    ] {
+        let _ = write!(settings, " {fixed}");
+    }
+    for setting in settings.split(' ') {
+        command.arg("-c").arg(setting);
+    }
+    let log = std::fs::File::create(run.join("log")).expect("make a log");
+    command.arg("-D").arg(data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
+}
+
+/// Starts the server and ends it when told. A thread of its own, because the kernel ends the server with the
+/// thread that started it: so a killed test leaves no server behind.
+fn mind(mut command: Command, started: &mpsc::Sender<()>, stopped: &mpsc::Receiver<()>) {
+    let Ok(mut child) = command.spawn() else { return };
+    let _ = started.send(());
+    while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(200)) {
+        if let Ok(Some(_)) = child.try_wait() {
+            return;
+        }
+    }
+    end(&mut child);
+}
+
+/// At once, without writing anything: its files go anyway.
+fn end(child: &mut Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+    }
+    let _ = child.wait();
+}
+
+/// Whom the server runs as: it refuses root.
+struct User(Option<(u32, u32)>);
+
+impl User {
+    fn find() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self(None);
+        }
+        let id = |what: &str| {
+            let output = succeeded(Command::new("id").args([what, "postgres"]).output());
+            String::from_utf8_lossy(&output.stdout).trim().parse().expect("read the id of user postgres")
+        };
+        Self(Some((id("-u"), id("-g"))))
+    }
+
+    fn give(&self, folders: &[&PathBuf]) {
+        if let Some((uid, gid)) = self.0 {
+            for folder in folders {
+                chown(folder, Some(uid), Some(gid)).expect("give a folder away");
+            }
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        if let Some((uid, gid)) = self.0 {
+            command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
+        }
+        command
+            .arg("--pdeathsig=KILL")
+            .arg(Path::new(ENGINE).join(program))
+            .env_clear()
+            .env("TZ", "UTC")
+            .current_dir("/");
+        command
+    }
+}
+
+fn succeeded(output: std::io::Result<Output>) -> Output {
+    let output = output.expect("run a program");
+    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}", said());
+    output
+}
