@@ -116,12 +116,7 @@ impl Local {
         for role in superusers(&client).await.map_err(unavailable)? {
             client.batch_execute(&format!("alter role {} nosuperuser", quoted(&role))).await.map_err(unavailable)?;
         }
-        let verifier = target.verifier.expose_secret();
-        // The verifier is base64, digits, `$` and `:`; it cannot close the literal.
-        client
-            .batch_execute(&format!("alter role owner password '{}'", verifier.replace('\'', "")))
-            .await
-            .map_err(unavailable)?;
+        set_password(&client, target.verifier.expose_secret()).await.map_err(unavailable)?;
         fail_point!("driver-local::password-set");
         database(&client, target.name.local.as_str()).await.map_err(unavailable)
     }
@@ -268,6 +263,15 @@ pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio
         observe::HELPERS
     );
     client.batch_execute(&script).await
+}
+
+/// One message each: `set local` has to hold until the statement that shall not be logged has ended.
+async fn set_password(client: &tokio_postgres::Client, verifier: &str) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute("begin").await?;
+    client.batch_execute("set local log_min_duration_statement = -1").await?;
+    // The verifier is base64, digits, `$` and `:`; it cannot close the literal.
+    client.batch_execute(&format!("alter role owner password '{}'", verifier.replace('\'', ""))).await?;
+    client.batch_execute("commit").await
 }
 
 /// The tenant's database: the one that the prepared cluster came with is given the name, or a new one is

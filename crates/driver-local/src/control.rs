@@ -95,6 +95,15 @@ impl Local {
         self.ensure(unit).await.map_err(control)
     }
 
+    /// Says what holds for every route: where the gateway listens.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_gateway_settings(&self, settings: &gateway::route::Settings) -> Result<(), Error> {
+        let text = serde_json::json!(settings).to_string();
+        files::write_atomically(&self.0.home.join("gateway/gateway.json"), &text, 0o640)
+    }
+
     /// Declares a unit, leaving a running one alone where the declaration is the same.
     async fn ensure(&self, mut unit: Unit) -> Result<(), DriverError> {
         if let Some(declared) = self.declared(&unit.name) {

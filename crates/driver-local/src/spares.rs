@@ -97,8 +97,14 @@ impl Local {
 
     /// Makes a spare the server's own; prepares one where there is none.
     pub(crate) async fn claim(&self, major: Major, place: &Place) -> Result<(), DriverError> {
-        if self.tree_dir(&place.tree).is_dir() {
+        let dir = self.tree_dir(&place.tree);
+        if dir.join("data").is_dir() {
             return Ok(());
+        }
+        if dir.is_dir() {
+            // Never provisioned (the plan claims for nobody else), so there is nothing in it to lose.
+            let hollow = place.tree.clone();
+            self.keeper(move |keeper| absent_is_fine(keeper.remove_tree(&hollow))).await?;
         }
         loop {
             let spare = match self.ready_spares(major).into_iter().next() {

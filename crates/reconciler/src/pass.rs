@@ -22,6 +22,8 @@ const SETTLED_MS: u64 = 60_000;
 const SHORT_MS: u64 = 50;
 /// How long a pass may go on waiting for something short before it gives its lease back.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two passes that wait for something overdue, milliseconds.
+const OVERDUE_MS: u64 = 2_000;
 /// An act that has to be repeated more often than this is not taking effect.
 const REPEATS: u32 = 5;
 /// An observation or act that takes longer is given up (the lease lasts longer than this).
@@ -100,8 +102,15 @@ impl Pass {
                     }
                 }
                 Decision::Wait { again_ms, condition, reason } => {
+                    // A short wait that went on for long is no longer a matter of moments.
+                    let overdue = condition.is_none() && again_ms <= SHORT_MS;
+                    let told = || Condition {
+                        kind: ConditionKind::Unreachable,
+                        message: format!("{reason}, for more than {} s now; it is waited for", PATIENCE.as_secs()),
+                    };
+                    let condition = if overdue { Some(told()) } else { condition };
                     self.step = Some(reason);
-                    return End::Again { ms: again_ms, condition };
+                    return End::Again { ms: again_ms.max(if overdue { OVERDUE_MS } else { 0 }), condition };
                 }
                 Decision::Act(step) => {
                     repeats = if last.as_ref() == Some(&step) { repeats + 1 } else { 0 };

@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ use crate::exit::Failure;
 
 /// Unix sockets' paths end at 107 bytes, and `/servers/<handle>/run/.s.PGSQL.5432` follows the home.
 const LONGEST_HOME: usize = 60;
+/// How long requests under way may still take once the server is told to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How often the gateway's certificate is looked at.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
 
@@ -59,6 +61,8 @@ pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
     super::background::ensure_keeper(home)?;
     let host = keeper::Host::read(home).map_err(Failure::failed)?;
     let lock = super::background::lock(home)?;
+    // While it is still known who started this: the default home is another one for another user.
+    let engine_dirs = super::engine_dirs();
     let keys = home.join("keys");
     std::fs::create_dir_all(&keys)
         .and_then(|()| std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o700)))
@@ -80,7 +84,7 @@ pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-    let ended = runtime.block_on(serve(home, args));
+    let ended = runtime.block_on(serve(home, args, &engine_dirs));
     runtime.shutdown_timeout(Duration::from_secs(2));
     let _ = std::fs::write(home.join("server.json"), "");
     drop(lock);
@@ -102,12 +106,12 @@ fn own(path: &Path, host: &keeper::Host) -> Result<(), Failure> {
     }
 }
 
-async fn serve(home: &Path, args: ServerArgs) -> Result<(), Failure> {
+async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result<(), Failure> {
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::Failed(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
     })?;
     let listen = listener.local_addr().map_err(Failure::failed)?;
-    let local = Local::open(home, &args.address, &super::engine_dirs()).map_err(Failure::failed)?;
+    let local = Local::open(home, &args.address, engine_dirs).map_err(Failure::failed)?;
     let names = certificate_names(&args);
     certificates::ensure(home, &names, Timestamp::now()).map_err(Failure::failed)?;
     let settings = gateway::route::Settings { listen: args.gateway_listen.clone() };
@@ -167,9 +171,13 @@ async fn serve(home: &Path, args: ServerArgs) -> Result<(), Failure> {
     tracing::info!(why, "stopping; servers go on");
     let _ = stopper.send(true);
     while loops.join_next().await.is_some() {}
-    let answered = api.await.map_err(Failure::failed)?;
+    // Requests under way get a moment; what they asked for is in the database either way.
+    let answered = tokio::time::timeout(LAST_ANSWERS, api).await;
     store.close().await;
-    answered.map_err(Failure::failed)
+    match answered {
+        Ok(ended) => ended.map_err(Failure::failed)?.map_err(Failure::failed),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Names and addresses that clients may have reached the gateway by.
@@ -208,7 +216,7 @@ async fn operator_token(home: &Path, store: &Store) -> Result<(), Failure> {
 }
 
 /// Renews the gateway's certificate when its time comes; the gateway takes up a new one by itself.
-async fn renew(home: std::path::PathBuf, names: Vec<String>, mut stop: watch::Receiver<bool>) {
+async fn renew(home: PathBuf, names: Vec<String>, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         tokio::select! { () = tokio::time::sleep(CERTIFICATE_LOOK) => {}, _ = stop.changed() => {} }
         match certificates::ensure(&home, &names, Timestamp::now()) {

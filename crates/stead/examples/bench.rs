@@ -1,0 +1,321 @@
+//! `script/bench`: what creating, removing and asking cost, each beside its limit, in one run.
+//!
+//! Everything is measured from outside, with the released binary, as a client would see it. The limit of a
+//! creation is what nobody can be faster than: renaming a prepared cluster into place and starting it, by hand.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::expect_used, reason = "a measurement that fails stops")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::{Client, Part};
+use secrecy::SecretString;
+use serde_json::json;
+use tokio_postgres::{Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Samples of each creation; medians need at least twenty.
+const SAMPLES: usize = 24;
+
+#[tokio::main]
+async fn main() {
+    let which: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| which.is_empty() || which.iter().any(|arg| arg == name);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    println!("| what | n | p50 | p99 | limit | ratio |\n|---|---|---|---|---|---|");
+    let mut limit = None;
+    if wanted("create") {
+        let bare = by_hand().await;
+        row("limit: rename + start of a prepared cluster, first SELECT", &bare, None);
+        limit = Some(median(&bare));
+        let host = Host::start(SAMPLES + 2).await;
+        let warm = host.create("warm", SAMPLES).await;
+        row("API call -> first SELECT over TLS, spare ready", &warm, limit);
+        drop(host);
+    }
+    if wanted("cold") {
+        let host = Host::start(0).await;
+        let cold = host.create("cold", SAMPLES).await;
+        row("API call -> first SELECT over TLS, no spare", &cold, limit);
+        drop(host);
+    }
+    if wanted("churn") {
+        churn(200).await;
+    }
+    if wanted("history") {
+        history(1_000_000).await;
+    }
+    if wanted("fleet") {
+        fleet(500).await;
+    }
+}
+
+/// A home of its own with a control plane, on the disk that this is run on.
+struct Host {
+    home: PathBuf,
+    server: Child,
+    client: Client,
+    tls: MakeRustlsConnect,
+}
+
+fn stead() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("stead")
+}
+
+impl Host {
+    async fn start(spares: usize) -> Self {
+        let home = PathBuf::from(format!("/var/tmp/sb-{:x}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        let log = std::fs::File::create(format!("{}.log", home.display())).unwrap();
+        let server = Command::new(stead())
+            .args(["--home", home.to_str().unwrap(), "server", "--listen", "127.0.0.1:0", "--ports", "20000-29999"])
+            .args(["--spares", &spares.to_string()])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let url = until("the server", || {
+            let text = std::fs::read(home.join("server.json")).ok()?;
+            let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
+            Some(value["url"].as_str()?.to_owned())
+        })
+        .await;
+        let token = std::fs::read_to_string(home.join("operator.token")).unwrap();
+        let client = Client::new(&url, SecretString::from(token.trim().to_owned())).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = client.ca().await.unwrap();
+        use rustls::pki_types::pem::PemObject;
+        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let host = Self { home, server, client, tls: MakeRustlsConnect::new(tls) };
+        host.spares(spares).await;
+        let quota = client::wire::Quota { servers: 10_000, memory_mib: 100_000_000, disk_mib: 100_000_000 };
+        host.client.put_tenant("bench", &client::wire::TenantRequest { quota: Some(quota) }).await.unwrap();
+        host
+    }
+
+    /// Waits until so many spares are finished.
+    async fn spares(&self, count: usize) {
+        until("the spares", || {
+            let ready = std::fs::read_dir(self.home.join("spares"))
+                .map(|dir| dir.flatten().filter(|spare| spare.path().join("conf/spare.json").exists()).count())
+                .unwrap_or(0);
+            (ready >= count).then_some(())
+        })
+        .await;
+    }
+
+    async fn create(&self, prefix: &str, count: usize) -> Vec<f64> {
+        let mut times = Vec::new();
+        for number in 0..count {
+            let name = format!("{prefix}-{number}");
+            let body = json!({"postgres": {"main": {"size": "nano", "protect": false}}});
+            let began = Instant::now();
+            let made = self.client.put_stead("bench", &name, &body, None, None, Some("60s")).await.unwrap();
+            let operation = made.operation.as_ref().unwrap();
+            assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
+            let credentials = self.client.credentials("bench", &name, "postgres.main").await.unwrap();
+            let mut config = Config::new();
+            config.host(&credentials.host).port(credentials.port).user(&credentials.role).dbname(&credentials.database);
+            config.password(&credentials.password).ssl_mode(tokio_postgres::config::SslMode::Require);
+            config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
+            let (session, connection) = config.connect(self.tls.clone()).await.unwrap();
+            tokio::spawn(connection);
+            session.query_one("select 1", &[]).await.unwrap();
+            times.push(ms(began));
+        }
+        times
+    }
+
+    async fn remove(&self, prefix: &str, count: usize) -> Vec<f64> {
+        let mut times = Vec::new();
+        for number in 0..count {
+            let began = Instant::now();
+            let gone = self.client.delete_stead("bench", &format!("{prefix}-{number}"), false, None, Some("60s")).await;
+            assert_eq!(gone.unwrap().state, "succeeded");
+            times.push(ms(began));
+        }
+        times
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = Command::new(stead())
+            .args(["--home", self.home.to_str().unwrap(), "server", "stop", "--all"])
+            .stdout(Stdio::null())
+            .status();
+        let _ = self.server.wait();
+        let _ = std::fs::remove_dir_all(&self.home);
+        let _ = std::fs::remove_file(format!("{}.log", self.home.display()));
+    }
+}
+
+/// The limit: clusters prepared ahead; a rename, a start, a first SELECT over the Unix socket.
+async fn by_hand() -> Vec<f64> {
+    let root = PathBuf::from(format!("/var/tmp/sl-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    let engines = [std::env::var("STEAD_ENGINES").unwrap_or("/var/lib/stead/engines".into()) + "/18", "/usr/lib/postgresql/15".into()];
+    let bin = engines.iter().map(|engine| Path::new(engine).join("bin")).find(|bin| bin.join("postgres").exists()).unwrap();
+    own(&root);
+    let mut times = Vec::new();
+    for number in 0..SAMPLES {
+        let (from, to) = (root.join(format!("spare{number}")), root.join(format!("server{number}")));
+        let made = as_nobody(&bin.join("initdb")).arg("-D").arg(&from).args(["-U", "postgres", "-A", "trust", "--no-sync", "-k"]).output();
+        assert!(made.unwrap().status.success());
+        Command::new("sync").status().unwrap();
+        let began = Instant::now();
+        std::fs::rename(&from, &to).unwrap();
+        let mut server = as_nobody(&bin.join("postgres"))
+            .arg("-D")
+            .arg(&to)
+            .args(["-c", "listen_addresses=", "-c", "shared_buffers=16MB", "-c", "max_connections=28"])
+            .arg("-c")
+            .arg(format!("unix_socket_directories={}", root.display()))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut config = Config::new();
+        config.host_path(&root).user("postgres").dbname("postgres");
+        loop {
+            if root.join(".s.PGSQL.5432").exists()
+                && let Ok((session, connection)) = config.connect(NoTls).await
+            {
+                tokio::spawn(connection);
+                session.query_one("select 1", &[]).await.unwrap();
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        times.push(ms(began));
+        let _ = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
+        server.wait().unwrap();
+    }
+    std::fs::remove_dir_all(&root).unwrap();
+    times
+}
+
+fn own(path: &Path) {
+    Command::new("chown").arg("nobody").arg(path).status().unwrap();
+}
+
+fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program).stdout(Stdio::null());
+    command
+}
+
+/// Many created in a row, then removed.
+async fn churn(count: usize) {
+    let host = Host::start(4).await;
+    let began = Instant::now();
+    let made = host.create("churn", count).await;
+    row(&format!("{count} created in a row (4 spares at the start), each"), &made, None);
+    println!("| {count} created in a row, altogether | 1 | {:.1} s | | | |", began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    let gone = host.remove("churn", count).await;
+    row(&format!("{count} removed in a row, each"), &gone, None);
+    println!("| {count} removed in a row, altogether | 1 | {:.1} s | | | |", began.elapsed().as_secs_f64());
+    let left = std::fs::read_dir(host.home.join("servers")).unwrap().count();
+    assert_eq!(left, 0, "every tree is gone");
+}
+
+/// The API while many servers are awake.
+async fn fleet(count: usize) {
+    let host = Host::start(4).await;
+    host.create("fleet", count).await;
+    let mut one = Vec::new();
+    for number in 0..200 {
+        let began = Instant::now();
+        host.client.stead("bench", &format!("fleet-{}", number % count)).await.unwrap().unwrap();
+        one.push(ms(began));
+    }
+    row(&format!("GET of one stead, {count} servers awake"), &one, None);
+    let mut page = Vec::new();
+    for _ in 0..50 {
+        let began = Instant::now();
+        host.client.steads("bench", &Part { limit: Some(100), ..Part::default() }).await.unwrap();
+        page.push(ms(began));
+    }
+    row(&format!("GET of a page of 100 steads, {count} servers awake"), &page, None);
+    let used = Command::new("free").arg("-m").output().unwrap();
+    println!("\n```\n{}```", String::from_utf8_lossy(&used.stdout));
+    for server in (0..count).map(|number| format!("fleet-{number}")) {
+        host.client.delete_stead("bench", &server, false, None, None).await.unwrap();
+    }
+    until("the servers to be gone", || {
+        (std::fs::read_dir(host.home.join("servers")).unwrap().count() == 0).then_some(())
+    })
+    .await;
+}
+
+/// A page of the history, with many lines in it.
+async fn history(lines: usize) {
+    let host = Host::start(1).await;
+    host.create("history", 1).await;
+    let uid: serde_json::Value = serde_json::from_slice(&std::fs::read(host.home.join("host.json")).unwrap()).unwrap();
+    let uid = uid["uid_first"].to_string();
+    let sql = format!(
+        "insert into journal (tenant_id, tenant, stead, component, actor, source, action, outcome, salt, payload_hash)
+         select t.id, t.name, 'history-' || i % 100, null, 'bench', 'bench', 'bench.line', 'noted', '\\x00', '\\x00'
+         from tenants t, generate_series(1, {lines}) i;
+         insert into journal_payloads select id, '{{\"before\": 1, \"after\": 2}}' from journal j
+         where not exists (select from journal_payloads p where p.journal_id = j.id);
+         analyze journal; analyze journal_payloads;"
+    );
+    let status = Command::new("setpriv")
+        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"])
+        .args(["-h", host.home.join("control/run").to_str().unwrap(), "-U", "stead_admin", "-d", "postgres", "-c", &sql])
+        .status();
+    assert!(status.unwrap().success());
+    for (what, part) in [
+        ("newest 100 lines of a tenant", Part { limit: Some(100), ..Part::default() }),
+        ("newest 100 lines of one stead", Part { limit: Some(100), stead: Some("history-7".into()), ..Part::default() }),
+        ("newest 500 lines since 7 days", Part { limit: Some(500), since: Some("7d".into()), ..Part::default() }),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..50 {
+            let began = Instant::now();
+            assert!(!host.client.history("bench", &part).await.unwrap().items.is_empty());
+            times.push(ms(began));
+        }
+        row(&format!("{what}, history of {lines} lines"), &times, None);
+    }
+}
+
+/// Waits on a condition.
+async fn until<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
+    let limit = Instant::now() + Duration::from_secs(600);
+    loop {
+        if let Some(value) = reached() {
+            return value;
+        }
+        assert!(Instant::now() < limit, "waited ten minutes for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+fn median(times: &[f64]) -> f64 {
+    quantile(times, 50)
+}
+
+fn quantile(times: &[f64], percent: usize) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    *sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1)).expect("samples")
+}
+
+fn row(what: &str, times: &[f64], limit: Option<f64>) {
+    let p50 = median(times);
+    let (limit, ratio) = limit.map_or((String::new(), String::new()), |limit| (format!("{limit:.0} ms"), format!("{:.2}", p50 / limit)));
+    println!("| {what} | {} | {p50:.1} ms | {:.1} ms | {limit} | {ratio} |", times.len(), quantile(times, 99));
+}
