@@ -18,7 +18,7 @@ pub(crate) fn socket(folder: &Path) -> PathBuf {
 }
 
 /// What cancels a session's statement at the server.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct BackendKey {
     /// The backend's process id, as the server sees it.
     pub(crate) pid: u32,

@@ -43,6 +43,11 @@ impl Target {
         Target { folder: folder.to_owned(), key }
     }
 
+    /// The backend's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.key.pid
+    }
+
     /// Asks the server to stop the statement, and waits until it has taken the request. Whether there
     /// was one to stop, nobody learns, as in PostgreSQL.
     pub(crate) async fn cancel(&self) -> std::io::Result<()> {

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::cancel::Cancels;
+use crate::cancel::{Cancels, Target};
 use crate::refusal::{Ending, Refusal};
 use crate::route::Route;
 use crate::verifiers::Verifiers;
@@ -40,6 +41,8 @@ struct Occupant {
 pub(crate) struct Seat {
     door: Arc<Door>,
     session: u64,
+    /// The process id under which its cancel key was given out.
+    pid: Option<u32>,
     /// Speaks when the session must end.
     pub(crate) end: oneshot::Receiver<Ending>,
 }
@@ -110,7 +113,7 @@ impl Door {
         }
         let (end, ended) = oneshot::channel();
         seats.taken.insert(session, Occupant { address, end });
-        Ok(Seat { door: self.clone(), session, end: ended })
+        Ok(Seat { door: self.clone(), session, pid: None, end: ended })
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -118,8 +121,24 @@ impl Door {
     }
 }
 
+impl Seat {
+    /// A key with which the client can cancel, for as long as it sits here.
+    pub(crate) fn issue_key(&mut self, minor: u16, target: Target) -> Bytes {
+        self.pid = Some(target.pid());
+        self.door.cancels.issue(self.session, minor, target)
+    }
+
+    /// The server's process id of the session.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            self.door.cancels.revoke(self.session, pid);
+        }
         self.door.seats().taken.remove(&self.session);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
-use crate::backend::{self, Backend, BackendKey};
+use crate::backend::{self, Backend};
 use crate::cancel::Target;
 use crate::conn::Conn;
 use crate::door::{Door, Seat, allows};
@@ -61,7 +61,6 @@ struct Session {
     /// Goes to the client before anything else.
     greeting: BytesMut,
     target: Option<Target>,
-    pid: u32,
 }
 
 enum Interrupt {
@@ -104,7 +103,8 @@ impl Visit {
         let entering = timeout(patience, Box::pin(self.enter(&mut conn, allowed))).await;
         let entered = match entering {
             Ok(entered) => entered,
-            Err(_) => Err(Refusal::Deadline(patience)),
+            Err(_) if allowed => Err(Refusal::Deadline(patience)),
+            Err(_) => Err(Refusal::NotAllowed(self.address)),
         };
         self.record.tls = conn.tls_version();
         match (entered, conn) {
@@ -126,7 +126,8 @@ impl Visit {
                 if !matches!(refusal, Refusal::Lost(_) | Refusal::Tls(_)) {
                     conn.close_with(&refusal.message()).await;
                 }
-                (refusal.outcome(), Some(refusal.to_string()))
+                let outcome = if allowed { refusal.outcome() } else { "not_allowed" };
+                (outcome, Some(refusal.to_string()))
             }
         }
     }
@@ -185,19 +186,18 @@ impl Visit {
         folder: &std::path::Path,
         keys: crate::scram::Keys,
     ) -> Result<Session, Refusal> {
-        let number = self.record.connection;
-        let seat = self.door.sit(number, self.address)?;
+        let mut seat = self.door.sit(self.record.connection, self.address)?;
         let mut backend = backend::log_in(folder, startup, keys).await?;
         crate::fail_point!("gateway::logged_in");
         let mut greeting = std::mem::take(&mut backend.greeting);
-        let BackendKey { pid, .. } = backend.key.clone().unwrap_or_default();
         let target = backend.key.take().map(|key| Target::new(folder, key));
         if let Some(target) = target.clone() {
-            let key = self.door.cancels.issue(number, startup.agreed_minor(), target);
+            let pid = target.pid();
+            let key = seat.issue_key(startup.agreed_minor(), target);
             greeting.unsplit(backend::key_message(pid, key));
         }
         greeting.extend_from_slice(&backend.ready);
-        Ok(Session { seat, backend, greeting, target, pid })
+        Ok(Session { seat, backend, greeting, target })
     }
 
     async fn copy(
@@ -205,8 +205,8 @@ impl Visit {
         session: Box<Session>,
         mut tls: Box<TlsStream<TcpStream>>,
     ) -> (&'static str, Option<String>) {
-        let Session { mut seat, backend, greeting, target, pid } = *session;
-        self.record.backend_pid = Some(pid).filter(|pid| *pid != 0);
+        let Session { mut seat, backend, greeting, target } = *session;
+        self.record.backend_pid = seat.pid();
         let greeted = send(&mut tls, &greeting).await;
         drop(greeting);
         let mut relay = Relay::new(tls, backend.stream, backend.rest);
@@ -214,7 +214,6 @@ impl Visit {
             Ok(()) => self.relay(&mut relay, &mut seat).await,
             Err(error) => Err(error),
         };
-        self.door.cancels.revoke(self.record.connection, pid);
         (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
         let ending = match end {
             Ok(Ok(Stop::ByClient)) => return ("closed_by_client", None),

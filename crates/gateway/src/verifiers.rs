@@ -4,6 +4,26 @@
 //! call one function, `stead.verifier(name)`, and nothing else. Verifiers are never kept, so that a
 //! rotated password counts at once; the connection is, for some seconds after its last use, so that a
 //! client that connects often does not cost a second process each time and a quiet server has none.
+//!
+//! What the server must have in its database `postgres` (made by the driver, and by the tests):
+//!
+//! ```sql
+//! CREATE ROLE stead_gateway LOGIN;
+//! CREATE SCHEMA stead;
+//! CREATE FUNCTION stead.verifier(name text, OUT verifier text) RETURNS SETOF text
+//!   LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+//!     SELECT rolpassword FROM pg_catalog.pg_authid
+//!     WHERE rolname = $1::name AND octet_length($1) < 64 AND rolcanlogin AND NOT rolsuper
+//!       AND rolpassword IS NOT NULL
+//!       AND (rolvaliduntil IS NULL OR rolvaliduntil > pg_catalog.now()) $$;
+//! REVOKE ALL ON SCHEMA stead FROM PUBLIC;
+//! REVOKE ALL ON FUNCTION stead.verifier(text) FROM PUBLIC;
+//! GRANT USAGE ON SCHEMA stead TO stead_gateway;
+//! GRANT EXECUTE ON FUNCTION stead.verifier(text) TO stead_gateway;
+//! ```
+//!
+//! And in `pg_hba.conf`, `stead_gateway` by peer before everybody else by SCRAM. For peer the server
+//! looks the gateway's uid up in its own `/etc/passwd`.
 
 use std::error::Error;
 use std::io;
