@@ -20,6 +20,7 @@ use store::tenant::Tenant;
 use store::token::{Scope, Token};
 
 use crate::App;
+use crate::extract::text_of;
 use crate::problem::{Kind, Problem};
 
 /// Longest program name kept in the journal, characters.
@@ -152,7 +153,7 @@ fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
             "send a token: `Authorization: Bearer stead_...`; `stead token` makes one",
         )
     };
-    let given = headers.get(AUTHORIZATION).ok_or_else(none)?.to_str().map_err(|_| none())?;
+    let given = text_of(headers, AUTHORIZATION).ok().flatten().ok_or_else(none)?;
     let (scheme, token) = given.split_once(' ').ok_or_else(none)?;
     if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
         return Err(none());

@@ -187,7 +187,8 @@ impl Store {
                       k.created_at as "created_at: jiff_sqlx::Timestamp",
                       expires_at as "expires_at: jiff_sqlx::Timestamp"
                from tokens k left join tenants t on t.id = k.tenant_id
-               where revoked_at is null and ($1::uuid is null or tenant_id = $1) order by k.created_at, k.id"#,
+               where revoked_at is null and (expires_at is null or expires_at > now())
+                 and ($1::uuid is null or tenant_id = $1) order by k.created_at, k.id"#,
             tenant.map(|id| id.0)
         )
         .fetch_all(&self.pool)

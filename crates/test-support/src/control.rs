@@ -89,22 +89,16 @@ impl Server {
         let dir = tempfile::Builder::new().prefix("stead-t").tempdir_in("/tmp").expect("make a folder");
         let (data, run) = (dir.path().join("data"), dir.path().join("run"));
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("open the folder");
-        for folder in [&data, &run] {
-            std::fs::create_dir(folder).expect("make a folder");
-            std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).expect("close a folder");
-        }
         let user = User::find();
-        user.give(&[&data, &run]);
-        let mut initdb = user.command("initdb");
-        initdb.args([
-            "--no-sync",
-            "--auth=trust",
-            "--username=postgres",
-            "--encoding=UTF8",
-            "--locale=C",
-            "-D",
-        ]);
-        succeeded(initdb.arg(&data).output());
+        user.folder(&run);
+        match prepared(&user) {
+            Some(prepared) => {
+                succeeded(
+                    Command::new("cp").args(["-a", "--reflink=auto"]).arg(prepared).arg(&data).output(),
+                );
+            }
+            None => user.initdb(&data),
+        }
         let (stop, stopped) = mpsc::channel();
         let (started, starts) = mpsc::channel();
         let (command, log) = (postgres(&user, &data, &run), run.join("log"));
@@ -145,6 +139,29 @@ impl Drop for Server {
             let _ = minder.join();
         }
     }
+}
+
+/// A cluster to copy, which costs a tenth of making one: it is kept where cargo keeps what it built, and made by
+/// the first test that finds none. `None` where this is no test of cargo's.
+fn prepared(user: &User) -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let built =
+        program.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "deps"))?.parent()?;
+    let kept = built.join("stead-test-cluster");
+    if kept.exists() {
+        return Some(kept);
+    }
+    // Made elsewhere, where the server's user may go, and moved in whole: of two that do so, one wins.
+    let folder = tempfile::Builder::new().prefix("stead-t").tempdir_in("/tmp").ok()?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).ok()?;
+    let (fresh, draft) =
+        (folder.path().join("data"), built.join(format!("stead-test-cluster.{}", std::process::id())));
+    user.initdb(&fresh);
+    succeeded(Command::new("cp").arg("-a").arg(&fresh).arg(&draft).output());
+    if std::fs::rename(&draft, &kept).is_err() {
+        let _ = std::fs::remove_dir_all(&draft);
+    }
+    kept.exists().then_some(kept)
 }
 
 /// Whether a server answers a start-up message with anything but "starting up".
@@ -222,12 +239,27 @@ impl User {
         Self(Some((id("-u"), id("-g"))))
     }
 
-    fn give(&self, folders: &[&PathBuf]) {
+    /// Makes a folder of the user's own.
+    fn folder(&self, path: &Path) {
+        std::fs::create_dir(path).expect("make a folder");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o700)).expect("close a folder");
         if let Some((uid, gid)) = self.0 {
-            for folder in folders {
-                chown(folder, Some(uid), Some(gid)).expect("give a folder away");
-            }
+            chown(path, Some(uid), Some(gid)).expect("give a folder away");
         }
+    }
+
+    fn initdb(&self, data: &Path) {
+        self.folder(data);
+        let mut initdb = self.command("initdb");
+        initdb.args([
+            "--no-sync",
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--locale=C",
+            "-D",
+        ]);
+        succeeded(initdb.arg(data).output());
     }
 
     fn command(&self, program: &str) -> Command {
