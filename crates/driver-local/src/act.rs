@@ -250,11 +250,12 @@ pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio
          grant connect on database postgres to stead_gateway;
          create schema if not exists stead authorization stead_admin;
          revoke all on schema stead from public;
-         create or replace function stead.verifier(wanted text, out verifier text) returns setof text
-             language sql stable security definer set search_path = pg_catalog as
+         create or replace function stead.verifier(name text, out verifier text) returns setof text
+             language sql stable strict security definer set search_path = pg_catalog, pg_temp as
              'select rolpassword from pg_catalog.pg_authid
-              where rolname = wanted and rolcanlogin and not rolsuper and rolpassword is not null
-                and (rolvaliduntil is null or rolvaliduntil > now())';
+              where rolname = $1::pg_catalog.name and octet_length($1) < 64 and rolcanlogin and not rolsuper
+                and rolpassword is not null
+                and (rolvaliduntil is null or rolvaliduntil > pg_catalog.now())';
          revoke all on function stead.verifier(text) from public;
          grant usage on schema stead to stead_gateway;
          grant execute on function stead.verifier(text) to stead_gateway;

@@ -19,6 +19,8 @@ use clap::Parser;
 use crate::cli::Cli;
 
 fn main() -> ExitCode {
+    // Reads FAILPOINTS; nothing where fail points are not compiled in.
+    let _scenario = fail::FailScenario::setup();
     let cli = Cli::parse();
     let json = cli.json;
     // Not through `#[tokio::main]`: the keeper must stay a process of one thread, and the server gives up

@@ -100,7 +100,7 @@ fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(),
 /// Logging of the processes of a host: JSON lines to standard error, or text at a terminal.
 fn quiet_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STEAD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,tokio_postgres=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() { builder.compact().init() } else { builder.json().init() }
 }
