@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FlockOperation, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::cgroup::Cgroups;
@@ -19,10 +17,7 @@ use crate::socket::{Asked, Socket};
 use crate::trees::{Trees, shown};
 use crate::units::{Entry, Phase};
 use crate::wire::{HostStatus, Name, Reason, Refusal, Reply, Request, Tree};
-use crate::{During, Error, Options, fail_point, files, host, layout, sys, trash};
-
-/// How long a new keeper waits for the lock of one that has just been killed.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+use crate::{During, Error, fail_point, files, host, sys, trash};
 
 /// Output files are looked at every so many looks at the disk.
 const BOUND_EVERY: u32 = 60;
@@ -41,14 +36,15 @@ pub(crate) struct Keeper {
     pub(crate) program: OwnedFd,
     /// The peer to answer when every unit has been stopped.
     pub(crate) draining: Option<u64>,
-    socket: Socket,
-    signals: OwnedFd,
+    pub(crate) socket: Socket,
+    pub(crate) signals: OwnedFd,
     /// The child that empties the trash.
-    sweeper: Option<Pid>,
-    next_look: Instant,
-    looks: u32,
+    pub(crate) sweeper: Option<Pid>,
+    pub(crate) next_look: Instant,
+    pub(crate) looks: u32,
     /// Held for as long as this keeper lives.
-    _lock: std::fs::File,
+    #[expect(dead_code, reason = "what counts is that it stays open")]
+    pub(crate) lock: std::fs::File,
 }
 
 /// What the loop woke up for.
@@ -68,73 +64,6 @@ enum Next {
 }
 
 impl Keeper {
-    /// Makes the home fit, and takes up what an earlier keeper left.
-    pub(crate) fn open(options: &Options) -> Result<Self, Error> {
-        let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-        if threads != 1 {
-            return Err(Error::Threads(threads));
-        }
-        let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP];
-        sys::block_only(&signals).during(|| "cannot block signals".into())?;
-        let signals = sys::signal_fd(&signals).during(|| "cannot wait for signals".into())?;
-        let home = home(&options.home)?;
-        let root = rustix::fs::open(&home, OFlags::DIRECTORY | OFlags::CLOEXEC, 0.into())
-            .during(|| format!("cannot open `{}`", home.display()))?;
-        let lock = only_one(&home, &root)?;
-        let new = !files::exists(&root, "host.json").during(|| "cannot look for `host.json`".into())?;
-        let host = host::ensure_host(&home)?;
-        let repairs = layout::ensure(&root, &host)?;
-        let mut journal = Journal::open(&root, &host)?;
-        fail_point!("keeper::open.laid_out");
-        journal.event(None, "keeper.started", format!("process {}", std::process::id()));
-        for repair in repairs.into_iter().filter(|_| !new) {
-            journal.event(None, "keeper.repaired", repair);
-        }
-        for line in unreachable(&home) {
-            journal.log("warn", None, &line);
-        }
-        let (cgroups, said) = if host.isolated { Cgroups::find(&home) } else { Default::default() };
-        for line in said {
-            journal.log("warn", None, &line);
-        }
-        let program = rustix::fs::open(&options.program, OFlags::PATH | OFlags::CLOEXEC, 0.into())
-            .during(|| format!("cannot open the program `{}`", options.program.display()))?;
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .during(|| "cannot adopt orphans".into())?;
-        let open = |path: &str| files::open_dir(&root, path).during(|| format!("cannot open `{path}`"));
-        let (state, declared) = (open("keeper/state")?, open("units")?);
-        let mut engine_dirs = vec![home.join("engines")];
-        engine_dirs.extend(options.engine_dirs.iter().cloned());
-        trash::sweep_new(&root, host.control_uid()).during(|| "cannot sweep `keeper/new`".into())?;
-        let socket =
-            Socket::listen(&home, &host).during(|| "cannot listen at `keeper/keeper.sock`".into())?;
-        let trees = Trees { home, root, host };
-        let guard = Guard::new(&trees.root, options.watermarks, trees.any_guard())
-            .during(|| "cannot watch the disk".into())?;
-        let mut keeper = Self {
-            trees,
-            journal,
-            cgroups,
-            guard,
-            units: BTreeMap::new(),
-            state,
-            declared,
-            engine_dirs,
-            program,
-            draining: None,
-            socket,
-            signals,
-            sweeper: None,
-            next_look: Instant::now(),
-            looks: 0,
-            _lock: lock,
-        };
-        keeper.look_at_disk(true);
-        keeper.take_up().during(|| "cannot take up units".into())?;
-        keeper.empty_trash();
-        Ok(keeper)
-    }
-
     /// Until told to end.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         loop {
@@ -361,7 +290,7 @@ impl Keeper {
 
     /// Looks at the disk and makes servers read-only or writable; at a start also where nothing changed,
     /// since the keeper before may have been killed half way.
-    fn look_at_disk(&mut self, starting: bool) {
+    pub(crate) fn look_at_disk(&mut self, starting: bool) {
         self.next_look = Instant::now() + guard::INTERVAL;
         self.journal.flush();
         self.empty_trash();
@@ -404,7 +333,7 @@ impl Keeper {
         }
     }
 
-    fn empty_trash(&mut self) {
+    pub(crate) fn empty_trash(&mut self) {
         if self.sweeper.is_none() && !trash::is_empty(&self.trees.root) {
             match trash::empty(&self.trees.home) {
                 Ok(pid) => self.sweeper = Some(pid),
@@ -412,63 +341,4 @@ impl Keeper {
             }
         }
     }
-}
-
-/// The home, made where it is missing, by its real path.
-fn home(given: &Path) -> Result<PathBuf, Error> {
-    let wrong = |why: &str| Error::Home { home: given.to_owned(), why: why.into() };
-    if !given.is_absolute() {
-        return Err(wrong("it is not an absolute path"));
-    }
-    std::fs::create_dir_all(given).during(|| format!("cannot make `{}`", given.display()))?;
-    let home = std::fs::canonicalize(given).during(|| format!("cannot find `{}`", given.display()))?;
-    if home.as_os_str().len() > 60 {
-        return Err(wrong("its path is longer than 60 bytes, too long for sockets below it"));
-    }
-    if home.to_str().is_none_or(|text| text.contains(['\n', '\'', '"', '\\', ' '])) {
-        return Err(wrong("its path holds characters that PostgreSQL's settings cannot carry"));
-    }
-    Ok(home)
-}
-
-/// Makes sure that no other keeper works on this home.
-fn only_one(home: &Path, root: &OwnedFd) -> Result<std::fs::File, Error> {
-    let locked = || format!("cannot lock `{}/keeper/lock`", home.display());
-    files::make_dir(root, "keeper").during(locked)?;
-    let dir = files::open_dir(root, "keeper").during(locked)?;
-    let mut file = files::open_file(&dir, "lock", OFlags::RDWR | OFlags::CREATE, 0o600).during(locked)?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            // A child of a keeper that was killed may hold it for the moment before it closes it.
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                let pause = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-                let _ = rustix::event::poll(&mut [], Some(&pause));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = files::read(&dir, "lock", 64).unwrap_or_default();
-                let pid = String::from_utf8_lossy(&pid).trim().to_owned();
-                return Err(Error::AlreadyRunning { pid, home: home.to_owned() });
-            }
-            Err(error) => return Err(error).during(locked),
-        }
-    }
-    file.set_len(0).during(locked)?;
-    io::Write::write_all(&mut file, std::process::id().to_string().as_bytes()).during(locked)?;
-    Ok(file)
-}
-
-/// Folders above the home that the platform's own users cannot pass.
-fn unreachable(home: &Path) -> Vec<String> {
-    home.ancestors()
-        .skip(1)
-        .filter(|path| std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o001 == 0))
-        .map(|path| {
-            format!(
-                "others cannot pass `{}`: gateway and control plane will not reach their files",
-                path.display()
-            )
-        })
-        .collect()
 }

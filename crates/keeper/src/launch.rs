@@ -138,6 +138,8 @@ fn child(
     keep.extend(door.tasks.iter().map(AsRawFd::as_raw_fd));
     // First of all: the keeper's own lock and the other end of the pipe must not live on in here.
     sys::close_all_but(&keep).when("close descriptors")?;
+    // Neither as safe from the kernel as the keeper is, nor what the keeper's parent happened to be.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     for tasks in &door.tasks {
         // The keeper looks whether it worked.
         let _ = rustix::io::write(tasks, b"0");

@@ -32,6 +32,7 @@ mod journal;
 mod keeper;
 mod launch;
 mod layout;
+mod open;
 mod plan;
 mod record;
 mod sandbox;

@@ -108,7 +108,9 @@ pub struct Unit {
     pub wanted: Wanted,
     /// What it runs.
     pub runs: Runs,
-    /// Arguments after the program's name.
+    /// Arguments after the program's name. An engine program finds its tree at `/stead`, so that paths are
+    /// given as `/stead/data`; where the keeper is not root there is no sandbox, and the keeper puts the
+    /// tree's real folder in place of `/stead` wherever a path in an argument or variable begins with it.
     #[serde(default)]
     pub args: Vec<String>,
     /// The whole environment (nothing is inherited).
@@ -323,7 +325,8 @@ pub struct SpoolLine {
     pub at: jiff::Timestamp,
     /// The unit, where it is about one.
     pub unit: Option<Name>,
-    /// `unit.started`, `unit.exited`, `unit.restarted`, `unit.killed`, `disk.read_only`, `disk.writable`, `keeper.started`.
+    /// `unit.started`, `unit.exited`, `unit.restarted`, `unit.killed`, `disk.read_only`, `disk.writable`,
+    /// `keeper.started`, `keeper.repaired` (a wrong owner or mode was put right).
     pub action: String,
     /// In words.
     pub message: String,

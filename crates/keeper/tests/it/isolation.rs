@@ -41,7 +41,7 @@ fn a_server_sees_nothing_but_its_engine_and_itself() {
     );
     assert_eq!(sql("select pg_read_file('/proc/1/comm')"), "postgres");
     assert_eq!(
-        sql("copy (select 1) to program 'hostname > /tmp/h'; select pg_read_file('/tmp/h')"),
+        sql("copy (select 1) to program 'cat > /tmp/in; hostname > /tmp/h'; select pg_read_file('/tmp/h')"),
         "pg-one"
     );
     home.finish();
@@ -76,6 +76,13 @@ fn a_server_has_namespaces_a_user_and_limits_of_its_own_and_no_privilege() {
     assert_eq!(open.iter().filter(|target| **target == lock).count(), 1, "{open:?}");
     let keepers = home.path.join("keeper");
     assert!(!open.iter().any(|target| target.starts_with(&keepers)), "{open:?}");
+    // When memory runs out a backend is the likelier victim.
+    let likely = |pid: i32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default();
+    assert_eq!(likely(pid), "0\n");
+    until("its backends have settled", || {
+        let all = home.processes();
+        all.iter().all(|(other, _)| *other == pid || likely(*other) == "300\n").then_some(())
+    });
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     for controller in ["memory", "pids"] {
         let line = groups.lines().find(|l| l.contains(controller) || l.starts_with("0::/stead")).unwrap();
@@ -96,14 +103,18 @@ fn a_server_reaches_no_network_and_writes_nowhere_but_to_its_own_folders() {
     let tree = server("one");
     home.running("pg-one", &tree, 15);
     let runs = |command: &str| {
-        let sql = format!("copy (select 1) to program $${command}$$");
+        // What is written must be read, or the server may find a broken pipe.
+        let sql = format!("copy (select 1) to program $$cat > /dev/null; {command}$$");
         home.psql(&tree, &sql).status.success()
     };
     assert!(runs("true"));
+    assert!(!runs("false"));
     // The host's loopback listens; the server's own is not even up.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    assert!(!runs(&format!("bash -c \"exec 3<>/dev/tcp/127.0.0.1/{port}\"")));
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
+    assert!(std::process::Command::new("bash").args(["-c", &connect]).status().unwrap().success());
+    assert!(!runs(&format!("bash -c \"{connect}\"")));
     for folder in ["/", "/usr", "/etc", "/dev", "/proc", "/stead", "/stead/conf", "/stead/guard", "/usr/lib"]
     {
         assert!(!runs(&format!("touch {folder}/x")), "{folder}");
