@@ -71,7 +71,7 @@ impl Local {
         // The session that answers first is dropped: the next look makes its own, when it needs one.
         if let Ok(client) = self.await_ready(&self.socket_dir(&place.tree), START).await {
             lock(&self.0.sessions)
-                .insert(place.handle.clone(), crate::session::Kept { admin: std::sync::Arc::new(client) });
+                .insert(place.handle.clone(), crate::session::Kept { admin: std::sync::Arc::new(client), inside: None });
         }
         Ok(())
     }

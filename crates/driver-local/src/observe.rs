@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio_postgres::error::SqlState;
 
-use crate::session::{admin, describe, owner};
+use crate::session::{describe, owner};
 use crate::{Local, Place, lock};
 
 /// The state of the helpers that this version makes, as the comment on the database `postgres` tells it.
@@ -149,7 +149,7 @@ impl Local {
         let disk_bytes = self.count_bytes(&client, &place.handle).await.map_err(told)?;
         let (mut extensions, mut applied) = (Vec::new(), Vec::new());
         if facts.database_owner.is_some() && facts.password_set {
-            let inside = admin(&socket, database).await.map_err(told)?;
+            let inside = self.inside(&place.handle, &socket, database).await.map_err(told)?;
             let row = inside
                 .query_one(
                     "select coalesce((select array_agg(extname::text) from pg_extension), '{}'),

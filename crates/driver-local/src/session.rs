@@ -15,6 +15,8 @@ use crate::{Local, lock};
 pub(crate) struct Kept {
     /// As `stead_admin` in the database `postgres`, where no tenant can have set or made anything.
     pub(crate) admin: Arc<Client>,
+    /// As `stead_admin` in the tenant's database.
+    pub(crate) inside: Option<Arc<Client>>,
 }
 
 /// How long a server may take to take a session.
@@ -73,8 +75,26 @@ impl Local {
             return Ok(Arc::clone(&kept.admin));
         }
         let admin = Arc::new(admin(socket, "postgres").await?);
-        lock(&self.0.sessions).insert(handle.to_owned(), Kept { admin: Arc::clone(&admin) });
+        lock(&self.0.sessions).insert(handle.to_owned(), Kept { admin: Arc::clone(&admin), inside: None });
         Ok(admin)
+    }
+
+    /// The administration session of this pass in the tenant's database.
+    pub(crate) async fn inside(
+        &self,
+        handle: &str,
+        socket: &Path,
+        database: &str,
+    ) -> Result<Arc<Client>, tokio_postgres::Error> {
+        let kept = lock(&self.0.sessions).get(handle).and_then(|kept| kept.inside.clone());
+        if let Some(inside) = kept.filter(|inside| !inside.is_closed()) {
+            return Ok(inside);
+        }
+        let inside = Arc::new(admin(socket, database).await?);
+        if let Some(kept) = lock(&self.0.sessions).get_mut(handle) {
+            kept.inside = Some(Arc::clone(&inside));
+        }
+        Ok(inside)
     }
 
     pub(crate) fn forget_session(&self, handle: &str) {
