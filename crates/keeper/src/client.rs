@@ -63,8 +63,9 @@ impl Client {
     /// Writes a unit's declaration, whole or not at all; [`Self::apply`] makes it true.
     pub fn declare(&self, unit: &Unit) -> io::Result<()> {
         let folder = self.home.join("units");
-        // One's own temporary name: two writers must not write into one file.
-        let new = folder.join(format!(".{}.{}", unit.name, std::process::id()));
+        // One control plane writes here. Always the same name, so that what one that was killed left behind
+        // is overwritten by the next.
+        let new = folder.join(format!(".{}.new", unit.name));
         let mut file = std::fs::File::create(&new)?;
         file.write_all(&serde_json::to_vec(unit)?)?;
         file.sync_all()?;

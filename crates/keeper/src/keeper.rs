@@ -196,7 +196,7 @@ impl Keeper {
             _ => {}
         }
         fail_point!("keeper::apply.read");
-        self.read_declaration(name)?;
+        self.set_declaration(name, declared);
         self.bring_about(name)?;
         Ok(Reply::Unit(self.units.get(name).map(|entry| entry.status(name))))
     }
@@ -221,6 +221,7 @@ impl Keeper {
             // The declaration first: without it a keeper that starts now sweeps the rest.
             let file = format!("{name}.json");
             files::remove_file(&self.declared, &file)?;
+            files::remove_file(&self.declared, format!(".{name}.new"))?;
             fail_point!("keeper::remove.undeclared");
             self.units.remove(name);
             self.cgroups.remove(name.as_str())?;

@@ -17,7 +17,7 @@ use crate::wire::{Reply, Request};
 /// A request is a name or two.
 const LINE_BYTES: usize = 16 * 1024;
 
-/// More are not accepted before one goes.
+/// With more, one that is idle has to go; with none idle, new ones wait.
 const PEERS: usize = 64;
 
 /// A peer that has begun a line, or does not take its answer, is dropped after this long.
@@ -69,7 +69,8 @@ impl Socket {
 
     /// What to wait for: the listener first, then every peer in order.
     pub(crate) fn interests(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
-        let accept = if self.peers.len() < PEERS { PollFlags::IN } else { PollFlags::empty() };
+        let room = self.peers.len() < PEERS || self.idle().is_some();
+        let accept = if room { PollFlags::IN } else { PollFlags::empty() };
         let peers = self.peers.iter().map(|peer| {
             let flags = if !peer.output.is_empty() {
                 PollFlags::OUT
@@ -131,9 +132,19 @@ impl Socket {
         }
     }
 
+    /// The peer that has been connected longest among those in the middle of nothing.
+    fn idle(&self) -> Option<usize> {
+        self.peers.iter().position(|peer| !peer.held && peer.input.is_empty() && peer.output.is_empty())
+    }
+
     fn accept(&mut self) {
-        while self.peers.len() < PEERS {
+        while self.peers.len() < PEERS || self.idle().is_some() {
             let Ok((stream, _)) = self.listener.accept() else { return };
+            if self.peers.len() >= PEERS
+                && let Some(idle) = self.idle()
+            {
+                self.peers.remove(idle);
+            }
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }

@@ -56,7 +56,12 @@ impl Keeper {
             self.units.insert(name, entry);
         }
         for name in crate::declared::names(&self.declared)? {
-            if let Err(refusal) = self.read_declaration(&name).and_then(|()| self.bring_about(&name)) {
+            let read = crate::declared::read(&self.declared, &name);
+            let taken_up = read.and_then(|declared| {
+                self.set_declaration(&name, declared);
+                self.bring_about(&name)
+            });
+            if let Err(refusal) = taken_up {
                 self.journal.log("error", Some(&name), &refusal.message);
             }
         }
@@ -104,17 +109,15 @@ impl Keeper {
         Ok(())
     }
 
-    /// Reads a unit's file into the table.
-    pub(crate) fn read_declaration(&mut self, name: &Name) -> Result<(), Refusal> {
-        let declared = crate::declared::read(&self.declared, name)?;
+    /// Takes what a unit's file says into the table.
+    pub(crate) fn set_declaration(&mut self, name: &Name, declared: Option<Unit>) {
         if let Some(entry) = self.units.get_mut(name) {
             entry.declared = declared;
-        } else if let Some(unit) = declared {
+        } else if declared.is_some() {
             let mut entry = Entry::new(Phase::Stopped, 0, 0);
-            entry.declared = Some(unit);
+            entry.declared = declared;
             self.units.insert(name.clone(), entry);
         }
-        Ok(())
     }
 
     /// Does what has to be done next for a unit to be as declared.

@@ -66,6 +66,12 @@ fn what_is_no_request_is_answered_and_harms_nobody() {
 #[test]
 fn slow_peers_hold_nobody_up() {
     let home = Home::new();
+    // Connected, and nothing more.
+    let idle: Vec<_> = (0..70).map(|_| connect(&home)).collect();
+    let began = Instant::now();
+    home.client.host().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(idle);
     // Half a line each, from more peers than are served at once.
     let mut slow = Vec::new();
     for _ in 0..70 {
