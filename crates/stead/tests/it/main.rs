@@ -1,4 +1,6 @@
 //! The product as a whole: the binary, real servers, real clients.
 
+mod database;
 mod installation;
 mod lifecycle;
+mod owner;
