@@ -180,7 +180,7 @@ impl Local {
         })
     }
 
-    /// Bytes of databases and WAL; counted anew only when the last count is old, because it stats every file.
+    /// Bytes of databases, WAL and logs; counted anew only when the last count is old, because it stats every file.
     async fn count_bytes(&self, client: &tokio_postgres::Client, handle: &str) -> Result<u64, tokio_postgres::Error> {
         if let Some((at, bytes)) = lock(&self.0.sizes).get(handle)
             && at.elapsed() < SIZE_AGE
@@ -190,7 +190,8 @@ impl Local {
         let row = client
             .query_one(
                 "select ((select sum(pg_database_size(oid)) from pg_database)
-                         + (select coalesce(sum(size), 0) from pg_ls_waldir()))::int8",
+                         + (select coalesce(sum(size), 0) from pg_ls_waldir())
+                         + (select coalesce(sum(size), 0) from pg_ls_logdir()))::int8",
                 &[],
             )
             .await?;

@@ -127,7 +127,8 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     local.gateway().await.map_err(Failure::failed)?;
     let key = InstallationKey::read_or_make(&home.join("keys/installation.key")).map_err(Failure::failed)?;
     let store = Store::open(state.application_name("stead"), key).await.map_err(Failure::failed)?;
-    let name = local.host().name.clone();
+    // Two homes on one machine are two hosts, also to control planes that share their state.
+    let name = format!("{}:{}", local.host().name, home.display());
     store
         .put_host(&Host {
             name: name.clone(),
