@@ -20,6 +20,7 @@ mod files;
 mod migrate;
 mod observe;
 mod session;
+mod socket;
 mod spares;
 
 use std::collections::HashMap;

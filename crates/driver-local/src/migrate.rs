@@ -13,6 +13,7 @@ use tokio_postgres::error::{DbError, ErrorPosition};
 
 use crate::act::unavailable;
 use crate::fail_point;
+use crate::session::describe;
 
 const LEDGER: &str = "
 create schema if not exists stead;
@@ -75,7 +76,7 @@ fn refused(migration: &Migration, text: &str, error: tokio_postgres::Error) -> D
         said if said.contains("SELECT ... INTO is not implemented") => {
             "select into cannot be used in a migration; use create table as".to_owned()
         }
-        said => [Some(said), db.detail(), db.hint()].into_iter().flatten().collect::<Vec<_>>().join("; "),
+        _ => describe(&error),
     };
     DriverError::Refused(Condition {
         kind: ConditionKind::MigrationFailed,

@@ -8,6 +8,7 @@ use component::postgres::{ADMIN_ROLE, OWNER_ROLE};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Client, Config, NoTls};
 
+use crate::socket::ServerSocket;
 use crate::{Local, lock};
 
 /// Sessions of one pass.
@@ -29,40 +30,59 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(crate) async fn admin(socket: &Path, database: &str) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config
-        .host_path(socket)
         .user(ADMIN_ROLE)
         .dbname(database)
         .application_name("stead")
-        .connect_timeout(CONNECT)
         .options(
             "-c search_path=pg_catalog -c log_min_error_statement=panic -c statement_timeout=20s \
              -c lock_timeout=5s -c default_transaction_read_only=off",
         );
-    connect(&config).await
+    connect(socket, &config).await
 }
 
-/// Signs in as the tenant's owner.
+/// Signs in as the tenant's owner, to change something.
 pub(crate) async fn owner(
     socket: &Path,
     database: &str,
     password: &SecretString,
 ) -> Result<Client, tokio_postgres::Error> {
+    as_owner(socket, database, password, "-c default_transaction_read_only=off").await
+}
+
+/// Signs in as the tenant's owner, for a look at what the tenant may have put a trap in the place of: a
+/// statement that does not end is ended by the server, so that none is left behind.
+pub(crate) async fn owner_looking(
+    socket: &Path,
+    database: &str,
+    password: &SecretString,
+) -> Result<Client, tokio_postgres::Error> {
+    as_owner(socket, database, password, "-c statement_timeout=10s -c lock_timeout=5s").await
+}
+
+async fn as_owner(
+    socket: &Path,
+    database: &str,
+    password: &SecretString,
+    options: &str,
+) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
     config
-        .host_path(socket)
         .user(OWNER_ROLE)
         .dbname(database)
         .password(password.expose_secret())
         .application_name("stead migrations")
-        .connect_timeout(CONNECT)
-        .options("-c default_transaction_read_only=off");
-    connect(&config).await
+        .options(options);
+    connect(socket, &config).await
 }
 
-async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    // Ends by itself when the client is dropped; an error shows up at the client's next query.
-    tokio::spawn(connection);
+async fn connect(socket: &Path, config: &Config) -> Result<Client, tokio_postgres::Error> {
+    let stream = ServerSocket::connect(socket, CONNECT).await;
+    let (client, mut connection) = config.connect_raw(stream, NoTls).await?;
+    // Ends by itself when the client is dropped; an error shows up at the client's next query. Notices are a
+    // tenant's words and no line of the control plane's log.
+    tokio::spawn(async move {
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {}
+    });
     Ok(client)
 }
 
@@ -124,7 +144,19 @@ impl Local {
 
 /// A database error in words: message, detail and hint, without the driver's own prefix.
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    let Some(db) = error.as_db_error() else { return error.to_string() };
+    let Some(db) = error.as_db_error() else {
+        let cause = std::error::Error::source(error);
+        return cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+    };
     let parts = [Some(db.message()), db.detail(), db.hint()];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    shortened(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// What a server said, at a length that fits a line of the journal: a tenant's function can say a gigabyte.
+pub(crate) fn shortened(said: &str) -> String {
+    const LONGEST: usize = 2_000;
+    match said.char_indices().nth(LONGEST) {
+        None => said.to_owned(),
+        Some((end, _)) => format!("{} ...", said.get(..end).unwrap_or_default()),
+    }
 }

@@ -1,6 +1,7 @@
 //! Signing in to the server in the client's name, over its Unix socket.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -15,6 +16,21 @@ use crate::wire::{Frame, Frames, send};
 /// The server's socket inside its folder: its port is always the default one.
 pub(crate) fn socket(folder: &Path) -> PathBuf {
     folder.join(".s.PGSQL.5432")
+}
+
+/// Connects to the server of a folder, and to nobody else.
+///
+/// The folder belongs to the server's user, who may put anything there: where the socket should be, a link to
+/// that of another tenant, or of the control plane. The kernel says whose process it is that answers.
+pub(crate) async fn connect(folder: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(socket(folder)).await?;
+    let (answers, owner) = (stream.peer_cred()?.uid(), std::fs::symlink_metadata(folder)?.uid());
+    if answers == owner {
+        return Ok(stream);
+    }
+    let why = format!("user {answers} answers at the socket of user {owner} in {}", folder.display());
+    tracing::error!(why, "the server's socket is somebody else's: not used");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// What cancels a session's statement at the server.
@@ -43,7 +59,7 @@ pub(crate) struct Backend {
 /// Signs in. The server must ask for SCRAM: a role that could come in without a proof (by peer or trust,
 /// as Stead's own do) must not be reachable from outside, whatever pg_hba.conf says.
 pub(crate) async fn log_in(folder: &Path, startup: &Startup, keys: Keys) -> Result<Backend, Refusal> {
-    let stream = UnixStream::connect(socket(folder)).await.map_err(|error| down(&error))?;
+    let stream = connect(folder).await.map_err(|error| down(&error))?;
     let mut server = Frames::new(stream);
     talk(send(&mut server.stream, &startup.for_server()).await)?;
     prove(&mut server, keys, startup).await?;

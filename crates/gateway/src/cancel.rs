@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use bytes::{BufMut, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 
 use crate::backend::{self, BackendKey};
 use crate::startup::CancelRequest;
@@ -51,7 +50,7 @@ impl Target {
     /// Asks the server to stop the statement, and waits until it has taken the request. Whether there
     /// was one to stop, nobody learns, as in PostgreSQL.
     pub(crate) async fn cancel(&self) -> std::io::Result<()> {
-        let mut stream = UnixStream::connect(backend::socket(&self.folder)).await?;
+        let mut stream = backend::connect(&self.folder).await?;
         let mut request = BytesMut::with_capacity(32);
         request.put_u32(u32::try_from(12 + self.key.secret.len()).unwrap_or(u32::MAX));
         request.put_u32(80_877_102);

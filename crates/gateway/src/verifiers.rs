@@ -71,7 +71,9 @@ impl Verifiers {
         let Ok(user) = std::str::from_utf8(user) else { return Ok(None) };
         match self.ask(folder, user).await {
             // The server was restarted since the last question: once more, with a new connection.
-            Err(error) if error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN) => {
+            Err(Unanswered::Said(error))
+                if error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN) =>
+            {
                 *self.slot.lock().await = None;
                 self.ask(folder, user).await.map_err(refusal)
             }
@@ -79,7 +81,7 @@ impl Verifiers {
         }
     }
 
-    async fn ask(&self, folder: &Path, user: &str) -> Result<Option<Verifier>, tokio_postgres::Error> {
+    async fn ask(&self, folder: &Path, user: &str) -> Result<Option<Verifier>, Unanswered> {
         let asker = self.asker(folder).await?;
         let row = asker.client.query_opt(&asker.question, &[&user]).await?;
         asker.touch();
@@ -92,7 +94,7 @@ impl Verifiers {
         Ok(verifier)
     }
 
-    async fn asker(&self, folder: &Path) -> Result<Arc<Asker>, tokio_postgres::Error> {
+    async fn asker(&self, folder: &Path) -> Result<Arc<Asker>, Unanswered> {
         let mut slot = self.slot.lock().await;
         if let Some(asker) = slot.as_ref()
             && asker.folder == folder
@@ -101,12 +103,12 @@ impl Verifiers {
             asker.touch();
             return Ok(asker.clone());
         }
+        let stream = backend::connect(folder).await?;
         let (client, connection) = tokio_postgres::Config::new()
-            .host_path(folder)
             .user(ROLE)
             .dbname(DATABASE)
             .application_name("stead gateway")
-            .connect(NoTls)
+            .connect_raw(stream, NoTls)
             .await?;
         let driver = tokio::spawn(connection);
         let question = client.prepare_typed(QUESTION, &[Type::TEXT]).await?;
@@ -151,7 +153,31 @@ async fn give_up_when_idle<T>(
     }
 }
 
-fn refusal(error: tokio_postgres::Error) -> Refusal {
+/// Why a question got no answer.
+enum Unanswered {
+    /// There is no way to the server.
+    NoWay(io::Error),
+    /// The connection failed, or the server said something else.
+    Said(tokio_postgres::Error),
+}
+
+impl From<io::Error> for Unanswered {
+    fn from(error: io::Error) -> Self {
+        Self::NoWay(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Unanswered {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Said(error)
+    }
+}
+
+fn refusal(unanswered: Unanswered) -> Refusal {
+    let error = match unanswered {
+        Unanswered::NoWay(error) => return backend::down(&error),
+        Unanswered::Said(error) => error,
+    };
     match error.as_db_error() {
         Some(said) if *said.code() == SqlState::CANNOT_CONNECT_NOW => {
             Refusal::Starting(said.message().to_owned())
