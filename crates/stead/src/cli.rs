@@ -1,22 +1,35 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+
+/// Heading of the options that every verb has.
+const EVERYWHERE: &str = "Everywhere";
 
 /// Every customer's own backend: provisioned in one call, operated in its stead.
 #[derive(Debug, Parser)]
-#[command(name = "stead", version, about, max_term_width = 100)]
+#[command(
+    name = "stead",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs"
+)]
 pub(crate) struct Cli {
     /// Print JSON, also of errors.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
     /// Where Stead keeps everything on this host [default: /var/lib/stead, or ~/.local/share/stead].
-    #[arg(long, global = true, env = "STEAD_HOME", value_name = "FOLDER")]
-    pub(crate) home: Option<PathBuf>,
+    // Read as text: an empty variable is as good as none.
+    #[arg(long, global = true, env = "STEAD_HOME", hide_env_values = true, value_name = "FOLDER",
+          help_heading = EVERYWHERE)]
+    pub(crate) home: Option<OsString>,
     /// Where the Stead server is [default: the one of this host].
-    #[arg(long, global = true, env = "STEAD_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "STEAD_URL", hide_env_values = true, help_heading = EVERYWHERE)]
     pub(crate) url: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -26,10 +39,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Which {
     /// Whose stead [default: the tenant of the last `stead up` in this folder].
-    #[arg(long, env = "STEAD_TENANT")]
+    #[arg(long, env = "STEAD_TENANT", hide_env_values = true, value_name = "NAME")]
     pub(crate) tenant: Option<String>,
     /// Which stead [default: the app named in stead.toml].
-    #[arg(long, env = "STEAD_STEAD")]
+    #[arg(long, env = "STEAD_STEAD", hide_env_values = true, value_name = "NAME")]
     pub(crate) stead: Option<String>,
 }
 
@@ -43,18 +56,18 @@ pub(crate) enum Verb {
         #[arg(long, short)]
         yes: bool,
         /// Why, for the record.
-        #[arg(long)]
+        #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         /// Give up waiting after this long; the work goes on.
-        #[arg(long, default_value = "5m", value_parser = seconds)]
+        #[arg(long, default_value = "5m", value_name = "TIME", value_parser = seconds)]
         wait: u64,
     },
-    /// Show what `up` would change.
+    /// Show what `up` would change; starts and changes nothing.
     Plan {
         #[command(flatten)]
         which: Which,
     },
-    /// Show how a stead is, or every stead.
+    /// Show how a stead is, or every stead; exit code 5 where something needs a person.
     Status {
         #[command(flatten)]
         which: Which,
@@ -63,13 +76,16 @@ pub(crate) enum Verb {
         all: bool,
     },
     /// Open a database with psql, through the gateway.
+    ///
+    /// With `--json` the statements of `-c` or `-f` are run without psql, and each answer is an object with `columns`,
+    /// `rows` (values are text as PostgreSQL writes it, or null) and `affected`.
     Sql {
         #[command(flatten)]
         which: Which,
         /// Component, like postgres.main [default: the only one].
         component: Option<String>,
         /// Run this and end.
-        #[arg(long, short)]
+        #[arg(long, short, value_name = "SQL", conflicts_with = "file")]
         command: Option<String>,
         /// Run this file and end.
         #[arg(long, short)]
@@ -94,11 +110,12 @@ pub(crate) enum Verb {
         /// The whole tenant, not only this stead.
         #[arg(long)]
         all: bool,
-        /// Only since then: a span back from now (7d, 2h) or a moment.
-        #[arg(long)]
+        /// Only since then: a span back from now (7d, 2h, 30m), a day (2026-11-21) or a moment
+        /// ("2026-11-21 09:00", 2026-11-21T09:00:00Z).
+        #[arg(long, value_name = "WHEN")]
         since: Option<String>,
-        /// At most so many lines.
-        #[arg(long, short = 'n', default_value_t = 50)]
+        /// The newest, at most so many.
+        #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
         lines: u32,
     },
     /// Show what a server logged.
@@ -107,8 +124,8 @@ pub(crate) enum Verb {
         which: Which,
         /// Component, like postgres.main [default: the only one].
         component: Option<String>,
-        /// At most so many lines to begin with.
-        #[arg(long, short = 'n', default_value_t = 50)]
+        /// The newest, at most so many, to begin with.
+        #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..=500))]
         lines: u32,
         /// Go on showing what is added.
         #[arg(long, short)]
@@ -121,7 +138,7 @@ pub(crate) enum Verb {
         /// Component, like postgres.main [default: the only one].
         component: Option<String>,
         /// Why, for the record.
-        #[arg(long)]
+        #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
     /// Remove a stead with everything in it.
@@ -135,10 +152,10 @@ pub(crate) enum Verb {
         #[arg(long)]
         unprotect: bool,
         /// Why, for the record.
-        #[arg(long)]
+        #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// Look for what is wrong on this host, and say what to do.
+    /// Look for what is wrong on this host, and say what to do; exit code 5 where something is.
     Doctor,
     /// Tenants and their quotas.
     #[command(subcommand)]
@@ -168,7 +185,7 @@ pub(crate) enum UrlFormat {
     Libpq,
     /// Java.
     Jdbc,
-    /// Host, port and so on as shell variables (PGHOST and so on).
+    /// Shell variables: PGHOST and so on.
     Env,
 }
 
@@ -200,13 +217,13 @@ pub(crate) enum TenantVerb {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct QuotaArgs {
     /// Servers at most.
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i64).range(0..))]
     pub(crate) servers: Option<i64>,
     /// MiB of memory at most, over all its servers.
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i64).range(0..))]
     pub(crate) memory_mib: Option<i64>,
     /// MiB of disk at most, over all its servers.
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i64).range(0..))]
     pub(crate) disk_mib: Option<i64>,
 }
 
@@ -220,10 +237,10 @@ pub(crate) enum TokenVerb {
         #[arg(long, value_enum)]
         scope: Scope,
         /// Whose; needed but for operators.
-        #[arg(long)]
+        #[arg(long, value_name = "NAME")]
         tenant: Option<String>,
         /// Days until it ends [default: it does not].
-        #[arg(long)]
+        #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u16).range(1..=3650))]
         days: Option<u16>,
     },
     /// Show all tokens, without their secrets.
@@ -251,19 +268,31 @@ pub(crate) struct ServerArgs {
     #[command(subcommand)]
     pub(crate) verb: Option<ServerVerb>,
     /// Where the API listens.
-    #[arg(long, env = "STEAD_LISTEN", default_value = "127.0.0.1:7878")]
+    #[arg(
+        long,
+        env = "STEAD_LISTEN",
+        hide_env_values = true,
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:7878"
+    )]
     pub(crate) listen: SocketAddr,
     /// Where servers' ports listen; give it more than once for several.
-    #[arg(long, env = "STEAD_GATEWAY_LISTEN", value_delimiter = ',', default_values = ["127.0.0.1", "::1"])]
+    #[arg(long, env = "STEAD_GATEWAY_LISTEN", hide_env_values = true, value_name = "ADDRESS", value_delimiter = ',', default_values = ["127.0.0.1", "::1"])]
     pub(crate) gateway_listen: Vec<IpAddr>,
     /// The name of this host that clients are told.
-    #[arg(long, env = "STEAD_ADDRESS", default_value = "localhost")]
+    #[arg(
+        long,
+        env = "STEAD_ADDRESS",
+        hide_env_values = true,
+        value_name = "HOST",
+        default_value = "localhost"
+    )]
     pub(crate) address: String,
-    /// Ports that servers may be given, first-last.
-    #[arg(long, env = "STEAD_PORTS", default_value = "6001-9999", value_parser = ports)]
+    /// Ports that servers may be given.
+    #[arg(long, env = "STEAD_PORTS", hide_env_values = true, value_name = "FIRST-LAST", default_value = "6001-9999", value_parser = ports)]
     pub(crate) ports: (u16, u16),
     /// How many servers of the newest engine are kept prepared.
-    #[arg(long, env = "STEAD_SPARES", default_value_t = 4)]
+    #[arg(long, env = "STEAD_SPARES", hide_env_values = true, value_name = "NUMBER", default_value_t = 4)]
     pub(crate) spares: usize,
     /// A PostgreSQL for the control plane's state, instead of one of its own.
     #[arg(long, env = "STEAD_STATE", hide_env_values = true, value_name = "POSTGRES-URL")]

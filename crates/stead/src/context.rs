@@ -1,10 +1,12 @@
 //! Where the server is, who asks, and which stead is meant.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::Client;
 use client::wire::{Component, Stead};
+use rustix::fs::FlockOperation;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -41,9 +43,15 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(cli: &Cli) -> Result<Self, Failure> {
-        let home = cli.home.clone().unwrap_or_else(default_home);
-        let home = std::path::absolute(&home).map_err(Failure::failed)?;
-        Ok(Self { home, json: cli.json, url: cli.url.clone() })
+        let named = cli.home.clone().filter(|home| !home.is_empty()).map(PathBuf::from);
+        let home = std::path::absolute(named.unwrap_or_else(default_home)).map_err(Failure::failed)?;
+        let url = cli.url.clone().filter(|url| !url.is_empty());
+        if let Some(wrong) = url.as_deref().filter(|url| !is_http(url)) {
+            return Err(Failure::Usage(format!(
+                "STEAD_URL (--url) is `{wrong}`, which is no address of a server; write it like http://127.0.0.1:7878"
+            )));
+        }
+        Ok(Self { home, json: cli.json, url })
     }
 
     /// Whether a server is named elsewhere than on this host.
@@ -57,32 +65,72 @@ impl Context {
             let token = token_from_environment().map_or_else(|| self.operator_token(), Ok)?;
             return Client::new(url, token).map_err(Failure::from);
         }
-        let running = self.running().ok_or_else(|| {
+        let none_runs = |why: &str| {
+            let home = self.home.display();
             Failure::Unreachable(format!(
-                "no Stead server runs for {}; start one with `stead up` in an app's folder or with `stead server`",
-                self.home.display()
+                "no Stead server runs for {home}{why}; start one with `stead up` in an app's folder or with `stead server`"
             ))
-        })?;
+        };
+        let running = self.running().ok_or_else(|| none_runs(""))?;
         let token = token_from_environment().map_or_else(|| self.operator_token(), Ok)?;
         let client = Client::new(&running.url, token)?;
-        client.health().await.map_err(|error| {
-            Failure::Unreachable(format!("{error}; start it with `stead server`, or look into {}/logs", self.home.display()))
-        })?;
-        Ok(client)
+        match client.health().await {
+            Ok(_) => Ok(client),
+            Err(_) if !self.locked() => Err(none_runs(" any more")),
+            Err(error) => Err(Failure::Unreachable(format!(
+                "{error}, though its process {} runs; look into {}/logs/server.log",
+                running.pid,
+                self.home.display()
+            ))),
+        }
     }
 
     /// The same; starts a server on this host where none runs and none is named.
     pub(crate) async fn client_or_start(&self) -> Result<Client, Failure> {
-        if self.remote().is_none() {
-            let up = match self.client().await {
-                Ok(client) => return Ok(client),
-                Err(Failure::Unreachable(_)) => host::background::start(&self.home),
-                Err(other) => return Err(other),
-            };
-            output::remark(format!("starting a Stead server for {}", self.home.display()));
-            up.await?;
+        if self.remote().is_some() {
+            return self.client().await;
         }
+        match self.client().await {
+            Err(Failure::Unreachable(_)) => {}
+            other => return other,
+        }
+        host::serve::make_home(&self.home)?;
+        // Two commands at once start one server: the second waits here and finds that of the first.
+        let _turn = self.turn().await?;
+        let until = Instant::now() + SERVER_START;
+        while self.locked() {
+            // One is coming up, or going.
+            match self.client().await {
+                Err(Failure::Unreachable(_)) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                other => return other,
+            }
+        }
+        output::remark(format!("starting a Stead server for {}", self.home.display()));
+        host::background::start(&self.home).await?;
         self.client().await
+    }
+
+    /// Whether a server of this home is alive: it holds this lock from its first moment to its last.
+    fn locked(&self) -> bool {
+        let Ok(file) = File::open(self.home.join("server.lock")) else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+
+    /// The turn to start a server: a lock of the home's folder.
+    async fn turn(&self) -> Result<File, Failure> {
+        let folder = File::open(&self.home)
+            .map_err(|error| Failure::Failed(format!("cannot open {}: {error}", self.home.display())))?;
+        let until = Instant::now() + SERVER_START;
+        while rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if Instant::now() > until {
+                return Err(Failure::Unreachable(format!(
+                    "another command has been starting the Stead server of {} for a minute; look into its logs",
+                    self.home.display()
+                )));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(folder)
     }
 
     pub(crate) fn running(&self) -> Option<Running> {
@@ -129,6 +177,12 @@ impl Context {
     }
 }
 
+/// Whether it is what a URL of a server begins with, and something follows.
+fn is_http(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', ':']))
+}
+
 fn token_from_environment() -> Option<SecretString> {
     std::env::var("STEAD_TOKEN").ok().filter(|token| !token.is_empty()).map(SecretString::from)
 }
@@ -147,7 +201,11 @@ impl Which {
         let remembered = project.as_ref().and_then(Project::remembered);
         let tenant = self.tenant.clone().or_else(|| remembered.as_ref().map(|known| known.tenant.clone()));
         let Some(tenant) = tenant else {
-            return Err(Failure::Usage("say whose stead is meant: --tenant NAME, or set STEAD_TENANT".into()));
+            return Err(Failure::Usage(
+                "say whose stead is meant: --tenant NAME, the name of a customer (`stead up` makes the tenant \
+                 and remembers it in this folder), or set STEAD_TENANT"
+                    .into(),
+            ));
         };
         let of_manifest = || project.as_ref().and_then(|project| project.app_name());
         let stead = self.stead.clone().or_else(|| remembered.map(|known| known.stead)).or_else(of_manifest);
@@ -173,8 +231,8 @@ impl Named {
     pub(crate) async fn get(&self, client: &Client) -> Result<Stead, Failure> {
         client.stead(&self.tenant, &self.stead).await?.ok_or_else(|| {
             Failure::Failed(format!(
-                "tenant `{}` has no stead `{}`; make it with `stead up --tenant {}`",
-                self.tenant, self.stead, self.tenant
+                "tenant `{}` has no stead `{}`; make it in its app's folder with `stead up --tenant {} --stead {}`",
+                self.tenant, self.stead, self.tenant, self.stead
             ))
         })
     }
@@ -188,20 +246,24 @@ impl Named {
             (None, _) => {
                 Err(Failure::Usage(format!("say which component is meant; there are: {}", names.join(", "))))
             }
-            (Some(name), _) => stead
-                .components
-                .into_iter()
-                .find(|component| component.name == name)
-                .ok_or_else(|| {
+            (Some(name), _) => {
+                stead.components.into_iter().find(|component| component.name == name).ok_or_else(|| {
                     let known = names.join(", ");
-                    Failure::Failed(format!("stead `{}` has no component `{name}`; it has: {known}", self.stead))
-                }),
+                    Failure::Failed(format!(
+                        "stead `{}` has no component `{name}`; it has: {known}",
+                        self.stead
+                    ))
+                })
+            }
         }
     }
 }
 
 /// How long one call waits for an operation; a client asks again until its own time is up.
 pub(crate) const WAIT_STEP: &str = "1s";
+
+/// Between two looks at a server that is starting.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The time in which a local server comes up, its own PostgreSQL included.
 pub(crate) const SERVER_START: Duration = Duration::from_secs(60);

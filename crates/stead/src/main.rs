@@ -17,11 +17,21 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::Cli;
+use crate::exit::Failure;
 
 fn main() -> ExitCode {
     // Reads FAILPOINTS; nothing where fail points are not compiled in.
     let _scenario = fail::FailScenario::setup();
-    let cli = Cli::parse();
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.len() == 1 {
+        arguments.push("--help".into());
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            return Failure::from(error).tell(arguments.iter().any(|argument| argument == "--json"));
+        }
+    };
     let json = cli.json;
     // Not through `#[tokio::main]`: the keeper must stay a process of one thread, and the server gives up
     // root before it has a second.

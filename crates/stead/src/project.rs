@@ -53,13 +53,20 @@ impl Project {
             manifest::parse(MANIFEST, &text).map_err(|error| Failure::Manifest(Box::new(error)))?;
         for (name, server) in &mut manifest.postgres {
             if let Some(folder) = server.schema.take() {
-                let texts = self.texts(&folder)?;
+                let line = text.lines().position(|line| {
+                    line.trim_start().starts_with("schema") && line.contains(&*folder.to_string_lossy())
+                });
+                let place = match line {
+                    Some(line) => format!("{MANIFEST}:{}: postgres.{name}.schema", line + 1),
+                    None => format!("{MANIFEST}: postgres.{name}.schema"),
+                };
+                let texts = self.texts(&folder).map_err(|why| Failure::Usage(format!("{place}: {why}")))?;
                 let (list, files) = migrations(texts).map_err(|errors| {
                     let all: Vec<String> = errors
                         .iter()
                         .map(|error| format!("{}{}: {}", folder.display(), error.pointer, error.message))
                         .collect();
-                    Failure::Usage(format!("postgres.{name} schema: {}", all.join("\n  ")))
+                    Failure::Usage(format!("{place}: {}", all.join("\n  ")))
                 })?;
                 server.wish.schema = list;
                 server.files = files;
@@ -68,12 +75,16 @@ impl Project {
         Ok(manifest)
     }
 
-    /// Files of a schema folder that end in `.sql`, name and text.
-    fn texts(&self, folder: &Path) -> Result<Vec<(String, String)>, Failure> {
-        let folder = self.folder.join(folder);
-        let wrong = |path: &Path, error: &dyn std::fmt::Display| {
-            Failure::Usage(format!("schema: cannot read {}: {error}", path.display()))
-        };
+    /// Files of a schema folder that end in `.sql`, name and text; or why they cannot be read.
+    fn texts(&self, named: &Path) -> Result<Vec<(String, String)>, String> {
+        let folder = self.folder.join(named);
+        let wrong = |path: &Path, error: &std::io::Error| format!("cannot read {}: {error}", path.display());
+        if !folder.is_dir() {
+            let named = named.display();
+            return Err(format!(
+                "there is no folder `{named}` beside {MANIFEST}; make it, or take the line out"
+            ));
+        }
         let mut texts = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(|error| wrong(&folder, &error))? {
             let path = entry.map_err(|error| wrong(&folder, &error))?.path();
@@ -81,7 +92,12 @@ impl Project {
                 continue;
             }
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            texts.push((name, std::fs::read_to_string(&path).map_err(|error| wrong(&path, &error))?));
+            let text = std::fs::read(&path).map_err(|error| wrong(&path, &error))?;
+            let text = String::from_utf8(text).map_err(|error| {
+                let at = error.utf8_error().valid_up_to();
+                format!("{} is not UTF-8 (from byte {at} on); save it as UTF-8", path.display())
+            })?;
+            texts.push((name, text));
         }
         Ok(texts)
     }

@@ -41,11 +41,15 @@ pub(super) async fn run(context: &Context) -> Result<(), Failure> {
             output::line(format!("{sign} {}: {}", check.what, check.message))?;
         }
     }
-    if wrong > 0 { Err(Failure::Failed(format!("{wrong} of {} checks found something wrong", checks.len()))) } else { Ok(()) }
+    if wrong > 0 { Err(Failure::Troubled) } else { Ok(()) }
 }
 
 fn check(what: &'static str, finding: Finding, message: impl Into<String>) -> Check {
     Check { what, finding, message: message.into() }
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn home(context: &Context) -> Check {
@@ -72,32 +76,48 @@ fn isolation() -> Check {
     if rustix::process::geteuid().is_root() {
         check("isolation", Finding::Good, "root: every server has a user, namespaces and limits of its own")
     } else {
-        check("isolation", Finding::Note, "not root: servers are not kept apart, so there can be one tenant only")
+        check(
+            "isolation",
+            Finding::Note,
+            "not root: servers are not kept apart, so there can be one tenant only",
+        )
     }
 }
 
 fn keeper_and_disk(context: &Context) -> Vec<Check> {
     let status = match keeper::Client::new(&context.home).host() {
         Ok(status) => status,
-        Err(error) => return vec![check("keeper", Finding::Wrong, format!("{error} (`stead server` starts it)"))],
+        Err(error) => {
+            return vec![check("keeper", Finding::Wrong, format!("{error} (`stead server` starts it)"))];
+        }
     };
     let failing: Vec<String> = status
         .units
         .iter()
         .filter_map(|unit| match &unit.state {
-            keeper::wire::UnitState::Backoff { last_error, .. } => Some(format!("{}: {}", unit.unit, last_error.trim())),
+            keeper::wire::UnitState::Backoff { last_error, .. } => {
+                Some(format!("{}: {}", unit.unit, last_error.trim()))
+            }
             _ => None,
         })
         .collect();
     let mib = 1024 * 1024;
     let (free, total) = (status.disk.free_bytes / mib, status.disk.total_bytes / mib);
     let disk = if status.disk.read_only {
-        check("disk", Finding::Wrong, format!("{free} MiB free of {total}: servers are read-only; free some space"))
+        check(
+            "disk",
+            Finding::Wrong,
+            format!("{free} MiB free of {total}: servers are read-only; free some space"),
+        )
     } else {
         check("disk", Finding::Good, format!("{free} MiB free of {total}"))
     };
     let keeper = if failing.is_empty() {
-        check("keeper", Finding::Good, format!("process {}, {} units", status.pid, status.units.len()))
+        check(
+            "keeper",
+            Finding::Good,
+            format!("process {}, {}", status.pid, count(status.units.len(), "unit")),
+        )
     } else {
         check("keeper", Finding::Wrong, format!("units that end by themselves: {}", failing.join("; ")))
     };
@@ -116,7 +136,11 @@ async fn gateway(context: &Context) -> Check {
                 .chain(status.refused.iter().map(|(file, why)| format!("{file}: {why}")))
                 .collect();
             if broken.is_empty() {
-                check("gateway", Finding::Good, format!("process {}, {} routes", status.pid, status.routes.len()))
+                check(
+                    "gateway",
+                    Finding::Good,
+                    format!("process {}, {}", status.pid, count(status.routes.len(), "route")),
+                )
             } else {
                 check("gateway", Finding::Wrong, broken.join("; "))
             }

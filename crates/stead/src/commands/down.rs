@@ -1,7 +1,7 @@
 //! `stead down`.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::Which;
 use crate::commands::{confirm, progress};
@@ -30,9 +30,11 @@ pub(super) async fn run(
         confirm("Remove this?")?;
     }
     let operation = client.delete_stead(&named.tenant, &named.stead, unprotect, reason, None).await?;
-    let operation = progress::follow(&client, &named.tenant, operation, LIMIT).await?;
+    let operation = progress::follow(&client, &named.tenant, operation, Instant::now() + LIMIT).await?;
     if let Some(project) = Project::find(Path::new("."))
-        && project.remembered().is_some_and(|known| known.tenant == named.tenant && known.stead == named.stead)
+        && project
+            .remembered()
+            .is_some_and(|known| known.tenant == named.tenant && known.stead == named.stead)
     {
         project.forget();
     }

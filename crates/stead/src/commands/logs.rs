@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use client::Part;
 use client::wire::LogLine;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::cli::Which;
 use crate::context::Context;
@@ -21,19 +23,34 @@ pub(super) async fn run(
     follow: bool,
 ) -> Result<(), Failure> {
     let named = which.named()?;
-    let client = context.client().await?;
+    let mut client = context.client().await?;
     let component = named.component(&client, component).await?.name;
-    let mut part = Part { limit: Some(lines.clamp(1, 500)), ..Part::default() };
+    let mut part = Part { limit: Some(lines), ..Part::default() };
+    let mut away = false;
     loop {
-        let page = client.logs(&named.tenant, &named.stead, &component, &part).await?;
-        for line in &page.items {
-            show(context, line)?;
+        match client.logs(&named.tenant, &named.stead, &component, &part).await.map_err(Failure::from) {
+            Ok(page) => {
+                for line in &page.items {
+                    show(context, line)?;
+                }
+                if let Some(last) = page.items.last() {
+                    part = Part { since: Some(last.at.clone()), limit: Some(500), ..Part::default() };
+                }
+                away = false;
+            }
+            // The server being followed goes on while the control plane restarts.
+            Err(Failure::Unreachable(why)) if follow => {
+                if !std::mem::replace(&mut away, true) {
+                    output::remark(format!("{why}; trying again"));
+                }
+                if let Ok(back) = context.client().await {
+                    client = back;
+                }
+            }
+            Err(error) => return Err(error),
         }
         if !follow {
             return Ok(());
-        }
-        if let Some(last) = page.items.last() {
-            part = Part { since: Some(last.at.clone()), limit: Some(500), ..Part::default() };
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -45,8 +62,12 @@ fn show(context: &Context, line: &LogLine) -> Result<(), Failure> {
         return output::line(line.fields.to_string());
     }
     let field = |name: &str| line.fields.get(name).and_then(|value| value.as_str());
-    output::line(format!("{}  {:<7} {}", line.at, line.severity, line.message))?;
-    for name in ["detail", "hint", "statement"] {
+    let at = line.at.parse::<Timestamp>().map_or_else(
+        |_| line.at.clone(),
+        |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+    );
+    output::line(format!("{at}  {:<7}  {}", line.severity, line.message))?;
+    for name in ["detail", "hint", "context", "statement"] {
         if let Some(text) = field(name) {
             output::line(format!("    {name}: {text}"))?;
         }

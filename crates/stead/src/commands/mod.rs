@@ -4,6 +4,7 @@ mod doctor;
 mod down;
 mod history;
 mod logs;
+mod plan;
 mod progress;
 mod rotate;
 mod sql;
@@ -42,7 +43,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Server(args) => match args.verb {
             Some(ServerVerb::Stop { all }) => {
                 let said = host::background::stop(&context.home, all)?;
-                if context.json { output::json(&serde_json::json!({ "stopped": said })) } else { output::line(said) }
+                if context.json {
+                    output::json(&serde_json::json!({ "stopped": said }))
+                } else {
+                    output::line(said)
+                }
             }
             None => {
                 quiet_log();
@@ -61,14 +66,21 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 /// The verbs that ask a server.
 async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Up { which, yes, reason, wait } => up::run(&context, &which, yes, reason.as_deref(), wait).await,
-        Verb::Plan { which } => up::plan(&context, &which).await,
+        Verb::Up { which, yes, reason, wait } => {
+            up::run(&context, &which, yes, reason.as_deref(), wait).await
+        }
+        Verb::Plan { which } => plan::run(&context, &which).await,
         Verb::Status { which, all } => status::run(&context, &which, all).await,
         Verb::Sql { which, component, command, file } => {
             sql::run(&context, &which, component.as_deref(), command, file).await
         }
-        Verb::Url { which, component, format } => url::run(&context, &which, component.as_deref(), format).await,
-        Verb::Ca => output::raw(&context.client().await?.ca().await?),
+        Verb::Url { which, component, format } => {
+            url::run(&context, &which, component.as_deref(), format).await
+        }
+        Verb::Ca => {
+            let pem = context.client().await?.ca().await?;
+            if context.json { output::json(&serde_json::json!({ "pem": pem })) } else { output::raw(&pem) }
+        }
         Verb::History { which, all, since, lines } => history::run(&context, &which, all, since, lines).await,
         Verb::Logs { which, component, lines, follow } => {
             logs::run(&context, &which, component.as_deref(), lines, follow).await
@@ -108,11 +120,13 @@ fn quiet_log() {
 /// Asks a yes-or-no question at the terminal; refuses where there is none.
 fn confirm(question: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!("{question} There is no terminal to answer at; say --yes")));
+        return Err(Failure::Usage(format!(
+            "there is no terminal to ask `{question}` at, so nothing was changed; say --yes"
+        )));
     }
     output::remark(format!("{question} [y/N]"));
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(Failure::from)?;
+    std::io::stdin().read_line(&mut answer).map_err(Failure::failed)?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(Failure::Failed("nothing was changed".into())),

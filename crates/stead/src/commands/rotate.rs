@@ -1,6 +1,6 @@
 //! `stead rotate`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::Which;
 use crate::commands::progress;
@@ -21,9 +21,11 @@ pub(super) async fn run(
     let client = context.client().await?;
     let component = named.component(&client, component).await?.name;
     let operation = client.rotate(&named.tenant, &named.stead, &component, reason, None).await?;
-    let operation = progress::follow(&client, &named.tenant, operation, LIMIT).await?;
+    let operation = progress::follow(&client, &named.tenant, operation, Instant::now() + LIMIT).await?;
     if context.json {
         return output::json(&operation);
     }
-    output::line(format!("{component} has a new password; `stead url {component}` shows it. Sessions that are open go on."))
+    output::line(format!(
+        "{component} has a new password; `stead url {component}` shows it. Sessions that are open go on."
+    ))
 }

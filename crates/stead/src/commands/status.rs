@@ -14,7 +14,18 @@ pub(super) async fn run(context: &Context, which: &Which, all: bool) -> Result<(
         return fleet(context, &client).await;
     }
     let stead = which.named()?.get(&client).await?;
-    if context.json { output::json(&stead) } else { show(&stead) }
+    if context.json {
+        output::json(&stead)?
+    } else {
+        show(&stead)?
+    }
+    verdict(std::slice::from_ref(&stead))
+}
+
+/// Something needs a person: that is for the exit code, because it is no failure of this command.
+fn verdict(steads: &[Stead]) -> Result<(), Failure> {
+    let mut components = steads.iter().flat_map(|stead| &stead.components);
+    if components.any(|component| !component.conditions.is_empty()) { Err(Failure::Troubled) } else { Ok(()) }
 }
 
 async fn fleet(context: &Context, client: &Client) -> Result<(), Failure> {
@@ -29,7 +40,12 @@ async fn fleet(context: &Context, client: &Client) -> Result<(), Failure> {
         }
     }
     if context.json {
-        return output::json(&steads);
+        output::json(&steads)?;
+        return verdict(&steads);
+    }
+    if steads.is_empty() {
+        output::remark("no steads yet; make one with `stead up` in an app's folder");
+        return Ok(());
     }
     let rows: Vec<Vec<String>> = steads
         .iter()
@@ -41,12 +57,17 @@ async fn fleet(context: &Context, client: &Client) -> Result<(), Failure> {
                     component.name.clone(),
                     component.phase.clone(),
                     component.version.clone().unwrap_or_else(|| "-".into()),
+                    component
+                        .endpoint
+                        .as_ref()
+                        .map_or_else(|| "-".into(), |endpoint| endpoint.port.to_string()),
                     component.conditions.iter().map(|c| c.kind.clone()).collect::<Vec<_>>().join(" "),
                 ]
             })
         })
         .collect();
-    output::table(&["TENANT", "STEAD", "COMPONENT", "PHASE", "VERSION", "CONDITIONS"], &rows)
+    output::table(&["TENANT", "STEAD", "COMPONENT", "PHASE", "VERSION", "PORT", "CONDITIONS"], &rows)?;
+    verdict(&steads)
 }
 
 fn show(stead: &Stead) -> Result<(), Failure> {
@@ -60,27 +81,39 @@ fn show(stead: &Stead) -> Result<(), Failure> {
 fn show_component(component: &Component) -> Result<(), Failure> {
     output::line(format!("  {}  {}", component.name, component.phase))?;
     let field = |name: &str| component.spec.get(name).map(output::plain).unwrap_or_default();
-    let version = component.version.clone().unwrap_or_else(|| field("engine"));
-    output::line(format!("    engine {version}, size {}", field("size")))?;
+    let mut rows = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     if let Some(endpoint) = &component.endpoint {
-        output::line(format!("    reached at {}:{}, database {}", endpoint.host, endpoint.port, endpoint.database))?;
+        row("reached at", format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database));
     }
-    output::line(format!("    allows {}", field("allow")))?;
+    let version = component.version.clone().unwrap_or_else(|| field("engine"));
+    row("engine", format!("{version}, size {}", field("size")));
+    row("allows", field("allow"));
     if let Some(bytes) = component.disk_bytes {
-        output::line(format!("    {} MiB on disk", bytes / (1024 * 1024)))?;
+        row("on disk", format!("{} MiB", bytes / (1024 * 1024)));
     }
     if let Some(at) = component.maintenance_at {
-        output::line(format!("    next maintenance window {at} ({})", field("maintenance")))?;
+        row("maintenance", format!("{}; next {}", field("maintenance"), output::moment(at)));
     }
-    if let Some(step) = component.step.as_deref().filter(|_| component.phase != "ready") {
-        output::line(format!("    now: {step}"))?;
+    for name in ["owner", "runbook"] {
+        if component.spec.get(name).is_some_and(|value| !value.is_null()) {
+            row(name, field(name));
+        }
+    }
+    if let Some(step) =
+        component.step.as_deref().filter(|_| !matches!(&*component.phase, "ready" | "blocked"))
+    {
+        row("now", step.to_owned());
     }
     if let Some(error) = &component.last_error {
-        output::line(format!("    last attempt failed, trying again: {error}"))?;
+        row("tried again", format!("the last attempt failed: {error}"));
     }
     for difference in &component.drift {
         let (before, after) = (output::plain(&difference.before), output::plain(&difference.after));
-        output::line(format!("    drift: {} {before} -> {after}", difference.field))?;
+        row("drift", format!("{} is {after} instead of {before}; it is being put right", difference.field));
+    }
+    for text in output::columns(&rows) {
+        output::line(format!("    {text}"))?;
     }
     for condition in &component.conditions {
         output::line(format!("    ! {}: {}", condition.kind, condition.message))?;

@@ -38,7 +38,11 @@ pub(super) async fn run(context: &Context, verb: TenantVerb) -> Result<(), Failu
         }
         TenantVerb::Remove { name } => {
             client.delete_tenant(&name).await?;
-            if context.json { output::json(&serde_json::json!({ "removed": name })) } else { output::line(format!("tenant {name} is gone")) }
+            if context.json {
+                output::json(&serde_json::json!({ "removed": name }))
+            } else {
+                output::line(format!("tenant {name} is gone"))
+            }
         }
     }
 }

@@ -33,7 +33,11 @@ pub(super) async fn run(context: &Context, verb: TokenVerb) -> Result<(), Failur
         }
         TokenVerb::Revoke { id } => {
             client.revoke_token(id).await?;
-            if context.json { output::json(&serde_json::json!({ "revoked": id })) } else { output::line(format!("token {id} has ended")) }
+            if context.json {
+                output::json(&serde_json::json!({ "revoked": id }))
+            } else {
+                output::line(format!("token {id} has ended"))
+            }
         }
     }
 }
@@ -49,6 +53,6 @@ fn row(token: &Token) -> Vec<String> {
         token.name.clone(),
         scope.to_owned(),
         token.tenant.clone().unwrap_or_else(|| "-".into()),
-        token.expires_at.map_or_else(|| "-".into(), |at| at.to_string()),
+        token.expires_at.map_or_else(|| "-".into(), output::moment),
     ]
 }

@@ -1,16 +1,20 @@
-//! `stead up` and `stead plan`.
+//! `stead up`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use client::wire::Plan;
+use client::Client;
+use client::wire::{Component, Stead};
 use component::manifest;
 
-use crate::cli::Which;
-use crate::commands::{confirm, progress, url};
+use crate::cli::{UrlFormat, Which};
+use crate::commands::{confirm, plan, progress, url};
 use crate::context::{Context, Named};
 use crate::exit::Failure;
 use crate::output;
 use crate::project::{Project, Remembered};
+
+/// Between two looks at a stead that nobody edits.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(
     context: &Context,
@@ -21,75 +25,118 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let project = Project::here()?;
     // Before anything is started: a manifest that cannot be read needs no server.
-    let manifest = project.manifest()?;
+    let wanted = manifest::to_json(&project.manifest()?);
     let named = which.named()?;
     let client = context.client_or_start().await?;
-    let wanted = manifest::to_json(&manifest);
+    let until = Instant::now() + Duration::from_secs(wait);
     let plan = client.plan(&named.tenant, &named.stead, &wanted).await?;
-    let changed = plan.changes.iter().any(|change| change.action != "keep");
     if !context.json {
-        show(&named, &plan)?;
+        plan::show(&named, &plan, &wanted)?;
     }
-    if changed {
+    let changes = plan::changes(&plan);
+    let mut operation = None;
+    if changes || plan.generation == 0 {
         if !yes {
             confirm("Apply this?")?;
         }
-        let stead = client
-            .put_stead(&named.tenant, &named.stead, &wanted, Some(plan.generation), reason, None)
-            .await?;
-        project.remember(&Remembered { tenant: named.tenant.clone(), stead: named.stead.clone() })?;
-        if let Some(operation) = stead.operation {
-            progress::follow(&client, &named.tenant, operation, Duration::from_secs(wait)).await?;
+        let generation = Some(plan.generation);
+        let edit = client.put_stead(&named.tenant, &named.stead, &wanted, generation, reason, None);
+        operation = edit.await.map_err(overtaken)?.operation;
+    }
+    project.remember(&Remembered { tenant: named.tenant.clone(), stead: named.stead.clone() })?;
+    let stead = match operation {
+        Some(operation) => {
+            progress::follow(&client, &named.tenant, operation, until).await?;
+            named.get(&client).await?
         }
+        None => settled(&client, &named, until).await?,
+    };
+    report(context, &client, &named, &stead).await
+}
+
+/// Somebody else edited the stead between the plan and its application.
+fn overtaken(error: client::Error) -> Failure {
+    match error.problem() {
+        Some(problem) if problem.status == 412 => Failure::Failed(
+            "the stead was changed by somebody else since this plan was made, so nothing was done; \
+             run `stead up` again to see the plan as it is now"
+                .into(),
+        ),
+        _ => error.into(),
     }
-    let stead = named.get(&client).await?;
+}
+
+/// Waits until each component is as wanted, or was tried once more and still is not.
+async fn settled(client: &Client, named: &Named, until: Instant) -> Result<Stead, Failure> {
+    let bar = progress::bar();
+    let first = named.get(client).await?;
+    let mut stead = first.clone();
+    let mut told = false;
+    loop {
+        let waits: Vec<&Component> = stead
+            .components
+            .iter()
+            .filter(|component| !as_wanted(component))
+            .filter(|component| !tried_again(component, &first))
+            .collect();
+        if waits.is_empty() {
+            bar.finish_and_clear();
+            return Ok(stead);
+        }
+        let names = waits.iter().map(|component| component.name.clone()).collect::<Vec<_>>().join(", ");
+        if !told && waits.iter().all(|component| component.phase == "blocked") {
+            let why = waits
+                .iter()
+                .flat_map(|component| &component.conditions)
+                .map(|condition| condition.kind.as_str());
+            output::remark(format!(
+                "{names}: blocked ({}); waiting for the next attempt, which is at most a minute away",
+                why.collect::<Vec<_>>().join(", ")
+            ));
+            told = true;
+        }
+        bar.set_message(format!("{names}: {}", progress::doing(&waits)));
+        if Instant::now() >= until {
+            bar.finish_and_clear();
+            return Err(Failure::Running(format!(
+                "{names}: not ready yet; see how it goes on with `stead status`"
+            )));
+        }
+        progress::or_interrupt(&bar, tokio::time::sleep(LOOK)).await?;
+        stead = progress::patiently(|| named.get(client)).await?;
+    }
+}
+
+fn as_wanted(component: &Component) -> bool {
+    component.phase == "ready" && component.generation == component.observed_generation
+}
+
+/// Whether it was looked at since, and is blocked.
+fn tried_again(component: &Component, first: &Stead) -> bool {
+    let before = first.components.iter().find(|known| known.name == component.name);
+    component.phase == "blocked" && before.is_none_or(|before| before.observed_at != component.observed_at)
+}
+
+/// Says how it ended: the URLs, or what stands in the way.
+async fn report(context: &Context, client: &Client, named: &Named, stead: &Stead) -> Result<(), Failure> {
     if context.json {
-        return output::json(&stead);
+        output::json(stead)?;
     }
-    let troubled: Vec<String> = stead
-        .components
-        .iter()
-        .flat_map(|component| {
-            component.conditions.iter().map(|condition| format!("{}: {}", component.name, condition.message))
-        })
-        .collect();
-    if !troubled.is_empty() {
-        return Err(Failure::Failed(troubled.join("\n")));
-    }
-    for component in &stead.components {
-        output::line(url::of(context, &client, &named, component, crate::cli::UrlFormat::Libpq).await?)?;
-    }
-    Ok(())
-}
-
-pub(super) async fn plan(context: &Context, which: &Which) -> Result<(), Failure> {
-    let manifest = Project::here()?.manifest()?;
-    let named = which.named()?;
-    let client = context.client_or_start().await?;
-    let plan = client.plan(&named.tenant, &named.stead, &manifest::to_json(&manifest)).await?;
-    if context.json { output::json(&plan) } else { show(&named, &plan) }
-}
-
-fn show(named: &Named, plan: &Plan) -> Result<(), Failure> {
-    output::line(format!("{}/{}", named.tenant, named.stead))?;
-    for change in &plan.changes {
-        let (sign, note) = match change.action.as_str() {
-            "create" => ("+", "is made"),
-            "update" if change.restarts => ("~", "is changed; the server restarts, which ends its sessions"),
-            "update" => ("~", "is changed"),
-            "delete" => ("-", "is REMOVED, with all its data"),
-            _ => (" ", "stays as it is"),
-        };
-        output::line(format!("{sign} {} {note}", change.component))?;
-        for difference in &change.differences {
-            let (before, after) = (output::plain(&difference.before), output::plain(&difference.after));
-            match change.action.as_str() {
-                "create" if after == "-" => {}
-                "create" => output::line(format!("    {} = {after}", difference.field))?,
-                "delete" => {}
-                _ => output::line(format!("    {}: {before} -> {after}", difference.field))?,
+    let conditions = |component: &Component| {
+        let name = component.name.clone();
+        component
+            .conditions
+            .clone()
+            .into_iter()
+            .map(move |condition| format!("{name}: {}", condition.message))
+    };
+    let troubled: Vec<String> = stead.components.iter().flat_map(conditions).collect();
+    if !context.json {
+        for component in stead.components.iter().filter(|component| component.endpoint.is_some()) {
+            if as_wanted(component) {
+                output::line(url::of(context, client, named, component, UrlFormat::Libpq).await?)?;
             }
         }
     }
-    Ok(())
+    if troubled.is_empty() { Ok(()) } else { Err(Failure::Failed(troubled.join("\n"))) }
 }

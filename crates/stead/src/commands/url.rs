@@ -19,8 +19,16 @@ pub(super) async fn run(
     let named = which.named()?;
     let client = context.client().await?;
     let component = named.component(&client, component).await?;
-    let url = of(context, &client, &named, &component, format).await?;
-    if context.json { output::json(&serde_json::json!({ "url": url })) } else { output::line(url) }
+    if context.json {
+        let credentials = client.credentials(&named.tenant, &named.stead, &component.name).await?;
+        let ca = context.ca_file(&client).await?;
+        let Credentials { host, port, database, role, password } = &credentials;
+        return output::json(&serde_json::json!({
+            "host": host, "port": port, "database": database, "role": role, "password": password, "ca": ca,
+            "url": render(&credentials, &ca, format),
+        }));
+    }
+    output::line(of(context, &client, &named, &component, format).await?)
 }
 
 pub(super) async fn of(
@@ -60,7 +68,9 @@ fn render(credentials: &Credentials, ca: &Path, format: UrlFormat) -> String {
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

@@ -1,14 +1,18 @@
-//! `stead sql`: psql through the gateway.
+//! `stead sql`: psql through the gateway; with `--json`, without psql.
 
-use std::path::PathBuf;
+mod answers;
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use client::wire::Credentials;
 use driver_local::Engines;
 
 use crate::cli::Which;
 use crate::context::Context;
 use crate::exit::Failure;
-use crate::host;
+use crate::{host, output};
 
 pub(super) async fn run(
     context: &Context,
@@ -21,9 +25,34 @@ pub(super) async fn run(
     let client = context.client().await?;
     let component = named.component(&client, component).await?;
     let credentials = client.credentials(&named.tenant, &named.stead, &component.name).await?;
+    if context.json {
+        let statements = match (command, file) {
+            (Some(command), _) => command,
+            (None, Some(file)) => std::fs::read_to_string(&file)
+                .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?,
+            (None, None) => return Err(Failure::Usage("--json wants statements: -c SQL or -f FILE".into())),
+        };
+        let answers = answers::of(&credentials, &client.ca().await?, &statements).await?;
+        return output::json(&answers);
+    }
     let ca = context.ca_file(&client).await?;
     let psql = psql(context);
-    let mut run = Command::new(&psql);
+    // In this process's place, so that Ctrl-C, the terminal and the exit code are psql's.
+    let error = prepared(&psql, &credentials, &ca, command, file).exec();
+    Err(Failure::Failed(format!(
+        "cannot run {}: {error}; install PostgreSQL's client programs",
+        psql.display()
+    )))
+}
+
+fn prepared(
+    psql: &Path,
+    credentials: &Credentials,
+    ca: &Path,
+    command: Option<String>,
+    file: Option<PathBuf>,
+) -> Command {
+    let mut run = Command::new(psql);
     // By the environment, because arguments can be seen by every user of the machine.
     run.env("PGHOST", &credentials.host)
         .env("PGPORT", credentials.port.to_string())
@@ -34,12 +63,12 @@ pub(super) async fn run(
         .env("PGSSLROOTCERT", ca)
         .env("PGCHANNELBINDING", "require")
         .env("PGAPPNAME", "stead sql");
-    let batch = command.is_some() || file.is_some();
-    if batch {
-        run.args(["-X", "-v", "ON_ERROR_STOP=1", "-P", "pager=off"]);
+    for name in ["PGSERVICE", "PGHOSTADDR", "PGOPTIONS", "PGSSLCERT", "PGSSLKEY", "PGREQUIREAUTH"] {
+        // Meant for other servers.
+        run.env_remove(name);
     }
-    if context.json {
-        run.args(["--csv"]);
+    if command.is_some() || file.is_some() {
+        run.args(["-X", "-v", "ON_ERROR_STOP=1", "-P", "pager=off"]);
     }
     if let Some(command) = command {
         run.arg("-c").arg(command);
@@ -47,14 +76,7 @@ pub(super) async fn run(
     if let Some(file) = file {
         run.arg("-f").arg(file);
     }
-    let status = run.status().map_err(|error| {
-        Failure::Failed(format!("cannot run {}: {error}; install PostgreSQL's client programs", psql.display()))
-    })?;
-    match status.code() {
-        Some(0) => Ok(()),
-        Some(code) => Err(Failure::Child(u8::try_from(code).unwrap_or(1))),
-        None => Err(Failure::Child(130)),
-    }
+    run
 }
 
 /// The newest psql on this machine: an older one does not understand all of a newer server.
