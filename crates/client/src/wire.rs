@@ -53,7 +53,7 @@ pub struct Health {
 
 /// What a tenant may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object of the numbers servers, memory_mib and disk_mib")]
 pub struct Quota {
     /// Servers, count.
     #[schema(minimum = 0, maximum = 1_000_000)]
@@ -68,7 +68,7 @@ pub struct Quota {
 
 /// A tenant as asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object, which may have a quota")]
 pub struct TenantRequest {
     /// What it may use; left out: the default for a new one, unchanged for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -306,7 +306,7 @@ pub struct LogLine {
 
 /// A token as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with name, scope and, but for operators, tenant")]
 pub struct TokenRequest {
     /// What it is called in the journal.
     #[schema(min_length = 1, max_length = 60)]

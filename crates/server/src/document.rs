@@ -128,6 +128,11 @@ fn describe(parameter: &mut Parameter) {
         "tenant" | "stead" => format!("^{NAME}$"),
         "component" => format!("^({})\\.{NAME}$", Kind::ALL.map(Kind::as_str).join("|")),
         "cursor" => "^[A-Za-z0-9_-]+$".to_owned(),
+        "If-None-Match" => {
+            let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["*"]));
+            parameter.schema = Some(schema.build().into());
+            return;
+        }
         "since" => {
             parameter.schema = Some(since());
             return;

@@ -97,7 +97,7 @@ pub enum EditError {
     NoComponent(String, String),
     /// The stead changed since the caller looked.
     #[error(
-        "the stead was changed by somebody else meanwhile (it is at generation {is}); look at it again, then repeat"
+        "the stead is not as you saw it: it is at generation {is} (0: it is not there); look at it again, then repeat"
     )]
     Moved {
         /// Generation in force.

@@ -342,7 +342,9 @@ async fn close_targets(
     error: Option<&str>,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "update operation_targets set state = case when $4::text is null then 'succeeded' else 'failed' end, error = $4
+        "update operation_targets set
+             state = case when $4::text is null and (deletes or not $3) then 'succeeded' else 'failed' end,
+             error = case when deletes or not $3 then $4 else 'was removed before this came about' end
          where component_id = $1 and state = 'running' and (case when $3 then true else generation <= $2 and not deletes end)",
         component.0,
         generation,

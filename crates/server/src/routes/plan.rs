@@ -21,7 +21,7 @@ use crate::{App, view};
 ///
 /// Takes the body of the edit, and refuses what the edit would refuse.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/plan", tag = "steads", operation_id = "plan_stead",
-    params(SteadPath), request_body = Option<SteadRequest>,
+    params(SteadPath), request_body = SteadRequest,
     responses((status = 200, description = "The plan; its `generation` is for the `If-Match` of the edit",
                body = wire::Plan)))]
 pub(crate) async fn post(

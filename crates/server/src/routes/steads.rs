@@ -119,7 +119,7 @@ impl EditQuery {
     params(SteadPath, EditQuery,
         ("If-Match" = Option<String>, Header, description = "Only if it is still at this `ETag`; `*`: only if it is there"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not there yet")),
-    request_body = Option<SteadRequest>,
+    request_body = SteadRequest,
     responses(
         (status = 200, description = "The stead; the operation has ended, or there was nothing to do",
          body = wire::Stead, headers(("ETag" = String, description = "Its generation, for `If-Match`"))),

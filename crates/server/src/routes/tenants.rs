@@ -70,7 +70,7 @@ pub(crate) async fn get(
 ///
 /// Takes a token of scope operator. Without `quota` a new tenant gets the default and another keeps what it has.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}", tag = "tenants", operation_id = "put_tenant", params(TenantPath),
-    request_body = Option<wire::TenantRequest>,
+    request_body = wire::TenantRequest,
     responses((status = 200, description = "The tenant as it is now", body = wire::Tenant),
               (status = 201, description = "The new tenant", body = wire::Tenant)))]
 pub(crate) async fn put(

@@ -118,7 +118,7 @@ async fn an_edit_insists_on_what_its_author_saw() {
     assert!(moved["detail"].as_str().unwrap().contains("generation 2"), "{moved}");
     put("if-match", "W/\"2\"", "medium").await.problem(412, "moved");
     put("if-match", "*", "medium").await.is(StatusCode::ACCEPTED);
-    put("if-match", "3", "large").await.problem(400, "bad-request");
+    put("if-none-match", "\"3\"", "large").await.problem(400, "bad-request");
     let delete = |tag: &'static str| {
         send(rig.request(Method::DELETE, &format!("{FLIGHTS}?unprotect=true")).header("if-match", tag))
     };

@@ -1,6 +1,8 @@
 //! The API over real HTTP, with the real store on a real PostgreSQL. The reconciler's part is played by the tests:
 //! they claim leases and record what a driver would have seen.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod access;
 mod bad_requests;
 mod clients;
