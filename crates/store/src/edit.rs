@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 
 use component::postgres::Major;
 use component::{
-    ComponentId, ComponentName, Difference, Footprint, OperationId, Phase, Spec, Status, SteadName,
-    TenantName, differences,
+    ComponentId, ComponentName, Difference, OperationId, Spec, SteadName, TenantName, differences,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -17,6 +16,14 @@ use sqlx::PgConnection;
 use crate::journal::{self, Actor, Entry, Outcome};
 use crate::tenant::{Quota, Tenant, TenantError};
 use crate::{Error, Store, fail_point, host, secret, tenant};
+
+mod quota;
+mod rows;
+
+use quota::check_quota;
+use rows::{
+    announce, create, finish_empty, open_operation, open_target, put_files, request_deletion, update,
+};
 
 /// What the caller wants, out of what is: specs by component name, given those in force and the engines
 /// to be had. Components left out are removed.
@@ -234,54 +241,6 @@ fn changes(
         changes.push(ComponentChange { component: name.clone(), action: ChangeAction::Delete, differences });
     }
     Ok(changes)
-}
-
-/// Refuses what would exceed the tenant's quota; an edit that does not grow anything always passes.
-async fn check_quota(
-    conn: &mut PgConnection,
-    held: &Held,
-    wanted: &BTreeMap<ComponentName, Spec>,
-) -> Result<(), EditError> {
-    let rows = sqlx::query!(
-        "select c.spec, s.id = $2 as \"mine!\" from components c join steads s on s.id = c.stead_id
-         where s.tenant_id = $1",
-        held.tenant.id.0,
-        held.stead.map_or_else(uuid::Uuid::nil, |(id, _)| id),
-    )
-    .fetch_all(conn)
-    .await?;
-    let add = |sum: Footprint, spec: &Spec| {
-        let one = spec.footprint();
-        Footprint {
-            servers: sum.servers + one.servers,
-            memory_mib: sum.memory_mib + one.memory_mib,
-            disk_mib: sum.disk_mib + one.disk_mib,
-        }
-    };
-    let (mut others, mut before) = (Footprint::default(), Footprint::default());
-    for row in rows {
-        let spec: Spec = serde_json::from_value(row.spec).map_err(crate::error::unreadable("spec"))?;
-        before = add(before, &spec);
-        if !row.mine {
-            others = add(others, &spec);
-        }
-    }
-    // What is being removed counts until it is gone.
-    let leaving = held.current.iter().filter(|(name, _)| !wanted.contains_key(name)).map(|(_, c)| &c.spec);
-    let after = wanted.values().chain(leaving).fold(others, add);
-    let quota = held.tenant.quota;
-    for (what, was, wanted, limit) in [
-        ("servers", before.servers, after.servers, quota.servers),
-        ("MiB of memory", before.memory_mib, after.memory_mib, quota.memory_mib),
-        ("MiB of disk", before.disk_mib, after.disk_mib, quota.disk_mib),
-    ] {
-        let sum = i64::try_from(wanted).unwrap_or(i64::MAX);
-        if wanted > was && sum > limit {
-            let tenant = held.tenant.name.to_string();
-            return Err(EditError::Quota { tenant, what, limit, wanted: sum });
-        }
-    }
-    Ok(())
 }
 
 impl Store {
@@ -515,135 +474,4 @@ impl Line<'_> {
         };
         journal::write(tx, &entry).await.map(|_| ())
     }
-}
-
-async fn create(
-    tx: &mut PgConnection,
-    store: &Store,
-    stead: uuid::Uuid,
-    name: &ComponentName,
-    spec: &Spec,
-    host: &str,
-) -> Result<ComponentId, EditError> {
-    let id = ComponentId::random();
-    let port = host::free_port(tx, host, 0).await?.ok_or_else(|| EditError::NoPort(host.to_owned()))?;
-    let status = Status { phase: Phase::Creating, ..Status::default() };
-    sqlx::query!(
-        "insert into components (id, stead_id, name, spec, status, host, port) values ($1, $2, $3, $4, $5, $6, $7)",
-        id.0,
-        stead,
-        name.to_string(),
-        json_of(spec)?,
-        serde_json::to_value(&status).map_err(crate::error::unreadable("status"))?,
-        host,
-        port,
-    )
-    .execute(&mut *tx)
-    .await?;
-    secret::new_password(tx, &store.key, id).await?;
-    Ok(id)
-}
-
-async fn update(tx: &mut PgConnection, id: ComponentId, spec: &Spec) -> Result<i64, EditError> {
-    let generation = sqlx::query_scalar!(
-        "update components set spec = $2, generation = generation + 1, wake_at = now(), wakes = wakes + 1, attempt = 0
-         where id = $1 returning generation",
-        id.0,
-        json_of(spec)?,
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok(generation)
-}
-
-async fn request_deletion(tx: &mut PgConnection, id: ComponentId) -> Result<(), EditError> {
-    sqlx::query!(
-        "update components set deletion_requested_at = now(), generation = generation + 1, wake_at = now(),
-                               wakes = wakes + 1, attempt = 0,
-                               status = jsonb_set(status, '{phase}', '\"deleting\"')
-         where id = $1",
-        id.0
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn put_files(
-    tx: &mut PgConnection,
-    id: ComponentId,
-    files: &BTreeMap<String, String>,
-) -> Result<(), EditError> {
-    let (hashes, bodies): (Vec<String>, Vec<String>) =
-        files.iter().map(|(h, b)| (h.clone(), b.clone())).unzip();
-    sqlx::query!(
-        "insert into files (component_id, sha256, body) select $1, * from unnest($2::text[], $3::text[])
-         on conflict do nothing",
-        id.0,
-        &hashes,
-        &bodies,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn open_operation(
-    tx: &mut PgConnection,
-    id: OperationId,
-    tenant: &Tenant,
-    stead: &SteadName,
-    kind: &str,
-    actor: &Actor,
-) -> Result<(), EditError> {
-    sqlx::query!(
-        "insert into operations (id, tenant_id, stead, kind, actor) values ($1, $2, $3, $4, $5)",
-        id.0,
-        tenant.id.0,
-        stead.as_str(),
-        kind,
-        actor.name,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn open_target(
-    tx: &mut PgConnection,
-    operation: OperationId,
-    component: ComponentId,
-    name: &ComponentName,
-    generation: i64,
-    deletes: bool,
-) -> Result<(), EditError> {
-    sqlx::query!(
-        "insert into operation_targets (operation_id, component_id, component, generation, deletes)
-         values ($1, $2, $3, $4, $5)",
-        operation.0,
-        component.0,
-        name.to_string(),
-        generation,
-        deletes,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// An operation that waits for nothing has succeeded.
-async fn finish_empty(tx: &mut PgConnection, operation: OperationId) -> Result<(), EditError> {
-    sqlx::query!(
-        "update operations o set state = 'succeeded', finished_at = now() where id = $1
-         and not exists (select from operation_targets t where t.operation_id = o.id)",
-        operation.0
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn announce(tx: &mut PgConnection) -> Result<(), EditError> {
-    sqlx::query!("select pg_notify($1, '')", crate::WAKE_CHANNEL).fetch_one(tx).await?;
-    Ok(())
 }
