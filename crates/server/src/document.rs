@@ -1,11 +1,13 @@
 //! What is true of every route, added to the OpenAPI document in one place: how to sign in, the problems that
 //! any request can meet, what names look like.
 
+use std::collections::BTreeMap;
+
 use component::Kind;
 use utoipa::PartialSchema;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat};
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema, Type,
@@ -18,6 +20,24 @@ const DESCRIPTION: &str = "A stead is a place of one's own: an app's backend, fo
 stead. Errors are problem documents (RFC 9457). Lists have cursors: give `next` of a page as `cursor` for the next \
 one. `Idempotency-Key` makes a request that is sent again one request; `ETag` with `If-Match` keeps you from \
 overwriting somebody's edit.";
+
+/// Problems that a request can meet on any route of its sort: status, name, and what it means.
+const PROBLEMS: [(&str, &str, &str); 10] = [
+    ("400", "BadRequest", "The request cannot be understood"),
+    ("401", "Unauthenticated", "No token in force"),
+    ("403", "Forbidden", "The token does not allow this"),
+    ("404", "NotFound", "It is not there, or not for this token to see"),
+    (
+        "409",
+        "Conflict",
+        "Something stands in the way: protection, a quota, a removal, the same request on its way",
+    ),
+    ("413", "TooLarge", "The body is larger than 8 MiB"),
+    ("415", "NotJson", "The body is not JSON"),
+    ("422", "Invalid", "Well-formed, but cannot be granted; or an `Idempotency-Key` of another request"),
+    ("500", "Internal", "A mistake of Stead's own; the log has it under the `x-request-id` of the answer"),
+    ("503", "Unavailable", "Not available at the moment; `Retry-After` says when to repeat"),
+];
 
 /// Completes the document.
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
@@ -37,6 +57,10 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     components.security_schemes.insert("token".into(), RefOr::T(SecurityScheme::Http(bearer)));
     components.schemas.insert("Problem".into(), client::wire::Problem::schema());
     components.schemas.insert("FieldProblem".into(), client::wire::FieldProblem::schema());
+    for (status, name, description) in PROBLEMS {
+        components.responses.insert(name.into(), problem(status, description));
+    }
+    name_items(&mut components.schemas);
     document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
     for (path, item) in &mut document.paths.paths {
         for (edits, operation) in operations(item) {
@@ -58,6 +82,21 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     document
 }
 
+/// Has every page say by name what is on it, instead of describing it again.
+fn name_items(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let named: Vec<String> = schemas.keys().cloned().collect();
+    for (name, schema) in schemas {
+        let Some(of) = name.strip_prefix("Page_").filter(|of| named.iter().any(|name| name == of)) else {
+            continue;
+        };
+        if let RefOr::T(Schema::Object(page)) = schema
+            && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
+        {
+            items.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(of).into()));
+        }
+    }
+}
+
 /// The operations of a path, and whether each is more than a look.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
     let edits = [&mut item.put, &mut item.post, &mut item.delete];
@@ -70,27 +109,17 @@ fn add_problems(operation: &mut Operation, names_something: bool, edits: bool) {
     let open = operation.security.is_some();
     let reads_query = operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty());
     let reads_body = operation.request_body.is_some();
-    let problems = [
-        ("400", "The request cannot be understood", reads_query || reads_body || edits),
-        ("401", "No token in force", !open),
-        ("403", "The token does not allow this", edits),
-        ("404", "It is not there, or not for this token to see", names_something),
-        (
-            "409",
-            "Something stands in the way: protection, a quota, a removal, the same request on its way",
-            edits,
-        ),
-        ("413", "The body is larger than 8 MiB", edits),
-        ("415", "The body is not JSON", reads_body),
-        ("422", "Well-formed, but cannot be granted; or an `Idempotency-Key` of another request", edits),
-        ("500", "A mistake of Stead's own; the log has it under the `x-request-id` of the answer", true),
-        ("503", "Not available at the moment; `Retry-After` says when to repeat", true),
-    ];
-    for (status, description, happens) in problems {
-        if happens {
-            let responses = &mut operation.responses.responses;
-            responses.entry(status.into()).or_insert_with(|| problem(status, description));
-        }
+    let happens = |status: &str| match status {
+        "400" => reads_query || reads_body || edits,
+        "401" => !open,
+        "404" => names_something,
+        "415" => reads_body,
+        "403" | "409" | "413" | "422" => edits,
+        _ => true,
+    };
+    for (status, name, _) in PROBLEMS.iter().filter(|(status, ..)| happens(status)) {
+        let responses = &mut operation.responses.responses;
+        responses.entry((*status).into()).or_insert_with(|| Ref::from_response_name(*name).into());
     }
 }
 
