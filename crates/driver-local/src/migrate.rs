@@ -48,11 +48,11 @@ async fn transaction(client: &Client, migration: &Migration, text: &str) -> Resu
     // Two workers at once: the second waits here and finds the line.
     client.batch_execute("lock table stead.migrations in share row exclusive mode").await?;
     let name = migration.name.as_str();
-    if !client.query("select from stead.migrations where name = $1", &[&name]).await?.is_empty() {
+    if !client.query("select from stead.migrations where name operator(pg_catalog.=) $1", &[&name]).await?.is_empty() {
         return Ok(());
     }
-    client.execute("select set_config('stead.migration', $1, true)", &[&text]).await?;
-    client.batch_execute("do $$ begin execute current_setting('stead.migration'); end $$").await?;
+    client.execute("select pg_catalog.set_config('stead.migration', $1, true)", &[&text]).await?;
+    client.batch_execute("do $$ begin execute pg_catalog.current_setting('stead.migration'); end $$").await?;
     client
         .execute("insert into stead.migrations (name, sha256) values ($1, $2)", &[&name, &migration.sha256])
         .await?;

@@ -56,7 +56,7 @@ pub(crate) async fn owner_looking(
     database: &str,
     password: &SecretString,
 ) -> Result<Client, tokio_postgres::Error> {
-    as_owner(socket, database, password, "-c statement_timeout=10s -c lock_timeout=5s").await
+    as_owner(socket, database, password, "-c search_path=pg_catalog -c statement_timeout=10s -c lock_timeout=5s").await
 }
 
 async fn as_owner(

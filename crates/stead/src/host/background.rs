@@ -1,12 +1,13 @@
 //! Starting and stopping the processes of a host from the command line.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use crate::context::{Running, SERVER_START};
 use crate::exit::Failure;
@@ -21,6 +22,9 @@ fn detached(home: &Path, verb: &str, log: &Path) -> Result<std::process::Child, 
     let file = OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o640)
+        // Others of Stead's users may make names in this folder; root writes through none of their links.
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(log)
         .map_err(|error| cannot(&format!("write {}", log.display()), error))?;
     let copy = file.try_clone().map_err(|error| cannot("share the log", error))?;
@@ -94,7 +98,8 @@ fn wait(time: Duration) {
 /// The lock that one control plane of a home holds.
 pub(super) fn lock(home: &Path) -> Result<File, Failure> {
     let path = home.join("server.lock");
-    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+    // Who could open it could hold it.
+    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
     let file = open().map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),

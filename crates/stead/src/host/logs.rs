@@ -10,10 +10,14 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use keeper::wire::{Name, Tree};
+use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
 /// From the end of each file, at most so much is looked through, bytes.
 const LOOK_BACK: u64 = 8 * 1024 * 1024;
+
+/// A server has one file for each day of the week.
+const FILES: usize = 8;
 
 /// Logs of the servers of this host.
 pub(crate) struct TreeLogs {
@@ -35,7 +39,8 @@ impl server::ServerLogs for TreeLogs {
     }
 }
 
-/// The newest lines, oldest first.
+/// The newest lines, oldest first. The folder is the server's own: whoever took a server over could have
+/// put a link to another tenant's log there, or a pipe that is never written to.
 fn tail(folder: &Path, limit: usize, since: Option<Timestamp>) -> std::io::Result<Vec<LogLine>> {
     let mut files = Vec::new();
     let entries = match std::fs::read_dir(folder) {
@@ -44,13 +49,16 @@ fn tail(folder: &Path, limit: usize, since: Option<Timestamp>) -> std::io::Resul
         Err(error) => return Err(error),
     };
     for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            files.push((path.metadata()?.modified()?, path));
+        let entry = entry?;
+        let path = entry.path();
+        let about = entry.metadata()?;
+        if about.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+            files.push((about.modified()?, path));
         }
     }
     // Newest first, until there are enough lines.
     files.sort_by(|left, right| right.cmp(left));
+    files.truncate(FILES);
     let mut lines: Vec<LogLine> = Vec::new();
     for (_, path) in files {
         let mut found = read(&path, since)?;
@@ -64,8 +72,13 @@ fn tail(folder: &Path, limit: usize, since: Option<Timestamp>) -> std::io::Resul
 }
 
 fn read(path: &Path, since: Option<Timestamp>) -> std::io::Result<Vec<LogLine>> {
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Ok(Vec::new());
+    }
+    let length = about.len();
     let from = length.saturating_sub(LOOK_BACK);
     file.seek(SeekFrom::Start(from))?;
     let mut reader = BufReader::new(file.take(LOOK_BACK));

@@ -97,8 +97,10 @@ fn touch(path: &Path) -> Result<(), Failure> {
     made.map(|_| ()).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
+/// Never through a link: in `logs` others of Stead's users may make names, and root must not give away
+/// what such a name leads to.
 fn own(path: &Path, host: &keeper::Host) -> Result<(), Failure> {
-    match std::os::unix::fs::chown(path, Some(host.control_uid()), Some(host.gid())) {
+    match std::os::unix::fs::lchown(path, Some(host.control_uid()), Some(host.gid())) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::Failed(format!("cannot give {} to the control plane: {error}", path.display())))
         }

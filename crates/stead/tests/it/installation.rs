@@ -109,6 +109,11 @@ impl Installation {
         self.folder.path().join("server.log")
     }
 
+    /// What the control plane has said so far.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap()
+    }
+
     pub(crate) fn await_server(&mut self) {
         let pid = self.server.as_ref().unwrap().id();
         until("the control plane", || {

@@ -3,4 +3,6 @@
 mod database;
 mod installation;
 mod lifecycle;
+mod os_users;
 mod owner;
+mod witness;
