@@ -77,6 +77,10 @@ impl Local {
     }
 
     async fn restart(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
+        let client =
+            self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        self.clear_stray_settings(&client, place).await?;
+        drop(client);
         let mut unit = self.server_unit(&place.unit, &place.tree, spec, self.engine(spec)?);
         unit.generation = self.declared(&place.unit).map_or(1, |declared| declared.generation + 1);
         self.declare(&unit)?;
@@ -91,6 +95,7 @@ impl Local {
     async fn reload(&self, place: &Place) -> Result<(), DriverError> {
         let client =
             self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        self.clear_stray_settings(&client, place).await?;
         let loaded = || {
             client
                 .query_one("select extract(epoch from pg_conf_load_time())::float8", &[])
@@ -104,6 +109,26 @@ impl Local {
         while loaded().await? <= before && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        Ok(())
+    }
+
+    /// Takes away what `alter system` wrote, which would hold against the spec's own files for ever. Engines
+    /// from 17 on are told to refuse `alter system` itself, so the file is written over.
+    async fn clear_stray_settings(
+        &self,
+        client: &tokio_postgres::Client,
+        place: &Place,
+    ) -> Result<(), DriverError> {
+        let stray = "select from pg_file_settings
+                     where sourcefile = current_setting('data_directory') || '/postgresql.auto.conf'";
+        if client.query(stray, &[]).await.map_err(unavailable)?.is_empty() {
+            return Ok(());
+        }
+        let file = self.0.host.seen_at(&self.0.home, &place.tree).join("data/postgresql.auto.conf");
+        let file = file.display().to_string().replace('\'', "''");
+        let clear = format!("copy (select '# Emptied by Stead: settings follow from the spec.') to '{file}'");
+        client.batch_execute(&clear).await.map_err(unavailable)?;
+        fail_point!("driver-local::settings-cleared");
         Ok(())
     }
 
@@ -131,7 +156,11 @@ impl Local {
         if made.as_ref().is_err_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)) {
             let session = admin(&socket, database).await.map_err(unavailable)?;
             made = session.batch_execute(&format!("set search_path = public; {statement}")).await;
+            if made.is_ok() {
+                made = silence_extensions(&session).await;
+            }
         }
+        fail_point!("driver-local::extension-made");
         made.map_err(|error| match error.code() {
             Some(_) => DriverError::Refused(Condition {
                 kind: ConditionKind::ExtensionMissing,
@@ -210,6 +239,23 @@ pub(crate) fn unavailable(error: tokio_postgres::Error) -> DriverError {
 fn target_engine(target: &Target) -> component::postgres::Major {
     let component::Spec::Postgres(spec) = &target.spec;
     spec.engine
+}
+
+/// Takes the comments off the extensions that are Stead's own. They come with each extension and say nothing
+/// about this one, but `pg_dump` writes them out, and only the extension's owner may put them in again.
+pub(crate) async fn silence_extensions(session: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+    session
+        .batch_execute(
+            "reset search_path;
+             do $$ declare name text; begin
+                 for name in select extname from pg_extension
+                             where extowner = current_user::regrole and extname <> 'plpgsql'
+                                   and obj_description(oid, 'pg_extension') is not null loop
+                     execute format('comment on extension %I is null', name);
+                 end loop;
+             end $$",
+        )
+        .await
 }
 
 /// `"…"` as an SQL identifier.

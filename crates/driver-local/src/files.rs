@@ -23,8 +23,9 @@ pub(crate) fn disk_limit(spec: &Spec) -> u64 {
 /// Writes a file whole or not at all: another name first, then a rename.
 pub(crate) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let wrong = |source| Error::File { path: path.to_owned(), source };
+    // Always the same name, so that the draft of a writer that was killed is the next one's, not left over.
     let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.new", std::process::id()));
+    draft.push(".new");
     let draft = PathBuf::from(draft);
     let written = std::fs::OpenOptions::new()
         .write(true)
@@ -32,9 +33,9 @@ pub(crate) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(),
         .truncate(true)
         .mode(mode)
         .open(&draft)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_data()))
-        .and_then(|()| std::fs::rename(&draft, path));
-    written.map_err(wrong)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_data()));
+    crate::fail_point!("driver-local::file-drafted");
+    written.and_then(|()| std::fs::rename(&draft, path)).map_err(wrong)
 }
 
 /// A file against what it should be.

@@ -41,7 +41,7 @@ impl Installation {
             .chain((FIRST_PORT..LAST_PORT).step_by(usize::from(PORTS) + 1))
             .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
             .unwrap();
-        Self { folder, home, ports, server: None, environment: vec![("STEAD_SPARES".into(), "1".into())] }
+        Self { folder, home, ports, server: None, environment: vec![("STEAD_SPARES".into(), "0".into())] }
     }
 
     /// A home with a control plane that answers.
@@ -142,9 +142,21 @@ impl Installation {
     }
 
     /// Waits until the control plane has ended by itself (a fail point ended it).
-    pub(crate) fn await_death(&mut self) {
+    pub(crate) fn await_death(&mut self, point: &str) {
         let mut server = self.server.take().unwrap();
-        until("the control plane to die", || server.try_wait().unwrap());
+        until(&format!("the control plane to die at {point}"), || server.try_wait().unwrap());
+    }
+
+    /// Waits until the control plane answers, and tells its URL; `None` where it has ended before that.
+    pub(crate) fn await_server_or_death(&mut self) -> Option<String> {
+        let pid = self.server.as_ref().unwrap().id();
+        until("the control plane to come up or die", || {
+            if self.server.as_mut().unwrap().try_wait().unwrap().is_some() {
+                return Some(None);
+            }
+            let running = self.running().filter(|running| running["pid"] == pid)?;
+            Some(Some(running["url"].as_str().unwrap().to_owned()))
+        })
     }
 
     /// A client that is the operator.

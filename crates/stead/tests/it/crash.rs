@@ -1,0 +1,280 @@
+//! `kill -9` between any two effects, of the control plane at its fail points and of everything else at any
+//! moment: after a restart everything is as wanted, and nothing is left over.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::installation::{Installation, until};
+use crate::story::{Story, THIRD, ask, manifest};
+
+/// Points that the making of a stead passes.
+const CREATE: [&str; 9] = [
+    "store::edit-before-commit",
+    "store::edit-after-commit",
+    "store::claimed",
+    "reconciler::before-act",
+    "driver-local::before-claim",
+    "driver-local::after-claim",
+    "reconciler::after-act",
+    "driver-local::file-drafted",
+    "driver-local::file-written",
+];
+/// And its second half.
+const CREATE_FURTHER: [&str; 9] = [
+    "driver-local::unit-declared",
+    "driver-local::unit-applied",
+    "driver-local::helpers-made",
+    "driver-local::password-set",
+    "driver-local::route-written",
+    "driver-local::migration-before-commit",
+    "driver-local::migration-committed",
+    "store::record-before-commit",
+    "store::record-after-commit",
+];
+/// Points that an edit of size, allow-list, extensions and schema passes.
+const EDIT: [&str; 5] = [
+    "store::edit-before-commit",
+    "driver-local::file-drafted",
+    "driver-local::route-written",
+    "driver-local::extension-made",
+    "driver-local::migration-committed",
+];
+/// Points that the repair of a setting passes that takes a restart.
+const REPAIR: [&str; 2] = ["driver-local::settings-cleared", "driver-local::restart-declared"];
+/// Points that a rotation passes.
+const ROTATE: [&str; 3] =
+    ["store::rotate-before-commit", "driver-local::password-set", "store::record-before-commit"];
+/// Points that a removal passes.
+const REMOVE: [&str; 8] = [
+    "store::delete-before-commit",
+    "store::claimed",
+    "driver-local::route-removed",
+    "driver-local::stop-declared",
+    "driver-local::unit-removed",
+    "driver-local::tree-removed",
+    "reconciler::before-gone",
+    "store::gone-before-commit",
+];
+/// Points that the preparation of a spare passes.
+const SPARE: [&str; 4] = [
+    "driver-local::spare-tree",
+    "driver-local::spare-initdb",
+    "driver-local::spare-filled",
+    "driver-local::spare-marked",
+];
+
+/// Every fail point of the control plane is in one of the lists above: a new one cannot be forgotten.
+#[test]
+fn every_fail_point_is_driven() {
+    let mut found = BTreeSet::new();
+    for name in ["store", "reconciler", "driver-local", "server"] {
+        fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
+    }
+    let lists: [&[&str]; 7] = [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROTATE, &REMOVE, &SPARE];
+    let driven = lists.concat().into_iter().map(str::to_owned).collect();
+    assert_eq!(found, driven);
+}
+
+fn fail_points(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fail_points(&path, found);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let names = text.split("fail_point!(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+            found.extend(names);
+        }
+    }
+}
+
+/// How often a point is let pass that a start of the control plane passes too: once, by the settings of the
+/// gateway or the first look at the component that there is.
+fn action(point: &str, components: usize) -> &'static str {
+    match point {
+        "driver-local::file-drafted" => "1*off->return",
+        "store::claimed" | "store::record-before-commit" if components > 0 => "1*off->return",
+        _ => "return",
+    }
+}
+
+/// Runs a verb against a control plane that dies at `point` on the way, then starts another.
+fn dies_at(stead: &mut Installation, point: &str, folder: &Path, verb: &[&str]) {
+    eprintln!("{point}");
+    stead.kill_server();
+    let components = stead.list("servers").len();
+    stead.spawn(&[("FAILPOINTS", &format!("{point}={}", action(point, components)))]);
+    let asking = stead.await_server_or_death().map(|url| {
+        let mut command = stead.command(verb);
+        // It is told where the control plane is, so that it does not start one of its own.
+        command.current_dir(folder).env("STEAD_TENANT", "acme").env("STEAD_URL", url);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    stead.await_death(point);
+    if let Some(mut asking) = asking {
+        // It would wait for the control plane to come back where it was.
+        asking.kill().unwrap();
+        asking.wait().unwrap();
+    }
+    stead.start();
+}
+
+/// The stead is as wanted, works, and nothing is double or left over.
+fn is_whole(story: &Story<'_>, migrations: &[&str], point: &str) {
+    let component = story.settled();
+    assert_eq!(component["conditions"].as_array().unwrap().len(), 0, "{point}: {component}");
+    let ran = story.sql("select string_agg(what, ' ' order by what) from ran").unwrap();
+    assert_eq!(ran, migrations.join(" "), "{point}: each migration ran once");
+    let drift: Vec<_> = story.history().into_iter().filter(|l| l["action"] == "drift.found").collect();
+    assert_eq!(drift, Vec::<serde_json::Value>::new(), "{point}: own work taken for drift");
+    story.stead.nothing_left_over();
+}
+
+fn created(points: &[&str]) {
+    let mut stead = Installation::started();
+    for (number, point) in points.iter().enumerate() {
+        let name = format!("shop{number}");
+        let folder = Story::new(&stead, &name, "extensions = [\"pg_trgm\"]\n").folder;
+        dies_at(&mut stead, point, &folder, &["up", "--yes"]);
+        let story = Story { stead: &stead, name, folder };
+        if *point != "store::edit-before-commit" {
+            // What was committed is brought about without being asked for again.
+            story.settled();
+        }
+        story.ok(&["up", "--yes"]);
+        is_whole(&story, &["0001_first", "0002_second"], point);
+        assert_eq!(story.lines("component.created").len(), 1, "{point}");
+        assert_eq!(story.lines("component.ready").len(), 1, "{point}");
+        story.ok(&["down", "--yes"]);
+    }
+    stead.nothing_left_over();
+    stead.finish();
+}
+
+#[test]
+fn killed_while_a_stead_is_made() {
+    created(&CREATE);
+}
+
+#[test]
+fn killed_while_a_stead_is_made_further_on() {
+    created(&CREATE_FURTHER);
+}
+
+#[test]
+fn killed_while_a_stead_is_edited() {
+    let mut stead = Installation::started();
+    for (number, point) in EDIT.iter().enumerate() {
+        let name = format!("shop{number}");
+        let folder = Story::up(&stead, &name, "").folder;
+        let more = "allow = [\"127.0.0.0/8\", \"::1/128\", \"10.0.0.0/8\"]\nextensions = [\"pg_trgm\"]\n";
+        let changed = manifest(&name, more).replace("nano", "small");
+        std::fs::write(folder.join("stead.toml"), changed).unwrap();
+        std::fs::write(folder.join("schema").join(THIRD.0), THIRD.1).unwrap();
+        dies_at(&mut stead, point, &folder, &["up", "--yes"]);
+        let story = Story { stead: &stead, name, folder };
+        story.ok(&["up", "--yes"]);
+        is_whole(&story, &["0001_first", "0002_second", "0003_third"], point);
+        assert_eq!(story.lines("component.edited").len(), 1, "{point}");
+        assert_eq!(story.sql("show shared_buffers").unwrap(), story.admin("postgres", "show shared_buffers"));
+        assert_eq!(story.sql("show max_wal_size").unwrap(), story.admin("postgres", "show max_wal_size"));
+        let route = std::fs::read_to_string(stead.home.join(format!("gateway/routes/{}.json", story.handle())));
+        assert!(route.unwrap().contains("10.0.0.0/8"), "{point}");
+        story.ok(&["down", "--yes"]);
+    }
+    stead.finish();
+}
+
+#[test]
+fn killed_while_a_setting_is_repaired() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", "");
+    let (folder, tree) = (story.folder.clone(), story.tree());
+    let expected = story.admin("main", "show shared_buffers");
+    for point in REPAIR {
+        // What `alter system` writes, where it is allowed.
+        let line = "shared_buffers = ''48MB''";
+        let file = "/stead/data/postgresql.auto.conf";
+        stead.ask_server(&tree, "postgres", &format!("copy (select '{line}') to '{file}'")).unwrap();
+        stead.ask_server(&tree, "postgres", "select pg_reload_conf()").unwrap();
+        dies_at(&mut stead, point, &folder, &["status"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        until("the setting to be right", || {
+            story.look();
+            let is = stead.ask_server(&tree, "postgres", "show shared_buffers").ok()?;
+            let rest = "select (select count(*) from pg_file_settings where sourcefile like '%.auto.conf')
+                             + (select count(*) from pg_settings where pending_restart)";
+            (is == expected && stead.ask_server(&tree, "postgres", rest).ok()? == "0").then_some(())
+        });
+        story.settled();
+    }
+    stead.nothing_left_over();
+    stead.finish();
+}
+
+#[test]
+fn killed_while_a_password_is_rotated() {
+    let mut stead = Installation::started();
+    let folder = Story::up(&stead, "shop", "").folder;
+    for (number, point) in ROTATE.iter().enumerate() {
+        let before = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        let (url, password) = (before.url(), before.password());
+        dies_at(&mut stead, point, &folder, &["rotate"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        if *point == "store::rotate-before-commit" {
+            assert_eq!(story.password(), password, "nothing was committed");
+            story.ok(&["rotate"]);
+        }
+        is_whole(&story, &["0001_first", "0002_second"], point);
+        assert_eq!(story.lines("password.rotated").len(), number + 1, "{point}");
+        assert_ne!(story.password(), password, "{point}");
+        let refused = ask(&url, "select 1").unwrap_err();
+        assert!(refused.contains("password authentication failed"), "{point}: {refused}");
+    }
+    stead.finish();
+}
+
+#[test]
+fn killed_while_a_stead_is_removed() {
+    let mut stead = Installation::started();
+    for (number, point) in REMOVE.iter().enumerate() {
+        let name = format!("shop{number}");
+        let folder = Story::up(&stead, &name, "").folder;
+        dies_at(&mut stead, point, &folder, &["down", "--yes"]);
+        let story = Story { stead: &stead, name, folder };
+        if *point == "store::delete-before-commit" {
+            is_whole(&story, &["0001_first", "0002_second"], point);
+            story.ok(&["down", "--yes"]);
+        }
+        until("the stead to be gone", || (stead.control("select count(*) from steads") == "0").then_some(()));
+        stead.nothing_left_over();
+        let removed = "select count(*) from journal where action = 'component.removed' and stead = ";
+        assert_eq!(stead.control(&format!("{removed}'{}'", story.name)), "1", "{point}");
+        for table in ["components", "files", "secrets"] {
+            assert_eq!(stead.control(&format!("select count(*) from {table}")), "0", "{point}: {table}");
+        }
+    }
+    stead.finish();
+}
+
+#[test]
+fn killed_while_a_spare_is_prepared() {
+    let mut stead = Installation::new();
+    stead.environment.push(("STEAD_SPARES".into(), "1".into()));
+    stead.start();
+    let ready = |stead: &Installation| until("spares", || (stead.list("spares").len() == 4).then_some(()));
+    for point in SPARE {
+        let story = Story::new(&stead, "shop", "");
+        ready(&stead);
+        stead.nothing_left_over();
+        let folder = story.folder.clone();
+        // The only spare is taken, and the next is begun.
+        dies_at(&mut stead, point, &folder, &["up", "--yes"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder };
+        is_whole(&story, &["0001_first", "0002_second"], point);
+        story.ok(&["down", "--yes"]);
+    }
+    stead.nothing_left_over();
+    stead.finish();
+}
