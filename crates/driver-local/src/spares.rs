@@ -15,7 +15,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::act::{absent_is_fine, database, helpers, unavailable};
+use crate::act::{absent_is_fine, database, helpers, silence_extensions, unavailable};
 use crate::{Engine, Local, Place, fail_point, files};
 
 /// The database that a spare comes with.
@@ -168,6 +168,7 @@ impl Local {
                 .batch_execute("set search_path = public; create extension if not exists pg_stat_statements")
                 .await
                 .map_err(unavailable)?;
+            silence_extensions(&inside).await.map_err(unavailable)?;
         }
         drop(client);
         fail_point!("driver-local::spare-filled");

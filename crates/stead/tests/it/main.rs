@@ -1,10 +1,13 @@
 //! The product as a whole: the binary, real servers, real clients.
 
+mod clients;
 mod crash;
 mod database;
 mod installation;
 mod lifecycle;
 mod os_users;
 mod owner;
+mod secrets;
 mod story;
+mod tenants;
 mod witness;
