@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use component::{SteadName, TenantName};
 
 /// Heading of the options that every verb has.
 const EVERYWHERE: &str = "Everywhere";
@@ -40,10 +41,10 @@ pub(crate) struct Cli {
 pub(crate) struct Which {
     /// Whose stead [default: the tenant of the last `stead up` in this folder].
     #[arg(long, env = "STEAD_TENANT", hide_env_values = true, value_name = "NAME")]
-    pub(crate) tenant: Option<String>,
+    pub(crate) tenant: Option<TenantName>,
     /// Which stead [default: the app named in stead.toml].
     #[arg(long, env = "STEAD_STEAD", hide_env_values = true, value_name = "NAME")]
-    pub(crate) stead: Option<String>,
+    pub(crate) stead: Option<SteadName>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -194,7 +195,7 @@ pub(crate) enum TenantVerb {
     /// Make a tenant.
     Create {
         /// Its name.
-        name: String,
+        name: TenantName,
         #[command(flatten)]
         quota: QuotaArgs,
     },
@@ -203,14 +204,14 @@ pub(crate) enum TenantVerb {
     /// Set a tenant's quota.
     Quota {
         /// Its name.
-        name: String,
+        name: TenantName,
         #[command(flatten)]
         quota: QuotaArgs,
     },
     /// Remove a tenant without steads.
     Remove {
         /// Its name.
-        name: String,
+        name: TenantName,
     },
 }
 
@@ -238,7 +239,7 @@ pub(crate) enum TokenVerb {
         scope: Scope,
         /// Whose; needed but for operators.
         #[arg(long, value_name = "NAME")]
-        tenant: Option<String>,
+        tenant: Option<TenantName>,
         /// Days until it ends [default: it does not].
         #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u16).range(1..=3650))]
         days: Option<u16>,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use client::Client;
 use client::wire::{Component, Stead};
+use component::{SteadName, TenantName};
 use rustix::fs::FlockOperation;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -106,7 +107,11 @@ impl Context {
             }
         }
         output::remark(format!("starting a Stead server for {}", self.home.display()));
-        host::background::start(&self.home).await?;
+        host::background::start(&self.home).await.map_err(|failure| match failure {
+            // What it said on its way out begins like what this command will say.
+            Failure::Failed(text) => Failure::Failed(text.replace("\nerror: ", "\n")),
+            other => other,
+        })?;
         self.client().await
     }
 
@@ -190,48 +195,44 @@ fn token_from_environment() -> Option<SecretString> {
 /// A stead by name.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
-    pub(crate) tenant: String,
-    pub(crate) stead: String,
+    pub(crate) tenant: TenantName,
+    pub(crate) stead: SteadName,
 }
 
 impl Which {
-    /// The stead that is meant: named on the command line, remembered in the folder, or the manifest's.
-    pub(crate) fn named(&self) -> Result<Named, Failure> {
-        let project = Project::find(Path::new("."));
-        let remembered = project.as_ref().and_then(Project::remembered);
-        let tenant = self.tenant.clone().or_else(|| remembered.as_ref().map(|known| known.tenant.clone()));
-        let Some(tenant) = tenant else {
-            return Err(Failure::Usage(
+    /// The tenant that is meant: named on the command line, or remembered in the folder.
+    pub(crate) fn tenant(&self) -> Result<TenantName, Failure> {
+        let remembered = || Project::find(Path::new(".")).and_then(|project| project.remembered());
+        self.tenant.clone().or_else(|| remembered().map(|known| known.tenant)).ok_or_else(|| {
+            Failure::Usage(
                 "say whose stead is meant: --tenant NAME, the name of a customer (`stead up` makes the tenant \
                  and remembers it in this folder), or set STEAD_TENANT"
                     .into(),
-            ));
-        };
-        let of_manifest = || project.as_ref().and_then(|project| project.app_name());
-        let stead = self.stead.clone().or_else(|| remembered.map(|known| known.stead)).or_else(of_manifest);
-        let Some(stead) = stead else {
-            return Err(Failure::Usage(
-                "say which stead is meant: --stead NAME, or go to the folder with its stead.toml".into(),
-            ));
-        };
-        check_name("tenant", &tenant, tenant.parse::<component::TenantName>().err())?;
-        check_name("stead", &stead, stead.parse::<component::SteadName>().err())?;
-        Ok(Named { tenant, stead })
+            )
+        })
     }
-}
 
-fn check_name(what: &str, _text: &str, wrong: Option<component::BadName>) -> Result<(), Failure> {
-    match wrong {
-        None => Ok(()),
-        Some(error) => Err(Failure::Usage(format!("--{what}: {error}"))),
+    /// The stead that is meant: named on the command line, remembered in the folder, or the manifest's.
+    pub(crate) fn named(&self) -> Result<Named, Failure> {
+        let tenant = self.tenant()?;
+        let project = Project::find(Path::new("."));
+        let remembered = || project.as_ref().and_then(Project::remembered).map(|known| known.stead);
+        let of_manifest = || project.as_ref().and_then(Project::app_name);
+        let stead = self.stead.clone().or_else(remembered).or_else(of_manifest).ok_or_else(|| {
+            Failure::Usage(
+                "say which stead is meant: --stead NAME, or go to the folder with its stead.toml".into(),
+            )
+        })?;
+        Ok(Named { tenant, stead })
     }
 }
 
 impl Named {
     pub(crate) async fn get(&self, client: &Client) -> Result<Stead, Failure> {
-        client.stead(&self.tenant, &self.stead).await?.ok_or_else(|| {
+        client.stead(self.tenant.as_str(), self.stead.as_str()).await?.ok_or_else(|| {
             Failure::Failed(format!(
-                "tenant `{}` has no stead `{}`; make it in its app's folder with `stead up --tenant {} --stead {}`",
+                "tenant `{}` has no stead `{}`, or this token may not see it; \
+                 make it in its app's folder with `stead up --tenant {} --stead {}`",
                 self.tenant, self.stead, self.tenant, self.stead
             ))
         })

@@ -121,11 +121,14 @@ impl Failure {
 
 /// A refusal: its detail, and the fields where it does not name them itself.
 fn refusal(problem: &Problem) -> String {
-    let mut text = format!("error: {}", problem.detail);
-    for field in &problem.errors {
-        if !problem.detail.contains(&field.detail) {
-            text += &format!("\n  {}: {}", field.pointer, field.detail);
-        }
+    // A place as people write it: `postgres.main.size`.
+    let place = |pointer: &str| pointer.trim_start_matches('/').replace('/', ".");
+    let mut text = match &problem.errors[..] {
+        [only] if !only.pointer.is_empty() => format!("error: {}: {}", place(&only.pointer), only.detail),
+        _ => format!("error: {}", problem.detail),
+    };
+    for field in problem.errors.iter().filter(|_| problem.errors.len() > 1) {
+        text += &format!("\n  {}: {}", place(&field.pointer), field.detail);
     }
     if problem.status == 401 {
         text += match std::env::var_os("STEAD_TOKEN").filter(|token| !token.is_empty()) {

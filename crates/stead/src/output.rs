@@ -27,6 +27,12 @@ pub(crate) fn remark(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
 }
 
+/// Prints a question on standard error, without a line's end.
+pub(crate) fn ask(text: impl AsRef<str>) {
+    let mut err = std::io::stderr().lock();
+    let _ = write!(err, "{}", text.as_ref()).and_then(|()| err.flush());
+}
+
 /// Prints a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;

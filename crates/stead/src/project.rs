@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use component::manifest::{self, Manifest, migrations};
+use component::{SteadName, TenantName};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
@@ -17,8 +18,8 @@ pub(crate) struct Project {
 /// `.stead/context.json`: which stead the folder is about, so that it need not be said each time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Remembered {
-    pub(crate) tenant: String,
-    pub(crate) stead: String,
+    pub(crate) tenant: TenantName,
+    pub(crate) stead: SteadName,
 }
 
 impl Project {
@@ -62,10 +63,7 @@ impl Project {
                 };
                 let texts = self.texts(&folder).map_err(|why| Failure::Usage(format!("{place}: {why}")))?;
                 let (list, files) = migrations(texts).map_err(|errors| {
-                    let all: Vec<String> = errors
-                        .iter()
-                        .map(|error| format!("{}{}: {}", folder.display(), error.pointer, error.message))
-                        .collect();
+                    let all: Vec<String> = errors.iter().map(|error| error.message.clone()).collect();
                     Failure::Usage(format!("{place}: {}", all.join("\n  ")))
                 })?;
                 server.wish.schema = list;
@@ -103,9 +101,9 @@ impl Project {
     }
 
     /// The app's name, if the manifest can be read.
-    pub(crate) fn app_name(&self) -> Option<String> {
+    pub(crate) fn app_name(&self) -> Option<SteadName> {
         let text = std::fs::read_to_string(self.folder.join(MANIFEST)).ok()?;
-        manifest::parse(MANIFEST, &text).ok().map(|manifest| manifest.app.to_string())
+        manifest::parse(MANIFEST, &text).ok().map(|manifest| manifest.app)
     }
 
     fn memory(&self) -> PathBuf {

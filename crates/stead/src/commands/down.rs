@@ -29,8 +29,10 @@ pub(super) async fn run(
         }
         confirm("Remove this?")?;
     }
-    let operation = client.delete_stead(&named.tenant, &named.stead, unprotect, reason, None).await?;
-    let operation = progress::follow(&client, &named.tenant, operation, Instant::now() + LIMIT).await?;
+    let removal = client.delete_stead(named.tenant.as_str(), named.stead.as_str(), unprotect, reason, None);
+    let operation = removal.await.map_err(unprotected)?;
+    let operation =
+        progress::follow(&client, named.tenant.as_str(), operation, Instant::now() + LIMIT).await?;
     if let Some(project) = Project::find(Path::new("."))
         && project
             .remembered()
@@ -42,4 +44,14 @@ pub(super) async fn run(
         return output::json(&operation);
     }
     output::line(format!("{}/{} is gone", named.tenant, named.stead))
+}
+
+/// How to go on where something is protected.
+fn unprotected(error: client::Error) -> Failure {
+    match error.problem() {
+        Some(problem) if problem.kind.ends_with("protected") => {
+            Failure::Failed(format!("{}; or say --unprotect, which does that and removes it", problem.detail))
+        }
+        _ => error.into(),
+    }
 }

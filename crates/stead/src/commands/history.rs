@@ -19,11 +19,10 @@ pub(super) async fn run(
     lines: u32,
 ) -> Result<(), Failure> {
     let (tenant, stead) = if all {
-        let tenant = which.tenant.clone().map_or_else(|| which.named().map(|named| named.tenant), Ok)?;
-        (tenant, None)
+        (which.tenant()?, None)
     } else {
         let named = which.named()?;
-        (named.tenant, Some(named.stead))
+        (named.tenant, Some(named.stead.into()))
     };
     let since = since.map(|text| moment(&text, Timestamp::now(), &TimeZone::system())).transpose()?;
     let wanted = usize::try_from(lines).unwrap_or(usize::MAX);
@@ -31,7 +30,7 @@ pub(super) async fn run(
     let mut found = Vec::new();
     let mut part = Part { stead, since, limit: Some(lines.clamp(1, 500)), ..Part::default() };
     loop {
-        let page = client.history(&tenant, &part).await?;
+        let page = client.history(tenant.as_str(), &part).await?;
         found.extend(page.items);
         match page.next {
             Some(next) if found.len() < wanted => part.cursor = Some(next),

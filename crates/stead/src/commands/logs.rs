@@ -28,7 +28,11 @@ pub(super) async fn run(
     let mut part = Part { limit: Some(lines), ..Part::default() };
     let mut away = false;
     loop {
-        match client.logs(&named.tenant, &named.stead, &component, &part).await.map_err(Failure::from) {
+        match client
+            .logs(named.tenant.as_str(), named.stead.as_str(), &component, &part)
+            .await
+            .map_err(Failure::from)
+        {
             Ok(page) => {
                 for line in &page.items {
                     show(context, line)?;
@@ -39,9 +43,9 @@ pub(super) async fn run(
                 away = false;
             }
             // The server being followed goes on while the control plane restarts.
-            Err(Failure::Unreachable(why)) if follow => {
+            Err(Failure::Unreachable(_)) if follow => {
                 if !std::mem::replace(&mut away, true) {
-                    output::remark(format!("{why}; trying again"));
+                    output::remark("the Stead server does not answer; trying again");
                 }
                 if let Ok(back) = context.client().await {
                     client = back;

@@ -124,7 +124,7 @@ fn confirm(question: &str) -> Result<(), Failure> {
             "there is no terminal to ask `{question}` at, so nothing was changed; say --yes"
         )));
     }
-    output::remark(format!("{question} [y/N]"));
+    output::ask(format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(Failure::failed)?;
     match answer.trim() {

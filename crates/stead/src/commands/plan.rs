@@ -15,7 +15,7 @@ pub(super) async fn run(context: &Context, which: &Which) -> Result<(), Failure>
     let wanted = manifest::to_json(&Project::here()?.manifest()?);
     let named = which.named()?;
     let client = context.client().await?;
-    let plan = client.plan(&named.tenant, &named.stead, &wanted).await?;
+    let plan = client.plan(named.tenant.as_str(), named.stead.as_str(), &wanted).await?;
     if context.json { output::json(&plan) } else { show(&named, &plan, &wanted) }
 }
 

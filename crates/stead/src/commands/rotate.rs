@@ -20,8 +20,10 @@ pub(super) async fn run(
     let named = which.named()?;
     let client = context.client().await?;
     let component = named.component(&client, component).await?.name;
-    let operation = client.rotate(&named.tenant, &named.stead, &component, reason, None).await?;
-    let operation = progress::follow(&client, &named.tenant, operation, Instant::now() + LIMIT).await?;
+    let operation =
+        client.rotate(named.tenant.as_str(), named.stead.as_str(), &component, reason, None).await?;
+    let operation =
+        progress::follow(&client, named.tenant.as_str(), operation, Instant::now() + LIMIT).await?;
     if context.json {
         return output::json(&operation);
     }

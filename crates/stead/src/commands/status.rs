@@ -55,7 +55,7 @@ async fn fleet(context: &Context, client: &Client) -> Result<(), Failure> {
                     stead.tenant.clone(),
                     stead.name.clone(),
                     component.name.clone(),
-                    component.phase.clone(),
+                    phase(component).to_owned(),
                     component.version.clone().unwrap_or_else(|| "-".into()),
                     component
                         .endpoint
@@ -78,8 +78,16 @@ fn show(stead: &Stead) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Its phase; one that was ready before an edit which is under way is being updated.
+pub(super) fn phase(component: &Component) -> &str {
+    match &*component.phase {
+        "ready" if component.generation != component.observed_generation => "updating",
+        other => other,
+    }
+}
+
 fn show_component(component: &Component) -> Result<(), Failure> {
-    output::line(format!("  {}  {}", component.name, component.phase))?;
+    output::line(format!("  {}  {}", component.name, phase(component)))?;
     let field = |name: &str| component.spec.get(name).map(output::plain).unwrap_or_default();
     let mut rows = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
@@ -100,8 +108,7 @@ fn show_component(component: &Component) -> Result<(), Failure> {
             row(name, field(name));
         }
     }
-    if let Some(step) =
-        component.step.as_deref().filter(|_| !matches!(&*component.phase, "ready" | "blocked"))
+    if let Some(step) = component.step.as_deref().filter(|_| !matches!(phase(component), "ready" | "blocked"))
     {
         row("now", step.to_owned());
     }

@@ -15,12 +15,12 @@ pub(super) async fn run(context: &Context, verb: TenantVerb) -> Result<(), Failu
     };
     match verb {
         TenantVerb::Create { name, quota } => {
-            let made = client.put_tenant(&name, &TenantRequest { quota: None }).await?;
+            let made = client.put_tenant(name.as_str(), &TenantRequest { quota: None }).await?;
             let made = set_quota(&client, made, &quota).await?;
             show(context, &[made])
         }
         TenantVerb::Quota { name, quota } => {
-            let known = client.tenant(&name).await?;
+            let known = client.tenant(name.as_str()).await?;
             let changed = set_quota(&client, known, &quota).await?;
             show(context, &[changed])
         }
@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, verb: TenantVerb) -> Result<(), Failu
             }
         }
         TenantVerb::Remove { name } => {
-            client.delete_tenant(&name).await?;
+            client.delete_tenant(name.as_str()).await?;
             if context.json {
                 output::json(&serde_json::json!({ "removed": name }))
             } else {

@@ -16,6 +16,7 @@ pub(super) async fn run(context: &Context, verb: TokenVerb) -> Result<(), Failur
                 Scope::Developer => TokenScope::Developer,
                 Scope::Viewer => TokenScope::Viewer,
             };
+            let tenant = tenant.map(String::from);
             let token = client.create_token(&TokenRequest { name, scope, tenant, days }).await?;
             if context.json {
                 return output::json(&token);

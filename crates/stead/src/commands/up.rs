@@ -7,7 +7,7 @@ use client::wire::{Component, Stead};
 use component::manifest;
 
 use crate::cli::{UrlFormat, Which};
-use crate::commands::{confirm, plan, progress, url};
+use crate::commands::{confirm, plan, progress, status, url};
 use crate::context::{Context, Named};
 use crate::exit::Failure;
 use crate::output;
@@ -29,7 +29,7 @@ pub(super) async fn run(
     let named = which.named()?;
     let client = context.client_or_start().await?;
     let until = Instant::now() + Duration::from_secs(wait);
-    let plan = client.plan(&named.tenant, &named.stead, &wanted).await?;
+    let plan = client.plan(named.tenant.as_str(), named.stead.as_str(), &wanted).await?;
     if !context.json {
         plan::show(&named, &plan, &wanted)?;
     }
@@ -40,13 +40,14 @@ pub(super) async fn run(
             confirm("Apply this?")?;
         }
         let generation = Some(plan.generation);
-        let edit = client.put_stead(&named.tenant, &named.stead, &wanted, generation, reason, None);
+        let edit =
+            client.put_stead(named.tenant.as_str(), named.stead.as_str(), &wanted, generation, reason, None);
         operation = edit.await.map_err(overtaken)?.operation;
     }
     project.remember(&Remembered { tenant: named.tenant.clone(), stead: named.stead.clone() })?;
     let stead = match operation {
         Some(operation) => {
-            progress::follow(&client, &named.tenant, operation, until).await?;
+            progress::follow(&client, named.tenant.as_str(), operation, until).await?;
             named.get(&client).await?
         }
         None => settled(&client, &named, until).await?,
@@ -76,13 +77,14 @@ async fn settled(client: &Client, named: &Named, until: Instant) -> Result<Stead
         let waits: Vec<&Component> = stead
             .components
             .iter()
-            .filter(|component| !as_wanted(component))
+            .filter(|component| status::phase(component) != "ready")
             .filter(|component| !tried_again(component, &first))
             .collect();
         if waits.is_empty() {
             bar.finish_and_clear();
             return Ok(stead);
         }
+        let doing = progress::doing(&waits);
         let names = waits.iter().map(|component| component.name.clone()).collect::<Vec<_>>().join(", ");
         if !told && waits.iter().all(|component| component.phase == "blocked") {
             let why = waits
@@ -95,20 +97,16 @@ async fn settled(client: &Client, named: &Named, until: Instant) -> Result<Stead
             ));
             told = true;
         }
-        bar.set_message(format!("{names}: {}", progress::doing(&waits)));
+        bar.set_message(format!("{names}: {doing}"));
         if Instant::now() >= until {
             bar.finish_and_clear();
             return Err(Failure::Running(format!(
-                "{names}: not ready yet; see how it goes on with `stead status`"
+                "{names} is not as wanted yet ({doing}); it goes on: see `stead status`"
             )));
         }
         progress::or_interrupt(&bar, tokio::time::sleep(LOOK)).await?;
         stead = progress::patiently(|| named.get(client)).await?;
     }
-}
-
-fn as_wanted(component: &Component) -> bool {
-    component.phase == "ready" && component.generation == component.observed_generation
 }
 
 /// Whether it was looked at since, and is blocked.
@@ -133,7 +131,7 @@ async fn report(context: &Context, client: &Client, named: &Named, stead: &Stead
     let troubled: Vec<String> = stead.components.iter().flat_map(conditions).collect();
     if !context.json {
         for component in stead.components.iter().filter(|component| component.endpoint.is_some()) {
-            if as_wanted(component) {
+            if status::phase(component) == "ready" {
                 output::line(url::of(context, client, named, component, UrlFormat::Libpq).await?)?;
             }
         }

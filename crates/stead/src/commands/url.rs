@@ -20,7 +20,8 @@ pub(super) async fn run(
     let client = context.client().await?;
     let component = named.component(&client, component).await?;
     if context.json {
-        let credentials = client.credentials(&named.tenant, &named.stead, &component.name).await?;
+        let credentials =
+            client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
         let ca = context.ca_file(&client).await?;
         let Credentials { host, port, database, role, password } = &credentials;
         return output::json(&serde_json::json!({
@@ -38,7 +39,8 @@ pub(super) async fn of(
     component: &Component,
     format: UrlFormat,
 ) -> Result<String, Failure> {
-    let credentials = client.credentials(&named.tenant, &named.stead, &component.name).await?;
+    let credentials =
+        client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
     let ca = context.ca_file(client).await?;
     Ok(render(&credentials, &ca, format))
 }
@@ -76,8 +78,11 @@ fn encoded(text: &str) -> String {
         .collect()
 }
 
-/// A word of a shell.
+/// A word of a shell, in quotes where it needs them.
 fn quoted(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte)) {
+        return text.to_owned();
+    }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

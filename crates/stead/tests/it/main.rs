@@ -1,6 +1,7 @@
 //! The product as a whole: the binary, real servers, real clients.
 
 mod clients;
+mod command_line;
 mod crash;
 mod database;
 mod installation;
@@ -10,4 +11,6 @@ mod owner;
 mod secrets;
 mod story;
 mod tenants;
+mod tour;
+mod transcript;
 mod witness;

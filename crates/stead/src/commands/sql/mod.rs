@@ -24,7 +24,8 @@ pub(super) async fn run(
     let named = which.named()?;
     let client = context.client().await?;
     let component = named.component(&client, component).await?;
-    let credentials = client.credentials(&named.tenant, &named.stead, &component.name).await?;
+    let credentials =
+        client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
     if context.json {
         let statements = match (command, file) {
             (Some(command), _) => command,
