@@ -323,10 +323,11 @@ async fn set_password(client: &tokio_postgres::Client, verifier: &str) -> Result
 }
 
 /// The tenant's database: the one that the prepared cluster came with is given the name, or a new one is
-/// made. It belongs to the owner, and nobody else may connect.
+/// made. It belongs to the owner, and nobody else may connect. What an owner can do to its database so that
+/// neither it nor Stead comes in any more is taken back.
 pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Result<(), tokio_postgres::Error> {
     let databases: Vec<String> = client
-        .query("select datname::text from pg_database where not datistemplate and datname <> 'postgres'", &[])
+        .query("select datname::text from pg_database where datname not in ('postgres', 'template0', 'template1')", &[])
         .await?
         .iter()
         .map(|row| row.get(0))
@@ -340,9 +341,14 @@ pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Res
             None => client.batch_execute(&format!("create database {wanted} owner owner")).await?,
         }
     }
-    client
-        .batch_execute(&format!(
-            "alter database {wanted} owner to owner; revoke all on database {wanted} from public;"
-        ))
-        .await
+    let mut script = format!(
+        "alter database {wanted} owner to owner; revoke all on database {wanted} from public;
+         alter database {wanted} allow_connections true connection limit -1 is_template false;"
+    );
+    for setting in ["role", "session_authorization", "local_preload_libraries"] {
+        for whose in [format!("database {wanted}"), "role owner".into(), format!("role owner in database {wanted}")] {
+            script += &format!("alter {whose} reset {setting};");
+        }
+    }
+    client.batch_execute(&script).await
 }

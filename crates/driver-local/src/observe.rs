@@ -30,6 +30,7 @@ struct Facts {
     roles: BTreeMap<String, RoleFacts>,
     password_set: bool,
     helpers: bool,
+    /// None where there is no such database, or one that its owner has barred, also against itself.
     database_owner: Option<String>,
 }
 
@@ -60,7 +61,10 @@ select json_build_object(
             from pg_roles r where rolname !~ '^pg_'),
   'password_set', exists (select from pg_authid where rolname = $2 and rolpassword = $3),
   'helpers', coalesce((select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres') = $4, false),
-  'database_owner', (select rolname from pg_database d join pg_roles o on o.oid = d.datdba where datname = $5)
+  'database_owner', (select rolname from pg_database d join pg_roles o on o.oid = d.datdba
+                     where datname = $5 and datallowconn and datconnlimit = -1 and not datistemplate
+                       and not exists (select from pg_db_role_setting, unnest(setconfig) setting
+                                       where setting ~* '^(role|session_authorization|local_preload_libraries)='))
 )::text";
 
 impl Local {
