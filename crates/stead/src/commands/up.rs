@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use client::Client;
-use client::wire::{Component, Stead};
+use client::wire::{Component, Plan, Stead};
 use component::manifest;
+use serde_json::Value;
 
 use crate::cli::{UrlFormat, Which};
 use crate::commands::{confirm, plan, progress, status, url};
@@ -29,7 +30,7 @@ pub(super) async fn run(
     let named = which.named()?;
     let client = context.client_or_start().await?;
     let until = Instant::now() + Duration::from_secs(wait);
-    let plan = client.plan(named.tenant.as_str(), named.stead.as_str(), &wanted).await?;
+    let plan = planned(&client, &named, &wanted, yes, reason).await?;
     if !context.json {
         plan::show(&named, &plan, &wanted)?;
     }
@@ -53,6 +54,26 @@ pub(super) async fn run(
         None => settled(&client, &named, until).await?,
     };
     report(context, &client, &named, &stead).await
+}
+
+/// The plan. Where it is refused and nobody would have been asked, the edit is sent all the same, because what was
+/// asked for and refused is to be on record.
+async fn planned(
+    client: &Client,
+    named: &Named,
+    wanted: &Value,
+    yes: bool,
+    reason: Option<&str>,
+) -> Result<Plan, Failure> {
+    let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
+    match client.plan(tenant, stead, wanted).await {
+        Err(client::Error::Refused(_)) if yes => {
+            client.put_stead(tenant, stead, wanted, None, reason, None).await?;
+            // What stood in the way was gone by then.
+            Ok(client.plan(tenant, stead, wanted).await?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Somebody else edited the stead between the plan and its application.

@@ -238,6 +238,7 @@ fn refusals_of_a_server() {
 
     said.note("on record");
     said.run(&two, "history --all");
+    said.run(&two, "history --all --tenant globex");
     said.compare("refusals_of_a_server");
     stead.finish();
 }

@@ -74,6 +74,8 @@ impl<'a> Transcript<'a> {
             // What the keeper did is imported within a second: it may come before or after what others did then.
             (r"(?m)^<time>  keeper .*\n(    .*\n)*", ""),
             (r"(?m)^<time>  operator  [a-z. ]+  credentials\.shown( \d+ times, last <time>)?\n", ""),
+            // Several are made at once.
+            (r"two postgres\.[ab]  component\.ready", "two postgres.<one>  component.ready"),
             (r"(?m) +$", ""),
         ] {
             settings.add_filter(pattern, shown);
