@@ -53,14 +53,10 @@ fn urls(stead: &Installation, server: &Database, format: &str) -> (String, Strin
 fn logged(stead: &Installation, application: &str) -> Value {
     until("the connection log", || {
         let text = std::fs::read_to_string(stead.home.join("logs/gateway.jsonl")).ok()?;
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines
-            .filter(|line| {
-                line["application_name"] == application
-                    && line["event"] == "close"
-                    && line["signed_in"] == true
-            })
-            .last()
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.rfind(|line| {
+            line["application_name"] == application && line["event"] == "close" && line["signed_in"] == true
+        })
     })
 }
 

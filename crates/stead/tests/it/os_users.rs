@@ -200,6 +200,10 @@ fn a_link_in_place_of_a_socket_leads_to_nobody() {
     {
         std::fs::rename(&socket, &kept).unwrap();
         symlink(&other, &socket).unwrap();
+        if other.starts_with(&two.victim.tree) {
+            // The control: who asks nobody is led astray, and is the victim's superuser.
+            assert_eq!(two.attacker.admin("select word from secret").unwrap(), "of bolt alone");
+        }
         // By the front door: not with the attacker's password, and not even with the victim's.
         for password in [mine, theirs] {
             let mut psql = two.attacker.psql();
@@ -248,6 +252,10 @@ fn a_link_in_place_of_a_log_shows_nothing() {
         symlink(entry.path(), log.join(format!("zz-{name}"))).unwrap();
     }
     symlink(two.stead.home.join("operator.token"), log.join("zz-token.json")).unwrap();
+    // The control: who follows links reads the victim's log.
+    let mut follow = as_user(two.stead.uid_first());
+    follow.args(["sh", "-c", &format!("cat {}/zz-*.json", log.display())]);
+    assert!(outcome(&follow.output().unwrap()).unwrap().contains("division by zero"));
     let fifo = outcome(&std::process::Command::new("mkfifo").arg(log.join("zz-pipe.json")).output().unwrap());
     fifo.unwrap();
     two.attacker.sql("select 'mine' / 0").unwrap_err();
