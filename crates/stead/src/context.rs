@@ -72,6 +72,14 @@ impl Context {
                 "no Stead server runs for {home}{why}; start one with `stead up` in an app's folder or with `stead server`"
             ))
         };
+        if let Err(error) = std::fs::read(self.home.join("server.json"))
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Err(Failure::Failed(format!(
+                "{} is another user's; run this as that user (as root: with sudo), or set STEAD_URL and STEAD_TOKEN",
+                self.home.display()
+            )));
+        }
         let running = self.running().ok_or_else(|| none_runs(""))?;
         let token = token_from_environment().map_or_else(|| self.operator_token(), Ok)?;
         let client = Client::new(&running.url, token)?;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -240,6 +241,12 @@ fn refusals_of_a_server() {
     said.run(&two, "history --all");
     said.run(&two, "history --all --tenant globex");
     said.compare("refusals_of_a_server");
+
+    if rustix::process::geteuid().is_root() {
+        let mut stranger = stead.command(&["status"]);
+        let output = stranger.current_dir(&two).uid(65_534).gid(65_534).output().unwrap();
+        assert!(text(&output.stderr).contains("is another user's; run this as that user"), "{output:?}");
+    }
     stead.finish();
 }
 

@@ -1,5 +1,4 @@
 //! The product as a whole: the binary, real servers, real clients.
-
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod clients;
