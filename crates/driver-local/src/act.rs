@@ -141,9 +141,12 @@ impl Local {
         for role in superusers(&client).await.map_err(unavailable)? {
             client.batch_execute(&format!("alter role {} nosuperuser", quoted(&role))).await.map_err(unavailable)?;
         }
+        database(&client, target.name.local.as_str()).await.map_err(unavailable)?;
+        fail_point!("driver-local::database-right");
+        // Last, because its commit waits for the disk and takes everything before it along.
         set_password(&client, target.verifier.expose_secret()).await.map_err(unavailable)?;
         fail_point!("driver-local::password-set");
-        database(&client, target.name.local.as_str()).await.map_err(unavailable)
+        Ok(())
     }
 
     /// As the owner where PostgreSQL trusts the extension, as Stead where it does not.
@@ -273,12 +276,12 @@ async fn superusers(client: &tokio_postgres::Client) -> Result<Vec<String>, toki
 /// Stead's roles, and the gateway's way to verifiers, in the database `postgres`, where no tenant may
 /// connect. The comment at the end says that all of it is there.
 pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
-    let mut script = String::from("begin;\n");
+    let mut script = String::from("begin;\nset local synchronous_commit = off;\n");
     for (name, role) in roles() {
         let (name, member_of) = (quoted(name), role.member_of);
         script += &format!(
             "do $$ begin create role {name}; exception when duplicate_object then null; end $$;\n\
-             alter role {name} login nosuperuser nocreaterole nocreatedb noreplication nobypassrls;\n\
+             alter role {name} login nosuperuser nocreaterole nocreatedb noreplication nobypassrls connection limit -1 valid until 'infinity';\n\
              do $$ declare g text; begin
                  for g in select r.rolname from pg_auth_members m join pg_roles r on r.oid = m.roleid
                           where m.member = '{name}'::regrole and r.rolname <> all ('{{{wanted}}}') loop
@@ -342,7 +345,8 @@ pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Res
         }
     }
     let mut script = format!(
-        "alter database {wanted} owner to owner; revoke all on database {wanted} from public;
+        "begin; set local synchronous_commit = off;
+         alter database {wanted} owner to owner; revoke all on database {wanted} from public;
          alter database {wanted} allow_connections true connection limit -1 is_template false;"
     );
     for setting in ["role", "session_authorization", "local_preload_libraries"] {
@@ -350,5 +354,6 @@ pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Res
             script += &format!("alter {whose} reset {setting};");
         }
     }
+    script += "commit;";
     client.batch_execute(&script).await
 }

@@ -67,6 +67,8 @@ struct Inner {
     sizes: Mutex<HashMap<String, (Instant, u64)>>,
     /// Spares were taken.
     taken: Notify,
+    /// When the last was.
+    last_taken: Mutex<Option<Instant>>,
 }
 
 /// Why the driver could not be made, or the ground it stands on could not be laid.
@@ -117,6 +119,7 @@ impl Local {
             sessions: Mutex::default(),
             sizes: Mutex::default(),
             taken: Notify::new(),
+            last_taken: Mutex::default(),
         })))
     }
 

@@ -54,13 +54,17 @@ select json_build_object(
   'config_error', (select string_agg(format('%s line %s: %s', sourcefile, sourceline, error), '; ')
                    from pg_file_settings where error is not null and error <> 'setting could not be applied'),
   'roles', (select json_object_agg(rolname, json_build_object(
-              'superuser', rolsuper, 'login', rolcanlogin, 'createrole', rolcreaterole, 'createdb', rolcreatedb,
+              'superuser', rolsuper,
+              'login', rolcanlogin and rolconnlimit <> 0 and (rolvaliduntil is null or rolvaliduntil > now()),
+              'createrole', rolcreaterole, 'createdb', rolcreatedb,
               'replication', rolreplication, 'bypassrls', rolbypassrls,
               'member_of', (select coalesce(json_agg(g.rolname order by g.rolname), '[]')
                             from pg_auth_members m join pg_roles g on g.oid = m.roleid where m.member = r.oid)))
             from pg_roles r where rolname !~ '^pg_'),
   'password_set', exists (select from pg_authid where rolname = $2 and rolpassword = $3),
-  'helpers', coalesce((select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres') = $4, false),
+  'helpers', coalesce((select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres') = $4, false)
+             and exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+                         where n.nspname = 'stead' and p.proname = 'verifier' and p.prosecdef),
   'database_owner', (select rolname from pg_database d join pg_roles o on o.oid = d.datdba
                      where datname = $5 and datallowconn and datconnlimit = -1 and not datistemplate
                        and not exists (select from pg_db_role_setting, unnest(setconfig) setting
@@ -152,7 +156,9 @@ impl Local {
         let facts: Facts = serde_json::from_str(row.get(0)).map_err(|error| Some(error.to_string()))?;
         let disk_bytes = self.count_bytes(&client, &place.handle).await.map_err(told)?;
         let (mut extensions, mut applied) = (Vec::new(), Vec::new());
-        if facts.database_owner.is_some() && facts.password_set {
+        // The owner's own sessions are needed for the rest: without them it is the roles' turn first.
+        let enters = facts.password_set && facts.roles.get(OWNER_ROLE).is_some_and(|owner| owner.login);
+        if enters && facts.database_owner.as_deref() == Some(OWNER_ROLE) {
             let inside = self.inside(&place.handle, &socket, database).await.map_err(told)?;
             let row = inside
                 .query_one(

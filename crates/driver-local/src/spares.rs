@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::act::{absent_is_fine, database, helpers, silence_extensions, unavailable};
-use crate::{Engine, Local, Place, fail_point, files};
+use crate::{Engine, Local, Place, fail_point, files, lock};
 
 /// The database that a spare comes with.
 pub(crate) const DATABASE: &str = "main";
@@ -25,6 +25,8 @@ pub(crate) const DATABASE: &str = "main";
 const INITDB: Duration = Duration::from_secs(20);
 /// The first start of a new cluster, on a busy disk.
 const FIRST_START: Duration = Duration::from_secs(15);
+/// So long without a creation, and the pool is filled up though it is not nearly empty.
+const QUIET: Duration = Duration::from_secs(2);
 /// Between two looks at the pool that nobody asked for.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -47,7 +49,7 @@ impl SparePool {
         self.local.sweep().await;
         while !*stop.borrow() {
             let taken = self.local.0.taken.notified();
-            if let Err(error) = self.fill(&stop).await {
+            if let Err(error) = self.fill(stop.clone()).await {
                 tracing::warn!(%error, "a spare could not be made; trying again");
             }
             tokio::select! {
@@ -58,12 +60,22 @@ impl SparePool {
         }
     }
 
-    async fn fill(&self, stop: &watch::Receiver<bool>) -> Result<(), DriverError> {
+    async fn fill(&self, mut stop: watch::Receiver<bool>) -> Result<(), DriverError> {
         let newest = self.local.engines().newest().map(|(major, _)| major);
         // The newest first: it is what most are made of.
         for major in self.local.engines().majors().into_iter().rev() {
             let wanted = if Some(major) == newest { self.count } else { self.count.min(1) };
-            while self.local.ready_spares(major).len() < wanted {
+            loop {
+                let ready = self.local.ready_spares(major).len();
+                if ready >= wanted {
+                    break;
+                }
+                // A cluster in the making takes a core from the server that is being created just now: with
+                // enough left, quiet is waited for.
+                let busy = QUIET.saturating_sub(self.local.since_taken());
+                if ready * 2 > wanted && !busy.is_zero() {
+                    tokio::select! { () = tokio::time::sleep(busy) => {}, _ = stop.changed() => {} }
+                }
                 if *stop.borrow() {
                     return Ok(());
                 }
@@ -87,6 +99,11 @@ impl Local {
                 (marker.engine == major).then_some(name)
             })
             .collect()
+    }
+
+    /// How long ago a spare was last taken.
+    fn since_taken(&self) -> Duration {
+        lock(&self.0.last_taken).map_or(Duration::MAX, |at| at.elapsed())
     }
 
     /// How many spares of an engine are ready.
@@ -120,6 +137,7 @@ impl Local {
             });
             if claimed.await? {
                 fail_point!("driver-local::after-claim");
+                *lock(&self.0.last_taken) = Some(Instant::now());
                 self.0.taken.notify_one();
                 return Ok(());
             }

@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::{Client, Part};
@@ -30,7 +29,7 @@ async fn main() {
         let bare = by_hand().await;
         row("limit: rename + start of a prepared cluster, first SELECT", &bare, None);
         limit = Some(median(&bare));
-        let host = Host::start(SAMPLES + 2).await;
+        let host = Host::start(SAMPLES * 2 + 4).await;
         let warm = host.create("warm", SAMPLES).await;
         row("API call -> first SELECT over TLS, spare ready", &warm, limit);
         drop(host);

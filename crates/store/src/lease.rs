@@ -104,7 +104,7 @@ impl Store {
             LEASE_SECONDS,
             FARTHEST,
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.relaxed)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let component = ComponentRow {
@@ -197,7 +197,7 @@ impl Store {
             step,
             lease.wakes,
         )
-        .execute(&self.pool)
+        .execute(&self.relaxed)
         .await?;
         if renewed.rows_affected() == 1 { Ok(()) } else { Err(Error::Fenced) }
     }

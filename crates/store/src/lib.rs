@@ -50,6 +50,8 @@ pub const SEEN_CHANNEL: &str = "stead_seen";
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    /// Sessions whose commits do not wait for the disk: for leases, of which a crash may lose the last.
+    relaxed: PgPool,
     key: Arc<InstallationKey>,
 }
 
@@ -59,9 +61,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer, or was written by a newer Stead.
     pub async fn open(options: PgConnectOptions, key: InstallationKey) -> Result<Self, Error> {
+        let relaxed = options.clone().options([("synchronous_commit", "off")]);
         let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await.map_err(Error::Migrate)?;
-        Ok(Self { pool, key: Arc::new(key) })
+        let relaxed = PgPoolOptions::new().max_connections(8).connect_with(relaxed).await?;
+        Ok(Self { pool, relaxed, key: Arc::new(key) })
     }
 
     /// Listens on one of the channels above. Listen before you query.
@@ -86,5 +90,6 @@ impl Store {
     /// Closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.relaxed.close().await;
     }
 }
