@@ -70,10 +70,9 @@ impl Verifiers {
         // PostgreSQL compares bytes; a name that is no UTF-8 cannot be asked for, and nobody has one.
         let Ok(user) = std::str::from_utf8(user) else { return Ok(None) };
         match self.ask(folder, user).await {
-            // The server was restarted since the last question: once more, with a new connection.
-            Err(Unanswered::Said(error))
-                if error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN) =>
-            {
+            // A kept connection may be of a server before its restart, or of a role that was made anew since:
+            // once more, with a new connection.
+            Err(Unanswered::Said(_)) => {
                 *self.slot.lock().await = None;
                 self.ask(folder, user).await.map_err(refusal)
             }

@@ -23,6 +23,12 @@ pub enum Error {
     /// A sealed secret does not open.
     #[error("a sealed secret does not open: the installation key is not the one that it was sealed with")]
     Sealed,
+    /// The installation key is another than the one that this state was sealed with.
+    #[error(
+        "the installation key is not the one that the passwords in the control database were sealed with; \
+         put the right file back (hosts that share a state need the same key)"
+    )]
+    WrongKey,
     /// The installation key could not be read or made.
     #[error("the installation key {path}: {source}")]
     Key {

@@ -119,7 +119,23 @@ pub(crate) async fn new_password(
     Ok(version)
 }
 
+/// What is sealed to know the key again.
+const WITNESS: &str = "the installation key";
+
 impl Store {
+    /// Makes sure that the key is the one that this state was sealed with; the first key ever seen is.
+    ///
+    /// # Errors
+    /// [`Error::WrongKey`] when it is another.
+    pub async fn check_key(&self) -> Result<(), Error> {
+        let sealed = self.key.seal(WITNESS, &SecretString::from(WITNESS))?;
+        sqlx::query!("insert into installation (sealed) values ($1) on conflict do nothing", sealed)
+            .execute(&self.pool)
+            .await?;
+        let first = sqlx::query_scalar!("select sealed from installation").fetch_one(&self.pool).await?;
+        self.key.open(WITNESS, &first).map(|_| ()).map_err(|_| Error::WrongKey)
+    }
+
     /// The password of a component; `None` where it has none.
     ///
     /// # Errors

@@ -61,6 +61,11 @@ impl Step {
         }
     }
 
+    /// What runs the tenant's own SQL, or an extension's.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self, Self::Migrate(_) | Self::Extension(_))
+    }
+
     /// A migration that ran and a restart are events; the other steps are only the way there.
     pub(crate) fn on_record(&self) -> Option<serde_json::Value> {
         match self {
@@ -286,12 +291,18 @@ fn schema(spec: &Spec, session: &Session) -> Option<Decision> {
 /// What differs though nobody asked: looked at only for a server that was settled at this spec.
 pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     let mut found = Vec::new();
+    if !(observed.engine_present && observed.tree && observed.data) {
+        // Not drift but loss, which is told as a condition of its own.
+        return found;
+    }
     let mut differs = |field: String, before, after| found.push(Difference { field, before, after });
-    if observed.tree && observed.files != Seen::Same {
+    if observed.files != Seen::Same {
         differs("files".into(), json!("changed by hand"), json!("as the spec renders them"));
     }
-    if observed.declared == Seen::Differs {
-        differs("unit".into(), json!("changed by hand"), json!("as the spec renders it"));
+    match observed.declared {
+        Seen::Same => {}
+        Seen::Absent => differs("unit".into(), json!(null), json!("as the spec renders it")),
+        Seen::Differs => differs("unit".into(), json!("changed by hand"), json!("as the spec renders it")),
     }
     if let Some(session) = &observed.session {
         for setting in settings(spec) {

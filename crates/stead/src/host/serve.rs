@@ -127,8 +127,12 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         }
     };
     local.gateway().await.map_err(Failure::failed)?;
-    let key = InstallationKey::read_or_make(&home.join("keys/installation.key")).map_err(Failure::failed)?;
-    let store = Store::open(state.application_name("stead"), key).await.map_err(Failure::failed)?;
+    let key_path = home.join("keys/installation.key");
+    let key = InstallationKey::read_or_make(&key_path).map_err(Failure::failed)?;
+    // A disk that is nearly full makes servers read-only so that what is left is the control plane's.
+    let state = state.application_name("stead").options([("default_transaction_read_only", "off")]);
+    let store = Store::open(state, key).await.map_err(Failure::failed)?;
+    store.check_key().await.map_err(|error| Failure::Failed(format!("{error} ({})", key_path.display())))?;
     // Two homes on one machine are two hosts, also to control planes that share their state.
     let name = format!("{}:{}", local.host().name, home.display());
     store

@@ -2,11 +2,12 @@
 //! moment: after a restart everything is as wanted, and nothing is left over.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::installation::{Installation, until};
-use crate::story::{Story, THIRD, ask, manifest};
+use crate::installation::{Installation, text, until};
+use crate::story::{Story, THIRD, ask, kill, manifest};
 
 /// Points that the making of a stead passes.
 const CREATE: [&str; 9] = [
@@ -21,11 +22,12 @@ const CREATE: [&str; 9] = [
     "driver-local::file-written",
 ];
 /// And its second half.
-const CREATE_FURTHER: [&str; 9] = [
+const CREATE_FURTHER: [&str; 10] = [
     "driver-local::unit-declared",
     "driver-local::unit-applied",
     "driver-local::helpers-made",
     "driver-local::password-set",
+    "driver-local::database-right",
     "driver-local::route-written",
     "driver-local::migration-before-commit",
     "driver-local::migration-committed",
@@ -64,6 +66,9 @@ const SPARE: [&str; 4] = [
     "driver-local::spare-marked",
 ];
 
+/// No end but a repetition; see the tests of what is done twice.
+const REPEAT: [&str; 1] = ["reconciler::twice"];
+
 /// Every fail point of the control plane is in one of the lists above: a new one cannot be forgotten.
 #[test]
 fn every_fail_point_is_driven() {
@@ -71,7 +76,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 7] = [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROTATE, &REMOVE, &SPARE];
+    let lists: [&[&str]; 8] = [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROTATE, &REMOVE, &SPARE, &REPEAT];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);
 }
@@ -83,7 +88,8 @@ fn fail_points(folder: &Path, found: &mut BTreeSet<String>) {
             fail_points(&path, found);
         } else {
             let text = std::fs::read_to_string(&path).unwrap();
-            let names = text.split("fail_point!(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+            let names =
+                text.split("fail_point!(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
             found.extend(names);
         }
     }
@@ -179,7 +185,8 @@ fn killed_while_a_stead_is_edited() {
         assert_eq!(story.lines("component.edited").len(), 1, "{point}");
         assert_eq!(story.sql("show shared_buffers").unwrap(), story.admin("postgres", "show shared_buffers"));
         assert_eq!(story.sql("show max_wal_size").unwrap(), story.admin("postgres", "show max_wal_size"));
-        let route = std::fs::read_to_string(stead.home.join(format!("gateway/routes/{}.json", story.handle())));
+        let route =
+            std::fs::read_to_string(stead.home.join(format!("gateway/routes/{}.json", story.handle())));
         assert!(route.unwrap().contains("10.0.0.0/8"), "{point}");
         story.ok(&["down", "--yes"]);
     }
@@ -196,8 +203,10 @@ fn killed_while_a_setting_is_repaired() {
         // What `alter system` writes, where it is allowed.
         let line = "shared_buffers = ''48MB''";
         let file = "/stead/data/postgresql.auto.conf";
-        stead.ask_server(&tree, "postgres", &format!("copy (select '{line}') to '{file}'")).unwrap();
-        stead.ask_server(&tree, "postgres", "select pg_reload_conf()").unwrap();
+        let meddle = [format!("copy (select '{line}') to '{file}'"), "select pg_reload_conf()".into()];
+        until("the setting to be written", || {
+            meddle.iter().all(|sql| stead.ask_server(&tree, "postgres", sql).is_ok()).then_some(())
+        });
         dies_at(&mut stead, point, &folder, &["status"]);
         let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
         until("the setting to be right", || {
@@ -276,5 +285,115 @@ fn killed_while_a_spare_is_prepared() {
         story.ok(&["down", "--yes"]);
     }
     stead.nothing_left_over();
+    stead.finish();
+}
+
+/// Processes of this installation whose command line has these words.
+fn pids(stead: &Installation, words: &str) -> Vec<i32> {
+    let all = stead.processes();
+    all.iter()
+        .filter(|line| line.contains(words))
+        .map(|l| l.split(' ').next().unwrap().parse().unwrap())
+        .collect()
+}
+
+/// `kill -9` of processes that serve, while a client works, with the control plane down: they come back, and
+/// what was committed is there.
+#[test]
+fn data_planes_come_back_by_themselves() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", "");
+    let (url, tree, folder) = (story.url(), story.tree(), story.folder.clone());
+    ask(&url, "create table work (n int)").unwrap();
+    stead.kill_server();
+    let mut done = 0;
+    let mut work = || {
+        until("the server to serve", || ask(&url, "insert into work values (1)").ok());
+        done += 1;
+        // A commit whose answer was lost may be there too.
+        let count: i64 = ask(&url, "select count(*) from work").unwrap().parse().unwrap();
+        assert!(count >= done, "{count} of {done}");
+    };
+    work();
+    for _ in 0..3 {
+        for pid in pids(&stead, " gateway") {
+            kill(pid);
+        }
+        work();
+        stead.kill_server_of(&tree);
+        work();
+    }
+    // Without a keeper everything goes on; the next `stead server` starts one, which adopts what runs.
+    let keeper = pids(&stead, " keeper");
+    assert_eq!(keeper.len(), 1);
+    kill(keeper[0]);
+    work();
+    let started = ask(&url, "select pg_postmaster_start_time()").unwrap();
+    stead.start();
+    let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+    story.look();
+    story.settled();
+    assert_eq!(ask(&url, "select pg_postmaster_start_time()").unwrap(), started, "it was adopted");
+    work();
+    // The control plane's own server: the API is back with it.
+    let control = stead.uid_first();
+    let mut servers = pids(&stead, "/bin/postgres -D");
+    servers.retain(|pid| {
+        std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == control)
+    });
+    assert_eq!(servers.len(), 1);
+    kill(servers[0]);
+    until("the API", || story.run(&["status"]).status.success().then_some(()));
+    story.ok(&["rotate"]);
+    // A keeper that died while the control plane runs is said to be gone, and how to have it back.
+    kill(pids(&stead, " keeper")[0]);
+    let doctor = story.run(&["doctor"]);
+    let said = text(&doctor.stdout);
+    assert!(
+        !doctor.status.success() && said.contains("keeper") && said.contains("`stead server` starts it"),
+        "{said}"
+    );
+    stead.kill_server();
+    stead.start();
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    story.ok(&["up", "--yes"]);
+    stead.nothing_left_over();
+    stead.finish();
+}
+
+/// `kill -9` of everything at once, while a stead is being made, at one moment after the other.
+#[test]
+fn everything_killed_at_once() {
+    let mut stead = Installation::started();
+    let folder = Story::new(&stead, "shop", "").folder;
+    for moment in 0..6_u64 {
+        let url = stead.running().unwrap()["url"].as_str().unwrap().to_owned();
+        let mut up = stead.command(&["up", "--yes"]);
+        up.current_dir(&folder).env("STEAD_TENANT", "acme").env("STEAD_URL", url);
+        let mut up = up.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Moments are what is there by then: more and more of the stead.
+        until("the moment", || match moment {
+            0 => Some(()),
+            1 => (stead.list("spares").len() + stead.list("servers").len() > 0).then_some(()),
+            2 => stead.list("units").iter().any(|unit| unit.starts_with("spare-")).then_some(()),
+            3 => (!stead.list("servers").is_empty()).then_some(()),
+            4 => (!stead.list("gateway/routes").is_empty()).then_some(()),
+            _ => up.try_wait().unwrap().map(|_| ()),
+        });
+        let mut all: Vec<i32> = pids(&stead, "");
+        all.retain(|pid| *pid != i32::try_from(up.id()).unwrap());
+        for pid in all {
+            kill(pid);
+        }
+        let _ = up.kill();
+        up.wait().unwrap();
+        stead.kill_server();
+        stead.start();
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.ok(&["up", "--yes"]);
+        is_whole(&story, &["0001_first", "0002_second"], &format!("moment {moment}"));
+        story.ok(&["down", "--yes"]);
+        stead.nothing_left_over();
+    }
     stead.finish();
 }

@@ -105,6 +105,18 @@ impl Installation {
         self.server = Some(command.spawn().unwrap());
     }
 
+    /// Starts a control plane by way of another program.
+    pub(crate) fn spawn_in(&mut self, wrapper: &[&str]) {
+        assert!(self.server.is_none(), "one at a time");
+        let stead = self.command(&["server"]);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(stead.get_program()).args(stead.get_args()).env_clear();
+        command.envs(stead.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.server = Some(command.spawn().unwrap());
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.path().join("server.log")
     }
@@ -239,8 +251,8 @@ impl Installation {
     /// Stops everything and checks that nothing is left: for tests that end well.
     pub(crate) fn finish(mut self) {
         self.stop();
-        let left = self.processes();
-        assert!(left.is_empty(), "left behind: {left:#?}");
+        // The keeper answers before it ends.
+        until_or("everything to end", || self.processes().is_empty().then_some(()), || self.processes().join("\n"));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&*self.home.to_string_lossy()), "mounts left behind");
     }
@@ -274,6 +286,16 @@ impl Drop for Installation {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// As [`until`], and says more when it was in vain.
+pub(crate) fn until_or<T>(what: &str, mut reached: impl FnMut() -> Option<T>, said: impl Fn() -> String) -> T {
+    let limit = Instant::now() + Duration::from_secs(20);
+    until(what, || {
+        let value = reached();
+        assert!(value.is_some() || Instant::now() < limit, "waited for {what}:\n{}", said());
+        value
+    })
 }
 
 /// Waits on a condition; the limit is for a test that would hang, not part of what is tested.

@@ -72,7 +72,12 @@ impl<'a> Story<'a> {
     /// Runs it, expects to be refused; answers what it said.
     pub(crate) fn refused(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        assert!(!output.status.success(), "stead {} should have failed: {}", args.join(" "), text(&output.stdout));
+        assert!(
+            !output.status.success(),
+            "stead {} should have failed: {}",
+            args.join(" "),
+            text(&output.stdout)
+        );
         text(&output.stderr)
     }
 
@@ -83,14 +88,24 @@ impl<'a> Story<'a> {
 
     /// The only component as the API tells it.
     pub(crate) fn component(&self) -> Value {
-        self.json(&["status"])["components"][0].clone()
+        let shown: Value = serde_json::from_str(&self.status(&["--json"])).unwrap();
+        shown["components"][0].clone()
+    }
+
+    /// What `stead status` prints, whether or not all is well.
+    fn status(&self, args: &[&str]) -> String {
+        let output = self.run(&[&["status"], args].concat());
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(!out.is_empty(), "stead status: {}\n{err}", output.status);
+        out
     }
 
     /// Waits until the component is as wanted.
     pub(crate) fn settled(&self) -> Value {
         until("the component to be as wanted", || {
             let component = self.component();
-            let settled = component["phase"] == "ready" && component["generation"] == component["observed_generation"];
+            let settled =
+                component["phase"] == "ready" && component["generation"] == component["observed_generation"];
             settled.then_some(component)
         })
     }
@@ -98,7 +113,7 @@ impl<'a> Story<'a> {
     /// Waits for a condition, and answers its message as a person reads it in `stead status`.
     pub(crate) fn condition(&self, kind: &str) -> String {
         until(&format!("condition {kind}"), || {
-            let shown = self.ok(&["status"]);
+            let shown = self.status(&[]);
             shown.lines().find_map(|line| line.trim().strip_prefix(&format!("! {kind}: "))).map(str::to_owned)
         })
     }
@@ -165,7 +180,19 @@ pub(crate) fn ask(url: &str, sql: &str) -> Result<String, String> {
 
 fn answer(command: &mut Command) -> Result<String, String> {
     let output = command.current_dir("/").output().unwrap();
-    if output.status.success() { Ok(text(&output.stdout).trim().to_owned()) } else { Err(text(&output.stderr)) }
+    if output.status.success() {
+        Ok(text(&output.stdout).trim().to_owned())
+    } else {
+        Err(text(&output.stderr))
+    }
+}
+
+/// `kill -9`; gone already is fine.
+pub(crate) fn kill(pid: i32) {
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    );
 }
 
 /// Debian's, which is always there.
@@ -178,14 +205,42 @@ impl Installation {
     pub(crate) fn ask_server(&self, tree: &Path, database: &str, sql: &str) -> Result<String, String> {
         let uid = self.uid_first().to_string();
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", psql(), "-XAtq", "-v", "ON_ERROR_STOP=1"]);
+        command.args([
+            "--reuid",
+            &uid,
+            "--regid",
+            &uid,
+            "--clear-groups",
+            psql(),
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+        ]);
+        // Also on a disk that is nearly full.
+        command.env("PGOPTIONS", "-c default_transaction_read_only=off");
         command.arg("-h").arg(tree.join("run")).args(["-U", "stead_admin", "-d", database, "-c", sql]);
         answer(&mut command)
     }
 
+    /// `kill -9` of every process of a server.
+    pub(crate) fn kill_server_of(&self, tree: &Path) {
+        self.kill_server_of_uid(&tree.join("data"));
+    }
+
+    /// The same, of whoever a folder belongs to.
+    pub(crate) fn kill_server_of_uid(&self, folder: &Path) {
+        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder).unwrap());
+        assert!(uid > self.uid_first(), "{uid} is nobody's");
+        let out = Command::new("pgrep").args(["-u", &uid.to_string()]).output().unwrap();
+        for pid in text(&out.stdout).lines() {
+            kill(pid.parse().unwrap());
+        }
+    }
+
     /// Asks the control database.
     pub(crate) fn control(&self, sql: &str) -> String {
-        self.ask_server(&self.home.join("control"), "postgres", sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.ask_server(&self.home.join("control"), "postgres", sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// Has every component looked at now.
@@ -201,7 +256,8 @@ impl Installation {
         until("spares in the making to be finished", || {
             let making = self.list("units").iter().any(|unit| unit.starts_with("spare-"));
             let spares = self.list("spares");
-            let marked = |spare: &String| self.home.join("spares").join(spare).join("conf/spare.json").exists();
+            let marked =
+                |spare: &String| self.home.join("spares").join(spare).join("conf/spare.json").exists();
             (!making && spares.iter().all(marked)).then_some(())
         });
         for folder in ["keeper/trash", "keeper/new"] {
