@@ -101,7 +101,8 @@ impl Client {
     }
 
     async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
-        let unreachable = |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
+        let unreachable =
+            |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let body = answer.text().await.map_err(unreachable)?;
@@ -204,12 +205,19 @@ impl Client {
 
     /// One component.
     pub async fn component(&self, tenant: &str, stead: &str, component: &str) -> Result<Component, Error> {
-        self.send(self.request(Method::GET, &format!("tenants/{tenant}/steads/{stead}/components/{component}")))
-            .await
+        self.send(
+            self.request(Method::GET, &format!("tenants/{tenant}/steads/{stead}/components/{component}")),
+        )
+        .await
     }
 
     /// How to sign in to a server; that it was asked is on record.
-    pub async fn credentials(&self, tenant: &str, stead: &str, component: &str) -> Result<Credentials, Error> {
+    pub async fn credentials(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+    ) -> Result<Credentials, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/credentials");
         self.send(self.request(Method::GET, &path)).await
     }
@@ -228,7 +236,13 @@ impl Client {
     }
 
     /// The newest lines of a server's log, oldest first.
-    pub async fn logs(&self, tenant: &str, stead: &str, component: &str, part: &Part) -> Result<Page<LogLine>, Error> {
+    pub async fn logs(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        part: &Part,
+    ) -> Result<Page<LogLine>, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/logs");
         self.send(self.request(Method::GET, &path).query(part)).await
     }

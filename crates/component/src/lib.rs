@@ -114,6 +114,13 @@ impl Step {
 }
 
 impl Step {
+    /// Whether it may take long: what a tenant wrote takes as long as it takes.
+    pub fn is_long(&self) -> bool {
+        match self {
+            Self::Postgres(step) => step.is_long(),
+        }
+    }
+
     /// What the journal keeps of it once it is done; `None` for steps that are no event of their own.
     pub fn on_record(&self) -> Option<serde_json::Value> {
         match self {

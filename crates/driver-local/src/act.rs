@@ -20,7 +20,12 @@ const START: Duration = Duration::from_millis(400);
 const RELOAD: Duration = Duration::from_secs(2);
 
 impl Local {
-    pub(crate) async fn act_postgres(&self, target: &Target, spec: &Spec, step: &Step) -> Result<(), DriverError> {
+    pub(crate) async fn act_postgres(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        step: &Step,
+    ) -> Result<(), DriverError> {
         let place = Place::of(target)?;
         match step {
             Step::Claim => self.claim(spec.engine, &place).await,
@@ -37,9 +42,10 @@ impl Local {
             Step::Extension(name) => self.extension(target, &place, name).await,
             Step::Migrate(migration) => {
                 let text = target.files.read(&migration.sha256).await?;
-                let session = owner(&self.socket_dir(&place.tree), target.name.local.as_str(), &target.password)
-                    .await
-                    .map_err(unavailable)?;
+                let session =
+                    owner(&self.socket_dir(&place.tree), target.name.local.as_str(), &target.password)
+                        .await
+                        .map_err(unavailable)?;
                 crate::migrate::run(&session, migration, &text).await
             }
             Step::OpenRoute => self.open_route(target, spec, &place).await,
@@ -70,15 +76,16 @@ impl Local {
         fail_point!("driver-local::unit-applied");
         // The session that answers first is dropped: the next look makes its own, when it needs one.
         if let Ok(client) = self.await_ready(&self.socket_dir(&place.tree), START).await {
-            lock(&self.0.sessions)
-                .insert(place.handle.clone(), crate::session::Kept { admin: std::sync::Arc::new(client), inside: None });
+            lock(&self.0.sessions).insert(
+                place.handle.clone(),
+                crate::session::Kept { admin: std::sync::Arc::new(client), inside: None },
+            );
         }
         Ok(())
     }
 
     async fn restart(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
-        let client =
-            self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        let client = self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
         self.clear_stray_settings(&client, place).await?;
         drop(client);
         let mut unit = self.server_unit(&place.unit, &place.tree, spec, self.engine(spec)?);
@@ -93,8 +100,7 @@ impl Local {
     /// Signals, and waits until the server has read its files: otherwise the next look would see the old
     /// values and signal again.
     async fn reload(&self, place: &Place) -> Result<(), DriverError> {
-        let client =
-            self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        let client = self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
         self.clear_stray_settings(&client, place).await?;
         let loaded = || {
             client
@@ -134,12 +140,14 @@ impl Local {
 
     /// Roles, password, database, helpers: everything of Stead's own inside the server.
     async fn roles(&self, target: &Target, place: &Place) -> Result<(), DriverError> {
-        let client =
-            self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
+        let client = self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
         helpers(&client).await.map_err(unavailable)?;
         fail_point!("driver-local::helpers-made");
         for role in superusers(&client).await.map_err(unavailable)? {
-            client.batch_execute(&format!("alter role {} nosuperuser", quoted(&role))).await.map_err(unavailable)?;
+            client
+                .batch_execute(&format!("alter role {} nosuperuser", quoted(&role)))
+                .await
+                .map_err(unavailable)?;
         }
         database(&client, target.name.local.as_str()).await.map_err(unavailable)?;
         fail_point!("driver-local::database-right");
@@ -180,11 +188,15 @@ impl Local {
 
     async fn open_route(&self, target: &Target, spec: &Spec, place: &Place) -> Result<(), DriverError> {
         let route = self.route(target, spec, place);
-        let text = serde_json::to_string(&route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        let text =
+            serde_json::to_string(&route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
         crate::files::write_atomically(&self.route_path(&place.handle), &text, 0o640)?;
         fail_point!("driver-local::route-written");
         // Asking makes the gateway read the file now rather than when its watch fires.
-        self.route_status(&place.handle).await.map(|_| ()).map_err(|error| DriverError::Unavailable(error.to_string()))
+        self.route_status(&place.handle)
+            .await
+            .map(|_| ())
+            .map_err(|error| DriverError::Unavailable(error.to_string()))
     }
 
     async fn close_route(&self, place: &Place) -> Result<(), DriverError> {
@@ -246,7 +258,9 @@ fn target_engine(target: &Target) -> component::postgres::Major {
 
 /// Takes the comments off the extensions that are Stead's own. They come with each extension and say nothing
 /// about this one, but `pg_dump` writes them out, and only the extension's owner may put them in again.
-pub(crate) async fn silence_extensions(session: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+pub(crate) async fn silence_extensions(
+    session: &tokio_postgres::Client,
+) -> Result<(), tokio_postgres::Error> {
     session
         .batch_execute(
             "reset search_path;
@@ -328,7 +342,10 @@ async fn set_password(client: &tokio_postgres::Client, verifier: &str) -> Result
 /// The tenant's database: the one that the prepared cluster came with is given the name, or a new one is
 /// made. It belongs to the owner, and nobody else may connect. What an owner can do to its database so that
 /// neither it nor Stead comes in any more is taken back.
-pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Result<(), tokio_postgres::Error> {
+pub(crate) async fn database(
+    client: &tokio_postgres::Client,
+    name: &str,
+) -> Result<(), tokio_postgres::Error> {
     let databases: Vec<String> = client
         .query("select datname::text from pg_database where datname not in ('postgres', 'template0', 'template1')", &[])
         .await?
@@ -339,7 +356,9 @@ pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Res
     if !databases.iter().any(|found| found == name) {
         match databases.iter().find(|found| *found == crate::spares::DATABASE) {
             Some(prepared) => {
-                client.batch_execute(&format!("alter database {} rename to {wanted}", quoted(prepared))).await?;
+                client
+                    .batch_execute(&format!("alter database {} rename to {wanted}", quoted(prepared)))
+                    .await?;
             }
             None => client.batch_execute(&format!("create database {wanted} owner owner")).await?,
         }
@@ -350,7 +369,9 @@ pub(crate) async fn database(client: &tokio_postgres::Client, name: &str) -> Res
          alter database {wanted} allow_connections true connection limit -1 is_template false;"
     );
     for setting in ["role", "session_authorization", "local_preload_libraries"] {
-        for whose in [format!("database {wanted}"), "role owner".into(), format!("role owner in database {wanted}")] {
+        for whose in
+            [format!("database {wanted}"), "role owner".into(), format!("role owner in database {wanted}")]
+        {
             script += &format!("alter {whose} reset {setting};");
         }
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, ToSpan, Zoned};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 use crate::Error;
@@ -47,7 +48,8 @@ pub fn ensure(home: &Path, names: &[String], now: Timestamp) -> Result<bool, Err
             key
         }
     };
-    if good_until(&leaf, names).is_some_and(|until| until > days_after(now, RENEW_DAYS)) && leaf_key.exists() {
+    if good_until(&leaf, names).is_some_and(|until| until > days_after(now, RENEW_DAYS)) && leaf_key.exists()
+    {
         return Ok(false);
     }
     let issuer = Issuer::new(params, key);

@@ -61,7 +61,9 @@ impl Local {
             }
         };
         let engine = self.0.engines.get(major).ok_or_else(|| {
-            Error::Control(format!("it is of engine {major}, which is not installed any more; run script/setup"))
+            Error::Control(format!(
+                "it is of engine {major}, which is not installed any more; run script/setup"
+            ))
         })?;
         let spec = spec(major);
         self.write_texts(&tree, &self.texts(&tree, &spec, engine, false))?;

@@ -68,7 +68,8 @@ impl Engines {
 /// Debian keeps libraries in `lib` beside `bin`, PyPI's packages in `lib/postgresql` or `lib`.
 fn has_stat_statements(bin: &Path, number: u16) -> bool {
     let Some(root) = bin.parent() else { return false };
-    let library = ["lib", "lib/postgresql"].iter().any(|lib| root.join(lib).join("pg_stat_statements.so").is_file());
+    let library =
+        ["lib", "lib/postgresql"].iter().any(|lib| root.join(lib).join("pg_stat_statements.so").is_file());
     let control = [
         root.join("share/extension"),
         root.join("share/postgresql/extension"),

@@ -142,8 +142,14 @@ impl Local {
             name: unit.clone(),
             generation: 1,
             wanted: Wanted::Running,
-            runs: Runs::Engine { tree: tree.clone(), bin: engine.bin.clone(), program: EngineProgram::Postgres },
-            args: ["-D", "/stead/data", "-c", "config_file=/stead/conf/postgresql.conf"].map(str::to_owned).to_vec(),
+            runs: Runs::Engine {
+                tree: tree.clone(),
+                bin: engine.bin.clone(),
+                program: EngineProgram::Postgres,
+            },
+            args: ["-D", "/stead/data", "-c", "config_file=/stead/conf/postgresql.conf"]
+                .map(str::to_owned)
+                .to_vec(),
             env: environment(),
             limits: Limits {
                 memory_bytes: Some(limits.memory_mib * 1024 * 1024),

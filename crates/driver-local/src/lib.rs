@@ -37,8 +37,8 @@ use keeper::wire::{Name, Refusal, Tree};
 use keeper::{ClientError, Host};
 use tokio::sync::Notify;
 
-pub use engines::{Engine, Engines};
 pub use control::ControlServer;
+pub use engines::{Engine, Engines};
 pub use spares::SparePool;
 
 /// Kills the process here when the named fail point is set to `return`; compiled away without the feature.
@@ -89,7 +89,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// No engine.
-    #[error("no PostgreSQL engine is installed; run script/setup, or set STEAD_ENGINES to a folder of engines")]
+    #[error(
+        "no PostgreSQL engine is installed; run script/setup, or set STEAD_ENGINES to a folder of engines"
+    )]
     NoEngine,
     /// The control plane's own server.
     #[error("the control plane's own server did not come up: {0}")]
@@ -175,7 +177,8 @@ impl Place {
     }
 
     fn named(handle: &str) -> Result<Self, DriverError> {
-        let name = |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
+        let name =
+            |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
         Ok(Self {
             handle: handle.to_owned(),
             tree: Tree::Servers(name(handle.to_owned())?),
@@ -226,7 +229,8 @@ impl Driver for Local {
                 spec.size.limits().disk_mib
             )
         } else if guard.exists() {
-            "the disk of the host is nearly full and its servers are read-only; free some space on it".to_owned()
+            "the disk of the host is nearly full and its servers are read-only; free some space on it"
+                .to_owned()
         } else {
             return;
         };

@@ -43,12 +43,20 @@ pub(crate) async fn run(client: &Client, migration: &Migration, text: &str) -> R
     }
 }
 
-async fn transaction(client: &Client, migration: &Migration, text: &str) -> Result<(), tokio_postgres::Error> {
+async fn transaction(
+    client: &Client,
+    migration: &Migration,
+    text: &str,
+) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(LEDGER).await?;
     // Two workers at once: the second waits here and finds the line.
     client.batch_execute("lock table stead.migrations in share row exclusive mode").await?;
     let name = migration.name.as_str();
-    if !client.query("select from stead.migrations where name operator(pg_catalog.=) $1", &[&name]).await?.is_empty() {
+    if !client
+        .query("select from stead.migrations where name operator(pg_catalog.=) $1", &[&name])
+        .await?
+        .is_empty()
+    {
         return Ok(());
     }
     client.execute("select pg_catalog.set_config('stead.migration', $1, true)", &[&text]).await?;
@@ -62,7 +70,8 @@ async fn transaction(client: &Client, migration: &Migration, text: &str) -> Resu
 fn refused(migration: &Migration, text: &str, error: tokio_postgres::Error) -> DriverError {
     let Some(db) = error.as_db_error() else { return unavailable(error) };
     let line = position(db).and_then(|position| line_of(text, position));
-    let place = line.map_or_else(|| migration.name.to_string(), |line| format!("{} line {line}", migration.name));
+    let place =
+        line.map_or_else(|| migration.name.to_string(), |line| format!("{} line {line}", migration.name));
     // Other causes inside PL/pgSQL's execute sound odd to who wrote a plain SQL file.
     let message = match db.message() {
         said if said.contains("of transaction commands is not implemented") => {

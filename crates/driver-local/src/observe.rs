@@ -72,7 +72,11 @@ select json_build_object(
 )::text";
 
 impl Local {
-    pub(crate) async fn observe_postgres(&self, target: &Target, spec: &Spec) -> Result<Observed, DriverError> {
+    pub(crate) async fn observe_postgres(
+        &self,
+        target: &Target,
+        spec: &Spec,
+    ) -> Result<Observed, DriverError> {
         let place = Place::of(target)?;
         let Some(engine) = self.0.engines.get(spec.engine) else {
             // Enough is known to remove it even so.
@@ -86,7 +90,9 @@ impl Local {
         let wanted = self.server_unit(&place.unit, &place.tree, spec, engine);
         let declared = match self.declared(&place.unit) {
             None => Seen::Absent,
-            Some(found) if found == (keeper::wire::Unit { generation: found.generation, ..wanted }) => Seen::Same,
+            Some(found) if found == (keeper::wire::Unit { generation: found.generation, ..wanted }) => {
+                Seen::Same
+            }
             Some(_) => Seen::Differs,
         };
         let unit = self.unit(&place).await?;
@@ -191,7 +197,11 @@ impl Local {
     }
 
     /// Bytes of databases, WAL and logs; counted anew only when the last count is old, because it stats every file.
-    async fn count_bytes(&self, client: &tokio_postgres::Client, handle: &str) -> Result<u64, tokio_postgres::Error> {
+    async fn count_bytes(
+        &self,
+        client: &tokio_postgres::Client,
+        handle: &str,
+    ) -> Result<u64, tokio_postgres::Error> {
         if let Some((at, bytes)) = lock(&self.0.sizes).get(handle)
             && at.elapsed() < SIZE_AGE
         {

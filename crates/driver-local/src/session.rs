@@ -29,14 +29,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// setting that the spec owns is set here: the session is where drift is looked for.
 pub(crate) async fn admin(socket: &Path, database: &str) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
-    config
-        .user(ADMIN_ROLE)
-        .dbname(database)
-        .application_name("stead")
-        .options(
-            "-c search_path=pg_catalog -c log_min_error_statement=panic -c statement_timeout=20s \
+    config.user(ADMIN_ROLE).dbname(database).application_name("stead").options(
+        "-c search_path=pg_catalog -c log_min_error_statement=panic -c statement_timeout=20s \
              -c lock_timeout=5s -c default_transaction_read_only=off",
-        );
+    );
     connect(socket, &config).await
 }
 
@@ -56,7 +52,13 @@ pub(crate) async fn owner_looking(
     database: &str,
     password: &SecretString,
 ) -> Result<Client, tokio_postgres::Error> {
-    as_owner(socket, database, password, "-c search_path=pg_catalog -c statement_timeout=10s -c lock_timeout=5s").await
+    as_owner(
+        socket,
+        database,
+        password,
+        "-c search_path=pg_catalog -c statement_timeout=10s -c lock_timeout=5s",
+    )
+    .await
 }
 
 async fn as_owner(
@@ -88,7 +90,11 @@ async fn connect(socket: &Path, config: &Config) -> Result<Client, tokio_postgre
 
 impl Local {
     /// The administration session of this pass.
-    pub(crate) async fn admin(&self, handle: &str, socket: &Path) -> Result<Arc<Client>, tokio_postgres::Error> {
+    pub(crate) async fn admin(
+        &self,
+        handle: &str,
+        socket: &Path,
+    ) -> Result<Arc<Client>, tokio_postgres::Error> {
         if let Some(kept) = lock(&self.0.sessions).get(handle)
             && !kept.admin.is_closed()
         {

@@ -58,7 +58,9 @@ impl AsyncRead for ServerSocket {
         let read = this.stream()?.poll_read(cx, buf);
         this.left = this.left.saturating_sub(buf.filled().len() - before);
         if this.left == 0 {
-            return Poll::Ready(Err(io::Error::other("the server sent more than a session of Stead's reads")));
+            return Poll::Ready(Err(io::Error::other(
+                "the server sent more than a session of Stead's reads",
+            )));
         }
         read
     }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use component::DriverError;
 use component::postgres::{Major, Size, Spec};
 use keeper::ClientError;
-use keeper::wire::{EngineProgram, Limits, Name, Reason, Refusal, Restart, Runs, Stop, Tree, Unit, UnitState, Wanted};
+use keeper::wire::{
+    EngineProgram, Limits, Name, Reason, Refusal, Restart, Runs, Stop, Tree, Unit, UnitState, Wanted,
+};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -146,11 +148,9 @@ impl Local {
 
     /// Makes a spare: a new cluster, started once to put in what every server has, and stopped.
     async fn prepare(&self, major: Major) -> Result<Name, DriverError> {
-        let engine = self
-            .0
-            .engines
-            .get(major)
-            .ok_or_else(|| DriverError::Unavailable(format!("engine {major} is not on this host any more")))?;
+        let engine = self.0.engines.get(major).ok_or_else(|| {
+            DriverError::Unavailable(format!("engine {major} is not on this host any more"))
+        })?;
         let id: u64 = rand::rng().random();
         let bad = |error: keeper::wire::BadName| DriverError::Unavailable(error.to_string());
         let name = Name::parse(format!("{id:016x}")).map_err(bad)?;
@@ -163,7 +163,13 @@ impl Local {
         made.map(|()| name)
     }
 
-    async fn prepare_in(&self, major: Major, engine: &Engine, tree: &Tree, unit: &Name) -> Result<(), DriverError> {
+    async fn prepare_in(
+        &self,
+        major: Major,
+        engine: &Engine,
+        tree: &Tree,
+        unit: &Name,
+    ) -> Result<(), DriverError> {
         let making = tree.clone();
         self.keeper(move |keeper| keeper.create_tree(&making)).await?;
         fail_point!("driver-local::spare-tree");
@@ -205,10 +211,14 @@ impl Local {
     /// `initdb` was told not to wait for the disk; before the spare counts as finished, the disk has it.
     async fn settle_on_disk(&self, tree: &Tree) -> Result<(), DriverError> {
         let dir = self.tree_dir(tree);
-        let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(std::fs::File::open(dir)?).map_err(std::io::Error::from));
+        let synced = tokio::task::spawn_blocking(move || {
+            rustix::fs::syncfs(std::fs::File::open(dir)?).map_err(std::io::Error::from)
+        });
         match synced.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(DriverError::Unavailable(format!("a new cluster could not be synced: {error}"))),
+            Ok(Err(error)) => {
+                Err(DriverError::Unavailable(format!("a new cluster could not be synced: {error}")))
+            }
             Err(error) => Err(DriverError::Unavailable(error.to_string())),
         }
     }
@@ -218,8 +228,22 @@ impl Local {
     }
 
     /// Makes an empty cluster in a tree, as a unit that runs once.
-    pub(crate) async fn initdb(&self, major: Major, engine: &Engine, tree: &Tree, unit: &Name) -> Result<(), DriverError> {
-        let mut args = vec!["-D", "/stead/data", "-U", component::postgres::ADMIN_ROLE, "-E", "UTF8", "--data-checksums"];
+    pub(crate) async fn initdb(
+        &self,
+        major: Major,
+        engine: &Engine,
+        tree: &Tree,
+        unit: &Name,
+    ) -> Result<(), DriverError> {
+        let mut args = vec![
+            "-D",
+            "/stead/data",
+            "-U",
+            component::postgres::ADMIN_ROLE,
+            "-E",
+            "UTF8",
+            "--data-checksums",
+        ];
         args.extend(["--auth=peer", "--no-sync", "--no-instructions", "--locale=C.UTF-8"]);
         if major >= Major::new(17) {
             args.extend(["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]);
@@ -228,7 +252,11 @@ impl Local {
             name: unit.clone(),
             generation: 1,
             wanted: Wanted::Running,
-            runs: Runs::Engine { tree: tree.clone(), bin: engine.bin.clone(), program: EngineProgram::Initdb },
+            runs: Runs::Engine {
+                tree: tree.clone(),
+                bin: engine.bin.clone(),
+                program: EngineProgram::Initdb,
+            },
             args: args.into_iter().map(str::to_owned).collect(),
             env: files::environment(),
             limits: Limits::default(),
@@ -242,9 +270,13 @@ impl Local {
         match ended {
             UnitState::Exited { code: Some(0), .. } => Ok(()),
             other => {
-                let said = std::fs::read_to_string(self.tree_dir(tree).join("log/stderr.log")).unwrap_or_default();
+                let said =
+                    std::fs::read_to_string(self.tree_dir(tree).join("log/stderr.log")).unwrap_or_default();
                 let said: Vec<&str> = said.lines().rev().take(3).collect();
-                Err(DriverError::Unavailable(format!("initdb did not finish ({other:?}): {}", said.join(" "))))
+                Err(DriverError::Unavailable(format!(
+                    "initdb did not finish ({other:?}): {}",
+                    said.join(" ")
+                )))
             }
         }
     }
@@ -286,7 +318,9 @@ impl Local {
             declared.wanted = Wanted::Stopped;
             let _ = self.run_unit(&declared).await;
             let _ = self
-                .await_unit(unit, FIRST_START, |state| matches!(state, UnitState::Stopped | UnitState::Exited { .. }))
+                .await_unit(unit, FIRST_START, |state| {
+                    matches!(state, UnitState::Stopped | UnitState::Exited { .. })
+                })
                 .await;
         }
         let (unit, tree) = (unit.clone(), tree.clone());
@@ -302,7 +336,9 @@ impl Local {
     async fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(self.0.home.join("spares")) else { return };
         for entry in entries.flatten() {
-            let Some(name) = entry.file_name().to_str().and_then(|text| Name::parse(text).ok()) else { continue };
+            let Some(name) = entry.file_name().to_str().and_then(|text| Name::parse(text).ok()) else {
+                continue;
+            };
             let tree = Tree::Spares(name.clone());
             let Ok(unit) = Name::parse(format!("spare-{name}")) else { continue };
             if !self.marker(&tree).exists() || self.declared(&unit).is_some() {

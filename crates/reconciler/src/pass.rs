@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use component::{
-    Condition, ConditionKind, Decision, Difference, Driver, DriverError, Observed, Phase, Status, Step, drift, plan,
+    Condition, ConditionKind, Decision, Difference, Driver, DriverError, Observed, Phase, Status, Step,
+    drift, plan,
 };
 use jiff::Timestamp;
 use rand::RngExt;
@@ -106,7 +107,10 @@ impl Pass {
                     let overdue = condition.is_none() && again_ms <= SHORT_MS;
                     let told = || Condition {
                         kind: ConditionKind::Unreachable,
-                        message: format!("{reason}, for more than {} s now; it is waited for", PATIENCE.as_secs()),
+                        message: format!(
+                            "{reason}, for more than {} s now; it is waited for",
+                            PATIENCE.as_secs()
+                        ),
                     };
                     let condition = if overdue { Some(told()) } else { condition };
                     self.step = Some(reason);
@@ -270,7 +274,9 @@ impl Pass {
                 tracing::warn!(component = %self.lease.component.name, why, attempt = self.lease.attempt);
                 again_ms = backoff_ms(self.lease.attempt);
                 if self.lease.attempt + 1 >= TELL_AFTER {
-                    self.status.conditions.push(Condition { kind: ConditionKind::DriverFailed, message: why.clone() });
+                    self.status
+                        .conditions
+                        .push(Condition { kind: ConditionKind::DriverFailed, message: why.clone() });
                 }
                 error = Some(why);
             }
@@ -278,7 +284,8 @@ impl Pass {
         self.driver.conditions(&self.lease.target, &mut self.status);
         self.note_conditions(&before);
         let step = if settled { None } else { self.step.take() };
-        let record = Record { status: self.status, settled, step, again_ms, error, fail_operation, lines: self.lines };
+        let record =
+            Record { status: self.status, settled, step, again_ms, error, fail_operation, lines: self.lines };
         self.store.record(self.lease, record).await
     }
 
@@ -294,7 +301,12 @@ impl Pass {
         let earlier = std::mem::take(&mut self.status.drift);
         for repaired in earlier.into_iter().chain(std::mem::take(&mut self.drift)) {
             let field = repaired.field;
-            self.note("drift.repaired", None, json!({ &field: repaired.before }), json!({ &field: repaired.after }));
+            self.note(
+                "drift.repaired",
+                None,
+                json!({ &field: repaired.before }),
+                json!({ &field: repaired.after }),
+            );
         }
     }
 

@@ -3,7 +3,12 @@
 //! Everything is measured from outside, with the released binary, as a client would see it. The limit of a
 //! creation is what nobody can be faster than: renaming a prepared cluster into place and starting it, by hand.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::expect_used, reason = "a measurement that fails stops")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "a measurement that fails stops"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -72,7 +77,15 @@ impl Host {
         let _ = std::fs::remove_dir_all(&home);
         let log = std::fs::File::create(format!("{}.log", home.display())).unwrap();
         let server = Command::new(stead())
-            .args(["--home", home.to_str().unwrap(), "server", "--listen", "127.0.0.1:0", "--ports", "20000-29999"])
+            .args([
+                "--home",
+                home.to_str().unwrap(),
+                "server",
+                "--listen",
+                "127.0.0.1:0",
+                "--ports",
+                "20000-29999",
+            ])
             .args(["--spares", &spares.to_string()])
             .stdout(Stdio::null())
             .stderr(log)
@@ -102,7 +115,9 @@ impl Host {
     async fn spares(&self, count: usize) {
         until("the spares", || {
             let ready = std::fs::read_dir(self.home.join("spares"))
-                .map(|dir| dir.flatten().filter(|spare| spare.path().join("conf/spare.json").exists()).count())
+                .map(|dir| {
+                    dir.flatten().filter(|spare| spare.path().join("conf/spare.json").exists()).count()
+                })
                 .unwrap_or(0);
             (ready >= count).then_some(())
         })
@@ -120,7 +135,11 @@ impl Host {
             assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
             let credentials = self.client.credentials("bench", &name, "postgres.main").await.unwrap();
             let mut config = Config::new();
-            config.host(&credentials.host).port(credentials.port).user(&credentials.role).dbname(&credentials.database);
+            config
+                .host(&credentials.host)
+                .port(credentials.port)
+                .user(&credentials.role)
+                .dbname(&credentials.database);
             config.password(&credentials.password).ssl_mode(tokio_postgres::config::SslMode::Require);
             config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
             let (session, connection) = config.connect(self.tls.clone()).await.unwrap();
@@ -135,7 +154,10 @@ impl Host {
         let mut times = Vec::new();
         for number in 0..count {
             let began = Instant::now();
-            let gone = self.client.delete_stead("bench", &format!("{prefix}-{number}"), false, None, Some("60s")).await;
+            let gone = self
+                .client
+                .delete_stead("bench", &format!("{prefix}-{number}"), false, None, Some("60s"))
+                .await;
             assert_eq!(gone.unwrap().state, "succeeded");
             times.push(ms(began));
         }
@@ -159,13 +181,24 @@ impl Drop for Host {
 async fn by_hand() -> Vec<f64> {
     let root = PathBuf::from(format!("/var/tmp/sl-{}", std::process::id()));
     std::fs::create_dir_all(&root).unwrap();
-    let engines = [std::env::var("STEAD_ENGINES").unwrap_or("/var/lib/stead/engines".into()) + "/18", "/usr/lib/postgresql/15".into()];
-    let bin = engines.iter().map(|engine| Path::new(engine).join("bin")).find(|bin| bin.join("postgres").exists()).unwrap();
+    let engines = [
+        std::env::var("STEAD_ENGINES").unwrap_or("/var/lib/stead/engines".into()) + "/18",
+        "/usr/lib/postgresql/15".into(),
+    ];
+    let bin = engines
+        .iter()
+        .map(|engine| Path::new(engine).join("bin"))
+        .find(|bin| bin.join("postgres").exists())
+        .unwrap();
     own(&root);
     let mut times = Vec::new();
     for number in 0..SAMPLES {
         let (from, to) = (root.join(format!("spare{number}")), root.join(format!("server{number}")));
-        let made = as_nobody(&bin.join("initdb")).arg("-D").arg(&from).args(["-U", "postgres", "-A", "trust", "--no-sync", "-k"]).output();
+        let made = as_nobody(&bin.join("initdb"))
+            .arg("-D")
+            .arg(&from)
+            .args(["-U", "postgres", "-A", "trust", "--no-sync", "-k"])
+            .output();
         assert!(made.unwrap().status.success());
         Command::new("sync").status().unwrap();
         let began = Instant::now();
@@ -257,7 +290,8 @@ async fn fleet(count: usize) {
 async fn history(lines: usize) {
     let host = Host::start(1).await;
     host.create("history", 1).await;
-    let uid: serde_json::Value = serde_json::from_slice(&std::fs::read(host.home.join("host.json")).unwrap()).unwrap();
+    let uid: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(host.home.join("host.json")).unwrap()).unwrap();
     let uid = uid["uid_first"].to_string();
     let sql = format!(
         "insert into journal (tenant_id, tenant, stead, component, actor, source, action, outcome, salt, payload_hash)
@@ -268,14 +302,38 @@ async fn history(lines: usize) {
          analyze journal; analyze journal_payloads;"
     );
     let status = Command::new("setpriv")
-        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"])
-        .args(["-h", host.home.join("control/run").to_str().unwrap(), "-U", "stead_admin", "-d", "postgres", "-c", &sql])
+        .args([
+            &format!("--reuid={uid}"),
+            &format!("--regid={uid}"),
+            "--clear-groups",
+            "psql",
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+        ])
+        .args([
+            "-h",
+            host.home.join("control/run").to_str().unwrap(),
+            "-U",
+            "stead_admin",
+            "-d",
+            "postgres",
+            "-c",
+            &sql,
+        ])
         .status();
     assert!(status.unwrap().success());
     for (what, part) in [
         ("newest 100 lines of a tenant", Part { limit: Some(100), ..Part::default() }),
-        ("newest 100 lines of one stead", Part { limit: Some(100), stead: Some("history-7".into()), ..Part::default() }),
-        ("newest 500 lines since 7 days", Part { limit: Some(500), since: Some("7d".into()), ..Part::default() }),
+        (
+            "newest 100 lines of one stead",
+            Part { limit: Some(100), stead: Some("history-7".into()), ..Part::default() },
+        ),
+        (
+            "newest 500 lines since 7 days",
+            Part { limit: Some(500), since: Some("7d".into()), ..Part::default() },
+        ),
     ] {
         let mut times = Vec::new();
         for _ in 0..50 {
@@ -315,6 +373,12 @@ fn quantile(times: &[f64], percent: usize) -> f64 {
 
 fn row(what: &str, times: &[f64], limit: Option<f64>) {
     let p50 = median(times);
-    let (limit, ratio) = limit.map_or((String::new(), String::new()), |limit| (format!("{limit:.0} ms"), format!("{:.2}", p50 / limit)));
-    println!("| {what} | {} | {p50:.1} ms | {:.1} ms | {limit} | {ratio} |", times.len(), quantile(times, 99));
+    let (limit, ratio) = limit.map_or((String::new(), String::new()), |limit| {
+        (format!("{limit:.0} ms"), format!("{:.2}", p50 / limit))
+    });
+    println!(
+        "| {what} | {} | {p50:.1} ms | {:.1} ms | {limit} | {ratio} |",
+        times.len(),
+        quantile(times, 99)
+    );
 }

@@ -164,7 +164,7 @@ impl Context {
 
     /// A file with the authority's certificate that clients on this machine can read.
     pub(crate) async fn ca_file(&self, client: &Client) -> Result<PathBuf, Failure> {
-        let local = self.home.join("ca/ca.crt");
+        let local = self.home.join("ca.crt");
         if self.remote().is_none() && std::fs::File::open(&local).is_ok() {
             return Ok(local);
         }

@@ -26,7 +26,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
 }
 
 /// Crates that `component` must not know, because it knows no clock, no file, no database and no cloud.
-const IMPURE: [&str; 8] = ["tokio", "sqlx", "tokio-postgres", "axum", "reqwest", "rustix", "aws-config", "nix"];
+const IMPURE: [&str; 8] =
+    ["tokio", "sqlx", "tokio-postgres", "axum", "reqwest", "rustix", "aws-config", "nix"];
 
 #[test]
 fn the_arrows_point_one_way() {
@@ -37,7 +38,9 @@ fn the_arrows_point_one_way() {
     for package in &metadata.packages {
         let name = package.name.as_str();
         let Some(may) = allowed.remove(name) else {
-            wrong.push(format!("crate `{name}` is not in the map: add it to this test and to ARCHITECTURE.md"));
+            wrong.push(format!(
+                "crate `{name}` is not in the map: add it to this test and to ARCHITECTURE.md"
+            ));
             continue;
         };
         let used = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);

@@ -398,6 +398,8 @@ async fn apply(
     let changes = changes(&held.current, &wanted)?;
     check_quota(tx, &held, &wanted).await?;
     if held.stead.is_some() && changes.iter().all(|change| change.action == ChangeAction::Keep) {
+        // Nothing to write down, but whoever asks again wants a component that is stuck to be tried again now.
+        rows::wake_unsettled(tx, held.stead).await?;
         return Ok(Edited { changes, operation: None, generation: is });
     }
     let stead_id = sqlx::query_scalar!(

@@ -41,7 +41,8 @@ pub(crate) async fn start(home: &Path) -> Result<(), Failure> {
     super::serve::make_home(home)?;
     let log = home.join("logs/server.log");
     if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", folder.display())))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", folder.display())))?;
     }
     let from = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let mut child = detached(home, "server", &log)?;
@@ -55,9 +56,15 @@ pub(crate) async fn start(home: &Path) -> Result<(), Failure> {
         }
         if ended.is_some() || Instant::now() > until {
             let text = std::fs::read(&log).unwrap_or_default();
-            let said = String::from_utf8_lossy(text.get(usize::try_from(from).unwrap_or(0)..).unwrap_or_default()).into_owned();
+            let said =
+                String::from_utf8_lossy(text.get(usize::try_from(from).unwrap_or(0)..).unwrap_or_default())
+                    .into_owned();
             let what = if ended.is_some() { "ended at once" } else { "did not come up in time" };
-            return Err(Failure::Failed(format!("the Stead server {what}; it said ({}):\n{}", log.display(), said.trim())));
+            return Err(Failure::Failed(format!(
+                "the Stead server {what}; it said ({}):\n{}",
+                log.display(),
+                said.trim()
+            )));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -99,12 +106,14 @@ fn wait(time: Duration) {
 pub(super) fn lock(home: &Path) -> Result<File, Failure> {
     let path = home.join("server.lock");
     // Who could open it could hold it.
-    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+    let open =
+        || OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
     let file = open().map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(_) => {
-            let who = read(home).map_or_else(String::new, |running| format!(" (process {}, {})", running.pid, running.url));
+            let who = read(home)
+                .map_or_else(String::new, |running| format!(" (process {}, {})", running.pid, running.url));
             Err(Failure::Failed(format!(
                 "a Stead server{who} already runs for {}; use that one, or end it with `stead server stop`",
                 home.display()
@@ -134,7 +143,8 @@ pub(crate) fn stop(home: &Path, all: bool) -> Result<String, Failure> {
         _ => said.push("no Stead server was running".to_owned()),
     }
     if all {
-        let client = keeper::Client::new(home).with_timeouts(Duration::from_secs(2), Duration::from_secs(120));
+        let client =
+            keeper::Client::new(home).with_timeouts(Duration::from_secs(2), Duration::from_secs(120));
         match client.shutdown(true) {
             Ok(()) => said.push("servers, gateway and keeper are stopped".to_owned()),
             Err(keeper::ClientError::Unreachable { .. }) => said.push("no keeper was running".to_owned()),

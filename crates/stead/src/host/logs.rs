@@ -35,7 +35,9 @@ impl server::ServerLogs for TreeLogs {
     ) -> std::io::Result<Vec<LogLine>> {
         let name = Name::parse(component.handle()).map_err(std::io::Error::other)?;
         let folder = keeper::tree_dir(&self.home, &Tree::Servers(name)).join("log");
-        tokio::task::spawn_blocking(move || tail(&folder, limit, since)).await.map_err(std::io::Error::other)?
+        tokio::task::spawn_blocking(move || tail(&folder, limit, since))
+            .await
+            .map_err(std::io::Error::other)?
     }
 }
 
@@ -94,7 +96,12 @@ fn read(path: &Path, since: Option<Timestamp>) -> std::io::Result<Vec<LogLine>> 
         if since.is_some_and(|since| at <= since) {
             continue;
         }
-        lines.push(LogLine { at: at.to_string(), severity: text("error_severity"), message: text("message"), fields });
+        lines.push(LogLine {
+            at: at.to_string(),
+            severity: text("error_severity"),
+            message: text("message"),
+            fields,
+        });
     }
     Ok(lines)
 }

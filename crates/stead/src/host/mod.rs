@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 /// Folders of engines besides Debian's: `STEAD_ENGINES`, then those of the default home.
 pub(crate) fn engine_dirs() -> Vec<PathBuf> {
-    let named = std::env::var_os("STEAD_ENGINES").map(|dirs| std::env::split_paths(&dirs).collect::<Vec<_>>());
+    let named =
+        std::env::var_os("STEAD_ENGINES").map(|dirs| std::env::split_paths(&dirs).collect::<Vec<_>>());
     let mut dirs = named.unwrap_or_default();
     dirs.push(crate::context::default_home().join("engines"));
     // A relative path would mean another folder to the keeper.

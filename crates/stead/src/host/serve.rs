@@ -32,6 +32,8 @@ use crate::exit::Failure;
 
 /// Unix sockets' paths end at 107 bytes, and `/servers/<handle>/run/.s.PGSQL.5432` follows the home.
 const LONGEST_HOME: usize = 60;
+/// The authority's certificate, readable by everybody.
+const CA: &str = "ca.crt";
 /// How long requests under way may still take once the server is told to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How often the gateway's certificate is looked at.
@@ -52,7 +54,8 @@ pub(crate) fn fits(home: &Path) -> Result<(), String> {
 /// Makes the home's folder; refuses one that cannot be a home.
 pub(crate) fn make_home(home: &Path) -> Result<(), Failure> {
     fits(home).map_err(Failure::Usage)?;
-    std::fs::create_dir_all(home).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", home.display())))
+    std::fs::create_dir_all(home)
+        .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", home.display())))
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -72,9 +75,9 @@ pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
         for name in ["server.lock", "logs/server.log", "keys", "keys/installation.key"] {
             own(&home.join(name), &host)?;
         }
-        for name in ["server.json", "operator.token"] {
+        for (name, mode) in [("server.json", 0o600), ("operator.token", 0o600), (CA, 0o644)] {
             let path = home.join(name);
-            touch(&path)?;
+            touch(&path, mode)?;
             own(&path, &host)?;
         }
         super::privileges::become_user(host.control_uid(), host.gid())
@@ -92,8 +95,8 @@ pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
 }
 
 /// The home itself is root's, so that its files are made before root is given up.
-fn touch(path: &Path) -> Result<(), Failure> {
-    let made = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+fn touch(path: &Path, mode: u32) -> Result<(), Failure> {
+    let made = std::fs::OpenOptions::new().create(true).append(true).mode(mode).open(path);
     made.map(|_| ()).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
@@ -116,14 +119,21 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     let local = Local::open(home, &args.address, engine_dirs).map_err(Failure::failed)?;
     let names = certificate_names(&args);
     certificates::ensure(home, &names, Timestamp::now()).map_err(Failure::failed)?;
+    // The folder of the authority is closed, because its key is there; its certificate is for every client
+    // on this host.
+    std::fs::copy(certificates::ca_path(home), home.join(CA)).map_err(Failure::failed)?;
     let settings = gateway::route::Settings { listen: args.gateway_listen.clone() };
     local.write_gateway_settings(&settings).map_err(Failure::failed)?;
     let state = match &args.state {
-        Some(url) => PgConnectOptions::from_str(url)
-            .map_err(|error| Failure::Usage(format!("--state: {error}; write it like postgres://user:password@host/database")))?,
+        Some(url) => PgConnectOptions::from_str(url).map_err(|error| {
+            Failure::Usage(format!("--state: {error}; write it like postgres://user:password@host/database"))
+        })?,
         None => {
             let control = local.control_server().await.map_err(Failure::failed)?;
-            PgConnectOptions::new().socket(&control.socket_dir).username(control.user).database(control.database)
+            PgConnectOptions::new()
+                .socket(&control.socket_dir)
+                .username(control.user)
+                .database(control.database)
         }
     };
     local.gateway().await.map_err(Failure::failed)?;
@@ -171,7 +181,8 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     let api = tokio::spawn(server::serve(listener, store.clone(), settings, stopping));
     let running = Running { url: format!("http://{listen}"), pid: std::process::id() };
     // Written last: whoever finds it finds a server that answers.
-    std::fs::write(home.join("server.json"), serde_json::json!(running).to_string()).map_err(Failure::failed)?;
+    std::fs::write(home.join("server.json"), serde_json::json!(running).to_string())
+        .map_err(Failure::failed)?;
     tracing::info!(url = running.url, home = %home.display(), "the Stead server is up");
 
     let why = ended().await;
@@ -189,7 +200,8 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
 
 /// Names and addresses that clients may have reached the gateway by.
 fn certificate_names(args: &ServerArgs) -> Vec<String> {
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), args.address.clone()];
+    let mut names =
+        vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), args.address.clone()];
     names.extend(args.gateway_listen.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string));
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
@@ -237,7 +249,8 @@ async fn renew(home: PathBuf, names: Vec<String>, mut stop: watch::Receiver<bool
 /// Waits for a signal to end.
 async fn ended() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };

@@ -71,7 +71,9 @@ async fn entry(store: &Store, line: SpoolLine) -> Result<Option<Entry>, String> 
     };
     if let Some(unit) = line.unit {
         let Some(handle) = unit.as_str().strip_prefix("pg-") else { return Ok(None) };
-        let Some((tenant, stead, component)) = store.by_handle(handle).await.map_err(|error| error.to_string())? else {
+        let Some((tenant, stead, component)) =
+            store.by_handle(handle).await.map_err(|error| error.to_string())?
+        else {
             return Ok(None);
         };
         let stead: SteadName = stead.parse().map_err(|_| "a stead's name cannot be read".to_owned())?;

@@ -140,3 +140,19 @@ pub(super) async fn announce(tx: &mut PgConnection) -> Result<(), EditError> {
     sqlx::query!("select pg_notify($1, '')", crate::WAKE_CHANNEL).fetch_one(tx).await?;
     Ok(())
 }
+
+/// Has what is not as wanted looked at now rather than at its next turn.
+pub(super) async fn wake_unsettled(
+    tx: &mut PgConnection,
+    stead: Option<(uuid::Uuid, i64)>,
+) -> Result<(), EditError> {
+    let Some((stead, _)) = stead else { return Ok(()) };
+    sqlx::query!(
+        "update components set wake_at = now(), wakes = wakes + 1
+         where stead_id = $1 and observed_generation < generation and lease is null",
+        stead
+    )
+    .execute(&mut *tx)
+    .await?;
+    announce(tx).await
+}
