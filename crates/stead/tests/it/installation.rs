@@ -235,9 +235,15 @@ impl Installation {
             }
             let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
             let field = |wanted: &str| {
-                status.lines().find_map(|line| line.strip_prefix(wanted)).unwrap_or_default().trim().to_owned()
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(wanted))
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
             };
-            let uid: u32 = field("Uid:").split_whitespace().next().and_then(|uid| uid.parse().ok()).unwrap_or(0);
+            let uid: u32 =
+                field("Uid:").split_whitespace().next().and_then(|uid| uid.parse().ok()).unwrap_or(0);
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             let dead = field("State:").starts_with('Z');
@@ -252,7 +258,11 @@ impl Installation {
     pub(crate) fn finish(mut self) {
         self.stop();
         // The keeper answers before it ends.
-        until_or("everything to end", || self.processes().is_empty().then_some(()), || self.processes().join("\n"));
+        until_or(
+            "everything to end",
+            || self.processes().is_empty().then_some(()),
+            || self.processes().join("\n"),
+        );
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&*self.home.to_string_lossy()), "mounts left behind");
     }
@@ -289,7 +299,11 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 /// As [`until`], and says more when it was in vain.
-pub(crate) fn until_or<T>(what: &str, mut reached: impl FnMut() -> Option<T>, said: impl Fn() -> String) -> T {
+pub(crate) fn until_or<T>(
+    what: &str,
+    mut reached: impl FnMut() -> Option<T>,
+    said: impl Fn() -> String,
+) -> T {
     let limit = Instant::now() + Duration::from_secs(20);
     until(what, || {
         let value = reached();

@@ -2,7 +2,8 @@
 
 use crate::installation::Installation;
 
-const MANIFEST: &str = "app = \"shop\"\n[postgres.main]\nsize = \"nano\"\nprotect = false\nschema = \"schema\"\n";
+const MANIFEST: &str =
+    "app = \"shop\"\n[postgres.main]\nsize = \"nano\"\nprotect = false\nschema = \"schema\"\n";
 
 #[test]
 fn made_used_changed_and_removed_without_a_trace() {

@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod clients;
+mod command_line;
 mod crash;
-mod database;
 mod damage;
+mod database;
 mod disk;
 mod drift;
 mod installation;
@@ -14,9 +15,8 @@ mod os_users;
 mod owner;
 mod secrets;
 mod story;
-mod twice;
 mod tenants;
-mod witness;
-mod command_line;
 mod tour;
 mod transcript;
+mod twice;
+mod witness;
