@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::installation::{Installation, text, until};
-use crate::story::{FIRST, SECOND, Story, THIRD, manifest};
+use crate::story::{SECOND, Story, THIRD, manifest};
 
 /// Whether all the words are in it.
 fn says(message: &str, words: &[&str]) {

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use client::Client;
-use secrecy::SecretString;
 use serde_json::Value;
 
 /// Servers that one test may have.
@@ -141,11 +139,6 @@ impl Installation {
         serde_json::from_slice(&std::fs::read(self.home.join("server.json")).ok()?).ok()
     }
 
-    /// The control plane's process.
-    pub(crate) fn server(&mut self) -> &mut Child {
-        self.server.as_mut().unwrap()
-    }
-
     /// `kill -9` of the control plane.
     pub(crate) fn kill_server(&mut self) {
         let mut server = self.server.take().unwrap();
@@ -169,13 +162,6 @@ impl Installation {
             let running = self.running().filter(|running| running["pid"] == pid)?;
             Some(Some(running["url"].as_str().unwrap().to_owned()))
         })
-    }
-
-    /// A client that is the operator.
-    pub(crate) fn client(&self) -> Client {
-        let url = self.running().unwrap()["url"].as_str().unwrap().to_owned();
-        let token = std::fs::read_to_string(self.home.join("operator.token")).unwrap();
-        Client::new(&url, SecretString::from(token.trim().to_owned())).unwrap()
     }
 
     /// `host.json`.

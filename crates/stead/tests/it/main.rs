@@ -1,6 +1,7 @@
 //! The product as a whole: the binary, real servers, real clients.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stderr, reason = "what a failed test was about")]
 
 mod clients;
 mod command_line;
