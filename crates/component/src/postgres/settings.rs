@@ -55,6 +55,8 @@ pub fn settings(spec: &Spec) -> Vec<Setting> {
         ("synchronous_commit", "on".into()),
         ("password_encryption", "scram-sha-256".into()),
         ("listen_addresses", String::new()),
+        // A statement of a client that is gone ends soon, also when no cancel reached it.
+        ("client_connection_check_interval", "10s".into()),
         ("jit", "off".into()),
         ("track_io_timing", "on".into()),
         ("log_destination", "jsonlog".into()),

@@ -17,6 +17,8 @@ async fn a_gateway_that_stops_says_so_to_every_session() {
     let (busy, _messages) = connect(&home, &route).await.unwrap();
     let busy = tokio::spawn(async move { busy.batch_execute("select pg_sleep(600)").await });
     eventually("both sessions", || async { (server.sessions().await == 2).then_some(()) }).await;
+    // A cancel that came before its statement would cancel nothing.
+    eventually("the statement to run", || async { server.sleeps().await.then_some(()) }).await;
     gateway.stop().await;
     let (kind, body) = message(&mut idle).await.unwrap();
     let body = String::from_utf8_lossy(&body).into_owned();

@@ -123,6 +123,12 @@ impl Server {
         self.admin().await.query_one(question, &[]).await.unwrap().get(0)
     }
 
+    /// Whether a client's `pg_sleep` is under way.
+    pub(crate) async fn sleeps(&self) -> bool {
+        let question = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        self.admin().await.query_one(question, &[]).await.unwrap().get(0)
+    }
+
     /// Connections ever made to it, as its statistics count them, including failed ones' log lines.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.root.join("log")).unwrap()
