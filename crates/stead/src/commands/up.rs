@@ -34,24 +34,25 @@ pub(super) async fn run(
     if !context.json {
         plan::show(&named, &plan, &wanted)?;
     }
-    let changes = plan::changes(&plan);
-    let mut operation = None;
-    if changes || plan.generation == 0 {
-        if !yes {
-            confirm("Apply this?")?;
-        }
-        let generation = Some(plan.generation);
-        let edit =
-            client.put_stead(named.tenant.as_str(), named.stead.as_str(), &wanted, generation, reason, None);
-        operation = edit.await.map_err(overtaken)?.operation;
+    let changes = plan::changes(&plan) || plan.generation == 0;
+    if changes && !yes {
+        confirm("Apply this?")?;
     }
+    let before = if changes { None } else { Some(named.get(&client).await?) };
+    // Also where nothing differs: what is stuck is then tried again now.
+    let generation = Some(plan.generation);
+    let edit =
+        client.put_stead(named.tenant.as_str(), named.stead.as_str(), &wanted, generation, reason, None);
+    let operation = edit.await.map_err(overtaken)?.operation;
     project.remember(&Remembered { tenant: named.tenant.clone(), stead: named.stead.clone() })?;
-    let stead = match operation {
-        Some(operation) => {
-            progress::follow(&client, named.tenant.as_str(), operation, until).await?;
+    let stead = match (operation, before) {
+        (None, Some(before)) => settled(&client, &named, before, until).await?,
+        (operation, _) => {
+            if let Some(operation) = operation {
+                progress::follow(&client, named.tenant.as_str(), operation, until).await?;
+            }
             named.get(&client).await?
         }
-        None => settled(&client, &named, until).await?,
     };
     report(context, &client, &named, &stead).await
 }
@@ -89,9 +90,8 @@ fn overtaken(error: client::Error) -> Failure {
 }
 
 /// Waits until each component is as wanted, or was tried once more and still is not.
-async fn settled(client: &Client, named: &Named, until: Instant) -> Result<Stead, Failure> {
+async fn settled(client: &Client, named: &Named, first: Stead, until: Instant) -> Result<Stead, Failure> {
     let bar = progress::bar();
-    let first = named.get(client).await?;
     let mut stead = first.clone();
     let mut told = false;
     loop {
@@ -113,7 +113,7 @@ async fn settled(client: &Client, named: &Named, until: Instant) -> Result<Stead
                 .flat_map(|component| &component.conditions)
                 .map(|condition| condition.kind.as_str());
             output::remark(format!(
-                "{names}: blocked ({}); waiting for the next attempt, which is at most a minute away",
+                "{names}: blocked ({}); waiting for the next attempt",
                 why.collect::<Vec<_>>().join(", ")
             ));
             told = true;

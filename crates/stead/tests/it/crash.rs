@@ -107,7 +107,6 @@ fn action(point: &str, components: usize) -> &'static str {
 
 /// Runs a verb against a control plane that dies at `point` on the way, then starts another.
 fn dies_at(stead: &mut Installation, point: &str, folder: &Path, verb: &[&str]) {
-    eprintln!("{point}");
     stead.kill_server();
     let components = stead.list("servers").len();
     stead.spawn(&[("FAILPOINTS", &format!("{point}={}", action(point, components)))]);

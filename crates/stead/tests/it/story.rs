@@ -243,9 +243,9 @@ impl Installation {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// Has every component looked at now.
+    /// Has every component looked at now, and once more where a look is under way.
     pub(crate) fn look(&self) {
-        self.control("update components set wake_at = now() where lease is null; notify stead_wake");
+        self.control("update components set wake_at = now(), wakes = wakes + 1; notify stead_wake");
     }
 
     /// Checks that everything on the host belongs to a component or is a finished spare, and nothing is double.
@@ -253,12 +253,15 @@ impl Installation {
         let handles = self.control("select left(replace(id::text, '-', ''), 16) from components order by 1");
         let handles: Vec<String> = handles.lines().map(str::to_owned).collect();
         // A new spare may be in the making, and what was removed is deleted in the background.
+        let pool = self.environment.iter().any(|(name, value)| name == "STEAD_SPARES" && value != "0");
+        let engines = || self.control("select max(cardinality(engines)) from hosts").parse().unwrap();
+        let wanted: usize = if pool { engines() } else { 0 };
         until("spares in the making to be finished", || {
             let making = self.list("units").iter().any(|unit| unit.starts_with("spare-"));
             let spares = self.list("spares");
             let marked =
                 |spare: &String| self.home.join("spares").join(spare).join("conf/spare.json").exists();
-            (!making && spares.iter().all(marked)).then_some(())
+            (!making && spares.len() >= wanted && spares.iter().all(marked)).then_some(())
         });
         for folder in ["keeper/trash", "keeper/new"] {
             until(&format!("{folder} to be empty"), || self.list(folder).is_empty().then_some(()));

@@ -149,7 +149,8 @@ pub(super) async fn wake_unsettled(
     let Some((stead, _)) = stead else { return Ok(()) };
     sqlx::query!(
         "update components set wake_at = now(), wakes = wakes + 1
-         where stead_id = $1 and observed_generation < generation and lease is null",
+         where stead_id = $1 and lease is null
+           and (observed_generation < generation or status ->> 'phase' <> 'ready')",
         stead
     )
     .execute(&mut *tx)
