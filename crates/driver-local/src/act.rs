@@ -229,8 +229,7 @@ impl Local {
 
     async fn remove(&self, place: &Place) -> Result<(), DriverError> {
         lock(&self.0.sizes).remove(&place.handle);
-        let unit = place.unit.clone();
-        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&unit))).await?;
+        self.forget_unit(&place.unit).await?;
         fail_point!("driver-local::unit-removed");
         let tree = place.tree.clone();
         self.keeper(move |keeper| absent_is_fine(keeper.remove_tree(&tree))).await?;

@@ -199,8 +199,7 @@ impl Local {
         server.wanted = Wanted::Stopped;
         self.run_unit(&server).await?;
         self.await_unit(unit, FIRST_START, |state| *state == UnitState::Stopped).await?;
-        let gone = unit.clone();
-        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&gone))).await?;
+        self.forget_unit(unit).await?;
         self.settle_on_disk(tree).await?;
         let marker = serde_json::json!(Marker { engine: major }).to_string();
         files::write_atomically(&self.marker(tree), &marker, 0o644)?;
@@ -265,8 +264,7 @@ impl Local {
         };
         self.run_unit(&job).await?;
         let ended = self.await_unit(unit, INITDB, |state| matches!(state, UnitState::Exited { .. })).await?;
-        let gone = unit.clone();
-        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&gone))).await?;
+        self.forget_unit(unit).await?;
         match ended {
             UnitState::Exited { code: Some(0), .. } => Ok(()),
             other => {
@@ -285,6 +283,12 @@ impl Local {
         self.declare(unit)?;
         let name = unit.name.clone();
         self.keeper(move |keeper| keeper.apply(&name)).await.map(|_| ())
+    }
+
+    /// Forgets a unit that has ended.
+    pub(crate) async fn forget_unit(&self, unit: &Name) -> Result<(), DriverError> {
+        let unit = unit.clone();
+        self.keeper(move |keeper| absent_is_fine(keeper.remove_unit(&unit))).await
     }
 
     /// Waits until a unit is in a state.
