@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use component::postgres::{ADMIN_ROLE, Spec, Step, roles};
+use component::postgres::{ADMIN_ROLE, Spec, Step, Wrong, roles};
 use component::{Condition, ConditionKind, DriverError, Target};
 use futures::TryFutureExt;
 use keeper::ClientError;
@@ -27,6 +27,9 @@ impl Local {
         step: &Step,
     ) -> Result<(), DriverError> {
         let place = Place::of(target)?;
+        if !matches!(step, Step::OpenRoute | Step::CloseRoute) {
+            self.look_again(&place.handle);
+        }
         match step {
             Step::Claim => self.claim(spec.engine, &place).await,
             Step::WriteFiles => {
@@ -38,7 +41,7 @@ impl Local {
             Step::Start => self.start(spec, &place).await,
             Step::Reload => self.reload(&place).await,
             Step::Restart => self.restart(spec, &place).await,
-            Step::Roles => self.roles(target, &place).await,
+            Step::Roles(wrong) => self.roles(target, &place, *wrong).await,
             Step::Extension(name) => self.extension(target, &place, name).await,
             Step::Migrate(migration) => {
                 let text = target.files.read(&migration.sha256).await?;
@@ -63,12 +66,7 @@ impl Local {
 
     async fn start(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
         let mut unit = self.server_unit(&place.unit, &place.tree, spec, self.engine(spec)?);
-        if let Some(declared) = self.declared(&place.unit) {
-            // The same declaration keeps its generation, so that a running server is left alone; another
-            // one is a new generation, which restarts it.
-            let same = declared == keeper::wire::Unit { generation: declared.generation, ..unit.clone() };
-            unit.generation = declared.generation + u64::from(!same);
-        }
+        unit.generation = self.declaration(&unit).1;
         self.declare(&unit)?;
         fail_point!("driver-local::unit-declared");
         let name = place.unit.clone();
@@ -76,10 +74,7 @@ impl Local {
         fail_point!("driver-local::unit-applied");
         // The session that answers first is dropped: the next look makes its own, when it needs one.
         if let Ok(client) = self.await_ready(&self.socket_dir(&place.tree), START).await {
-            lock(&self.0.sessions).insert(
-                place.handle.clone(),
-                crate::session::Kept { admin: std::sync::Arc::new(client), inside: None },
-            );
+            lock(&self.0.sessions).insert(place.handle.clone(), crate::session::Kept::new(client));
         }
         Ok(())
     }
@@ -138,22 +133,34 @@ impl Local {
         Ok(())
     }
 
-    /// Roles, password, database, helpers: everything of Stead's own inside the server.
-    async fn roles(&self, target: &Target, place: &Place) -> Result<(), DriverError> {
-        let client = self.admin(&place.handle, &self.socket_dir(&place.tree)).await.map_err(unavailable)?;
-        helpers(&client).await.map_err(unavailable)?;
-        fail_point!("driver-local::helpers-made");
-        for role in superusers(&client).await.map_err(unavailable)? {
-            client
-                .batch_execute(&format!("alter role {} nosuperuser", quoted(&role)))
-                .await
-                .map_err(unavailable)?;
+    /// What is wrong of Stead's own inside the server. A server made from a spare lacks the password only, or
+    /// its database has another name, and people are waiting for it.
+    async fn roles(&self, target: &Target, place: &Place, wrong: Wrong) -> Result<(), DriverError> {
+        let socket = self.socket_dir(&place.tree);
+        let client = self.admin(&place.handle, &socket).await.map_err(unavailable)?;
+        if wrong.roles {
+            helpers(&client).await.map_err(unavailable)?;
+            fail_point!("driver-local::helpers-made");
+            for role in superusers(&client).await.map_err(unavailable)? {
+                client
+                    .batch_execute(&format!("alter role {} nosuperuser", quoted(&role)))
+                    .await
+                    .map_err(unavailable)?;
+            }
         }
-        database(&client, target.name.local.as_str()).await.map_err(unavailable)?;
-        fail_point!("driver-local::database-right");
-        // Last, because its commit waits for the disk and takes everything before it along.
-        set_password(&client, target.verifier.expose_secret()).await.map_err(unavailable)?;
-        fail_point!("driver-local::password-set");
+        let name = target.name.local.as_str();
+        if wrong.database {
+            database(&client, name).await.map_err(unavailable)?;
+            fail_point!("driver-local::database-right");
+        }
+        if wrong.password {
+            // PostgreSQL tries the verifier against an empty password, which takes as long as a sign-in: time
+            // to open the session that the next look needs. That look tells what is wrong with it.
+            let set = set_password(&client, target.verifier.expose_secret());
+            let (set, _) = tokio::join!(set, self.inside(&place.handle, &socket, name));
+            set.map_err(unavailable)?;
+            fail_point!("driver-local::password-set");
+        }
         Ok(())
     }
 

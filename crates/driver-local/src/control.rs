@@ -108,12 +108,7 @@ impl Local {
 
     /// Declares a unit, leaving a running one alone where the declaration is the same.
     async fn ensure(&self, mut unit: Unit) -> Result<(), DriverError> {
-        if let Some(declared) = self.declared(&unit.name) {
-            unit.generation = declared.generation;
-            if declared != unit {
-                unit.generation += 1;
-            }
-        }
+        unit.generation = self.declaration(&unit).1;
         self.run_unit(&unit).await?;
         self.await_unit(&unit.name, START, |state| {
             matches!(state, UnitState::Running | UnitState::Backoff { .. } | UnitState::Exited { .. })

@@ -166,6 +166,18 @@ impl Local {
         serde_json::from_slice(&text).ok()
     }
 
+    /// What is declared of a unit against what shall be, and the generation to declare it with: the same
+    /// declaration keeps its own, so that a running process is left alone; another one restarts it.
+    pub(crate) fn declaration(&self, wanted: &Unit) -> (Seen, u64) {
+        match self.declared(&wanted.name) {
+            None => (Seen::Absent, wanted.generation),
+            Some(found) if found == (Unit { generation: found.generation, ..wanted.clone() }) => {
+                (Seen::Same, found.generation)
+            }
+            Some(found) => (Seen::Differs, found.generation + 1),
+        }
+    }
+
     pub(crate) fn declare(&self, unit: &Unit) -> Result<(), Error> {
         let path = self.0.home.join("units").join(format!("{}.json", unit.name));
         self.0.keeper.declare(unit).map_err(|source| Error::File { path, source })

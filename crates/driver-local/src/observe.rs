@@ -47,12 +47,13 @@ struct RoleFacts {
 }
 
 const FACTS: &str = "
+with known as materialized (select name, pending_restart from pg_show_all_settings())
 select json_build_object(
   'version', split_part(current_setting('server_version'), ' ', 1),
-  'settings', (select json_object_agg(name, current_setting(name)) from pg_settings where name = any($1)),
-  'pending_restart', exists (select from pg_settings where pending_restart),
+  'settings', (select json_object_agg(name, current_setting(name)) from known where name = any($1)),
+  'pending_restart', exists (select from known where pending_restart),
   'config_error', (select string_agg(format('%s line %s: %s', sourcefile, sourceline, error), '; ')
-                   from pg_file_settings where error is not null and error <> 'setting could not be applied'),
+                   from pg_show_all_file_settings() where error is not null and error <> 'setting could not be applied'),
   'roles', (select json_object_agg(rolname, json_build_object(
               'superuser', rolsuper,
               'login', rolcanlogin and rolconnlimit <> 0 and (rolvaliduntil is null or rolvaliduntil > now()),
@@ -87,19 +88,22 @@ impl Local {
         };
         let dir = self.tree_dir(&place.tree);
         let (tree, data) = (dir.is_dir(), dir.join("data").is_dir());
-        let wanted = self.server_unit(&place.unit, &place.tree, spec, engine);
-        let declared = match self.declared(&place.unit) {
-            None => Seen::Absent,
-            Some(found) if found == (keeper::wire::Unit { generation: found.generation, ..wanted }) => {
-                Seen::Same
-            }
-            Some(_) => Seen::Differs,
-        };
+        let declared = self.declaration(&self.server_unit(&place.unit, &place.tree, spec, engine)).0;
         let unit = self.unit(&place).await?;
         let (mut session, mut unreachable) = (None, None);
         if unit == Unit::Running && tree {
-            match self.session(target, spec, &place).await {
-                Ok(found) => session = Some(found),
+            let known = lock(&self.0.sessions).get(&place.handle).and_then(|kept| kept.seen.clone());
+            let looked = match known {
+                Some(found) => Ok(found),
+                None => self.session(target, spec, &place).await,
+            };
+            match looked {
+                Ok(found) => {
+                    if let Some(kept) = lock(&self.0.sessions).get_mut(&place.handle) {
+                        kept.seen = Some(found.clone());
+                    }
+                    session = Some(found);
+                }
                 Err(error) => {
                     self.forget_session(&place.handle);
                     unreachable = error;

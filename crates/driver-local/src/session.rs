@@ -18,6 +18,15 @@ pub(crate) struct Kept {
     pub(crate) admin: Arc<Client>,
     /// As `stead_admin` in the tenant's database.
     pub(crate) inside: Option<Arc<Client>>,
+    /// What was seen by them, until Stead itself does something inside the server: within a pass nothing else
+    /// is looked for there twice.
+    pub(crate) seen: Option<component::postgres::Session>,
+}
+
+impl Kept {
+    pub(crate) fn new(admin: Client) -> Self {
+        Self { admin: Arc::new(admin), inside: None, seen: None }
+    }
 }
 
 /// How long a server may take to take a session.
@@ -100,8 +109,9 @@ impl Local {
         {
             return Ok(Arc::clone(&kept.admin));
         }
-        let admin = Arc::new(admin(socket, "postgres").await?);
-        lock(&self.0.sessions).insert(handle.to_owned(), Kept { admin: Arc::clone(&admin), inside: None });
+        let kept = Kept::new(admin(socket, "postgres").await?);
+        let admin = Arc::clone(&kept.admin);
+        lock(&self.0.sessions).insert(handle.to_owned(), kept);
         Ok(admin)
     }
 
@@ -121,6 +131,13 @@ impl Local {
             kept.inside = Some(Arc::clone(&inside));
         }
         Ok(inside)
+    }
+
+    /// What was seen inside a server holds no longer.
+    pub(crate) fn look_again(&self, handle: &str) {
+        if let Some(kept) = lock(&self.0.sessions).get_mut(handle) {
+            kept.seen = None;
+        }
     }
 
     pub(crate) fn forget_session(&self, handle: &str) {

@@ -140,6 +140,8 @@ impl Local {
             if claimed.await? {
                 fail_point!("driver-local::after-claim");
                 *lock(&self.0.last_taken) = Some(Instant::now());
+                // Next to nothing yet; it is counted when this is old.
+                lock(&self.0.sizes).insert(place.handle.clone(), (Instant::now(), 0));
                 self.0.taken.notify_one();
                 return Ok(());
             }

@@ -13,7 +13,7 @@ mod spec;
 
 pub use maintenance::{BadMaintenance, MaintenanceWindow};
 pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};
-pub use plan::{Step, drift, plan, roles};
+pub use plan::{Step, Wrong, drift, plan, roles};
 pub use settings::{Setting, settings};
 pub use size::{Limits, Size};
 pub use spec::{BadMigrationName, Major, Migration, MigrationName, Refused, Spec, Wish, resolve};

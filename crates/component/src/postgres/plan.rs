@@ -26,8 +26,8 @@ pub enum Step {
     Reload,
     /// Stop it; it is started again by what follows.
     Restart,
-    /// Put roles, password, database and helpers right.
-    Roles,
+    /// Put right what is wrong of roles, database and password.
+    Roles(Wrong),
     /// Create an extension.
     Extension(String),
     /// Run a migration.
@@ -42,6 +42,17 @@ pub enum Step {
     Remove,
 }
 
+/// What of Stead's own inside a server is not as it shall be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wrong {
+    /// The roles, or the gateway's way to the verifiers.
+    pub roles: bool,
+    /// The tenant's database.
+    pub database: bool,
+    /// The owner's password.
+    pub password: bool,
+}
+
 impl Step {
     /// Name in store, log and progress line.
     pub fn label(&self) -> String {
@@ -51,7 +62,7 @@ impl Step {
             Self::Start => "start".into(),
             Self::Reload => "reload".into(),
             Self::Restart => "restart".into(),
-            Self::Roles => "roles".into(),
+            Self::Roles(_) => "roles".into(),
             Self::Extension(name) => format!("extension {name}"),
             Self::Migrate(migration) => format!("migrate {}", migration.name),
             Self::OpenRoute => "open".into(),
@@ -195,8 +206,12 @@ fn inside(spec: &Spec, session: &Session) -> Option<Decision> {
     if settings(spec).iter().any(|s| session.settings.get(s.name) != Some(&s.value)) {
         return Some(act(Step::Reload));
     }
-    let right = roles_right(session) && session.password_set && session.helpers && database_right(session);
-    (!right).then(|| act(Step::Roles))
+    let wrong = Wrong {
+        roles: !(roles_right(session) && session.helpers),
+        database: !database_right(session),
+        password: !session.password_set,
+    };
+    (wrong != Wrong::default()).then(|| act(Step::Roles(wrong)))
 }
 
 /// The first extension that is missing. One that the database has and the spec does not name stays: taking

@@ -133,13 +133,17 @@ impl World {
                 self.seen.unit = Unit::Stopping;
                 self.seen.session = None;
             }
-            Step::Roles => {
-                let right = session(&self.spec);
+            Step::Roles(wrong) => {
+                let (right, wrong) = (session(&self.spec), *wrong);
                 self.said(|session| {
-                    session.roles = right.roles;
-                    session.password_set = true;
-                    session.helpers = true;
-                    session.databases = right.databases;
+                    if wrong.roles {
+                        session.roles = right.roles;
+                        session.helpers = true;
+                    }
+                    if wrong.database {
+                        session.databases = right.databases;
+                    }
+                    session.password_set |= wrong.password;
                 });
             }
             Step::Extension(name) => self.said(|session| session.extensions.push(name.clone())),

@@ -22,12 +22,10 @@ const CREATE: [&str; 9] = [
     "driver-local::file-written",
 ];
 /// And its second half.
-const CREATE_FURTHER: [&str; 10] = [
+const CREATE_FURTHER: [&str; 8] = [
     "driver-local::unit-declared",
     "driver-local::unit-applied",
-    "driver-local::helpers-made",
     "driver-local::password-set",
-    "driver-local::database-right",
     "driver-local::route-written",
     "driver-local::migration-before-commit",
     "driver-local::migration-committed",
@@ -44,6 +42,9 @@ const EDIT: [&str; 5] = [
 ];
 /// Points that the repair of a setting passes that takes a restart.
 const REPAIR: [&str; 2] = ["driver-local::settings-cleared", "driver-local::restart-declared"];
+/// Points that the repair of roles, database and password passes.
+const ROLES: [&str; 3] =
+    ["driver-local::helpers-made", "driver-local::database-right", "driver-local::password-set"];
 /// Points that a rotation passes.
 const ROTATE: [&str; 3] =
     ["store::rotate-before-commit", "driver-local::password-set", "store::record-before-commit"];
@@ -76,7 +77,8 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 8] = [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROTATE, &REMOVE, &SPARE, &REPEAT];
+    let lists: [&[&str]; 9] =
+        [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROLES, &ROTATE, &REMOVE, &SPARE, &REPEAT];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);
 }
@@ -216,6 +218,31 @@ fn killed_while_a_setting_is_repaired() {
             (is == expected && stead.ask_server(&tree, "postgres", rest).ok()? == "0").then_some(())
         });
         story.settled();
+    }
+    stead.nothing_left_over();
+    stead.finish();
+}
+
+#[test]
+fn killed_while_roles_are_repaired() {
+    let mut stead = Installation::started();
+    let folder = Story::up(&stead, "shop", "").folder;
+    for point in ROLES {
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        let url = story.url();
+        let meddle = "alter role owner createdb password 'another'; alter database main owner to stead_admin;
+                      create role intruder superuser";
+        story.admin("postgres", meddle);
+        ask(&url, "select 1").unwrap_err();
+        dies_at(&mut stead, point, &folder, &["status"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.settled();
+        assert_eq!(ask(&url, "select count(*) from ran").unwrap(), "2", "{point}");
+        let rights = "select (select count(*) from pg_roles where rolname = 'owner' and rolcreatedb)
+                           + (select count(*) from pg_roles where rolname = 'intruder' and rolsuper)";
+        assert_eq!(story.admin("postgres", rights), "0", "{point}");
+        story.admin("postgres", "drop role intruder");
+        assert!(!story.lines("drift.repaired").is_empty(), "{point}");
     }
     stead.nothing_left_over();
     stead.finish();

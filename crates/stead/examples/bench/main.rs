@@ -10,14 +10,17 @@
     reason = "a measurement that fails stops"
 )]
 
-use std::path::{Path, PathBuf};
+mod limit;
+
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use client::{Client, Part};
+use limit::{Hand, Until};
 use secrecy::SecretString;
 use serde_json::json;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Samples of each creation; medians need at least twenty.
@@ -31,11 +34,19 @@ async fn main() {
     println!("| what | n | p50 | p99 | limit | ratio |\n|---|---|---|---|---|---|");
     let mut limit = None;
     if wanted("create") {
-        let bare = by_hand().await;
-        row("limit: rename + start of a prepared cluster, first SELECT", &bare, None);
-        limit = Some(median(&bare));
+        // One of each in turn, so that a machine that is now faster and now slower treats them alike.
         let host = Host::start(SAMPLES * 2 + 4).await;
-        let warm = host.create("warm", SAMPLES).await;
+        let mut bare = Hand::prepared(Until::Answer, SAMPLES).await;
+        let mut tenant = Hand::prepared(Until::SignIn, SAMPLES).await;
+        let (mut answers, mut sign_ins, mut warm) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..SAMPLES {
+            answers.push(bare.take().await);
+            sign_ins.push(tenant.take().await);
+            warm.extend(host.create(&format!("warm{number}"), 1).await);
+        }
+        row("a bare engine by hand: rename, start, first SELECT", &answers, None);
+        row("limit: the same with our settings, a new password, its owner signs in", &sign_ins, None);
+        limit = Some(median(&sign_ins));
         row("API call -> first SELECT over TLS, spare ready", &warm, limit);
         drop(host);
     }
@@ -175,71 +186,6 @@ impl Drop for Host {
         let _ = std::fs::remove_dir_all(&self.home);
         let _ = std::fs::remove_file(format!("{}.log", self.home.display()));
     }
-}
-
-/// The limit: clusters prepared ahead; a rename, a start, a first SELECT over the Unix socket.
-async fn by_hand() -> Vec<f64> {
-    let root = PathBuf::from(format!("/var/tmp/sl-{}", std::process::id()));
-    std::fs::create_dir_all(&root).unwrap();
-    let engines = [
-        std::env::var("STEAD_ENGINES").unwrap_or("/var/lib/stead/engines".into()) + "/18",
-        "/usr/lib/postgresql/15".into(),
-    ];
-    let bin = engines
-        .iter()
-        .map(|engine| Path::new(engine).join("bin"))
-        .find(|bin| bin.join("postgres").exists())
-        .unwrap();
-    own(&root);
-    let mut times = Vec::new();
-    for number in 0..SAMPLES {
-        let (from, to) = (root.join(format!("spare{number}")), root.join(format!("server{number}")));
-        let made = as_nobody(&bin.join("initdb"))
-            .arg("-D")
-            .arg(&from)
-            .args(["-U", "postgres", "-A", "trust", "--no-sync", "-k"])
-            .output();
-        assert!(made.unwrap().status.success());
-        Command::new("sync").status().unwrap();
-        let began = Instant::now();
-        std::fs::rename(&from, &to).unwrap();
-        let mut server = as_nobody(&bin.join("postgres"))
-            .arg("-D")
-            .arg(&to)
-            .args(["-c", "listen_addresses=", "-c", "shared_buffers=16MB", "-c", "max_connections=28"])
-            .arg("-c")
-            .arg(format!("unix_socket_directories={}", root.display()))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut config = Config::new();
-        config.host_path(&root).user("postgres").dbname("postgres");
-        loop {
-            if root.join(".s.PGSQL.5432").exists()
-                && let Ok((session, connection)) = config.connect(NoTls).await
-            {
-                tokio::spawn(connection);
-                session.query_one("select 1", &[]).await.unwrap();
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        times.push(ms(began));
-        let _ = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
-        server.wait().unwrap();
-    }
-    std::fs::remove_dir_all(&root).unwrap();
-    times
-}
-
-fn own(path: &Path) {
-    Command::new("chown").arg("nobody").arg(path).status().unwrap();
-}
-
-fn as_nobody(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program).stdout(Stdio::null());
-    command
 }
 
 /// Many created in a row, then removed.
