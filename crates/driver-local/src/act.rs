@@ -73,7 +73,7 @@ impl Local {
         self.keeper(move |keeper| keeper.apply(&name)).await?;
         fail_point!("driver-local::unit-applied");
         // The session that answers first is dropped: the next look makes its own, when it needs one.
-        if let Ok(client) = self.await_ready(&self.socket_dir(&place.tree), START).await {
+        if let Ok(client) = self.await_ready(&place.unit, &self.socket_dir(&place.tree), START).await {
             lock(&self.0.sessions).insert(place.handle.clone(), crate::session::Kept::new(client));
         }
         Ok(())

@@ -72,7 +72,7 @@ impl Local {
         wanted.limits = Limits::default();
         self.ensure(wanted).await.map_err(control)?;
         let socket_dir = self.socket_dir(&tree);
-        self.await_ready(&socket_dir, START).await.map_err(|why| {
+        self.await_ready(&unit, &socket_dir, START).await.map_err(|why| {
             Error::Control(format!("{why}; its log is in {}", self.tree_dir(&tree).join("log").display()))
         })?;
         Ok(ControlServer { socket_dir, user: ADMIN_ROLE, database: "postgres" })

@@ -147,7 +147,7 @@ impl Local {
     /// What the server says of itself; `Err(None)` where it is only just starting.
     async fn session(&self, target: &Target, spec: &Spec, place: &Place) -> Result<Session, Option<String>> {
         let socket = self.socket_dir(&place.tree);
-        if !socket.join(".s.PGSQL.5432").exists() {
+        if !self.says_ready(&place.unit).await.map_err(|error| Some(error.to_string()))? {
             return Err(None);
         }
         let client = self.admin(&place.handle, &socket).await.map_err(|error| match error.code() {

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use component::DriverError;
 use component::postgres::{ADMIN_ROLE, OWNER_ROLE};
+use keeper::wire::Name;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -144,21 +146,29 @@ impl Local {
         lock(&self.0.sessions).remove(handle);
     }
 
+    /// Whether a server says of itself that it takes sessions. Asked before a session is tried, which would
+    /// cost a server that is just starting a process and a line in its log.
+    pub(crate) async fn says_ready(&self, unit: &Name) -> Result<bool, DriverError> {
+        let unit = unit.clone();
+        self.keeper(move |keeper| keeper.ready(&unit)).await
+    }
+
     /// Waits until the server takes a session, at most `limit`; what it said last otherwise.
-    pub(crate) async fn await_ready(&self, socket: &Path, limit: Duration) -> Result<Client, String> {
+    pub(crate) async fn await_ready(
+        &self,
+        unit: &Name,
+        socket: &Path,
+        limit: Duration,
+    ) -> Result<Client, String> {
         let until = Instant::now() + limit;
         loop {
-            // A look at the file costs nothing; a session is asked for only where there is a socket.
-            let last = if socket.join(".s.PGSQL.5432").exists() {
+            let late = Instant::now() >= until;
+            if late || self.says_ready(unit).await.map_err(|error| error.to_string())? {
                 match admin(socket, "postgres").await {
                     Ok(client) => return Ok(client),
-                    Err(error) => describe(&error),
+                    Err(error) if late => return Err(describe(&error)),
+                    Err(_) => {}
                 }
-            } else {
-                "it has not opened its socket yet".to_owned()
-            };
-            if Instant::now() >= until {
-                return Err(last);
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -182,7 +182,7 @@ impl Local {
         let mut server = self.server_unit(unit, tree, &spec, engine);
         self.run_unit(&server).await?;
         let client = self
-            .await_ready(&self.socket_dir(tree), FIRST_START)
+            .await_ready(unit, &self.socket_dir(tree), FIRST_START)
             .await
             .map_err(|why| DriverError::Unavailable(format!("a new cluster did not come up: {why}")))?;
         helpers(&client).await.map_err(unavailable)?;

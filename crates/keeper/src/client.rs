@@ -88,6 +88,14 @@ impl Client {
         }
     }
 
+    /// Whether a unit's server takes sessions, by its own word.
+    pub fn ready(&self, unit: &Name) -> Result<bool, ClientError> {
+        match self.call(&Request::Ready { unit: unit.clone() })? {
+            Reply::Ready(ready) => Ok(ready),
+            _ => Err(ClientError::Strange),
+        }
+    }
+
     /// State of the host and of every unit.
     pub fn host(&self) -> Result<HostStatus, ClientError> {
         match self.call(&Request::Host)? {

@@ -167,6 +167,7 @@ impl Keeper {
         match request {
             Request::Apply { unit } => self.apply(&unit),
             Request::Unit { unit } => Ok(Reply::Unit(self.units.get(&unit).map(|entry| entry.status(&unit)))),
+            Request::Ready { unit } => Ok(Reply::Ready(self.ready(&unit))),
             Request::Host => Ok(Reply::Host(self.host_status())),
             Request::Reload { unit } => self.reload(&unit).map(|()| Reply::Done),
             Request::RemoveUnit { unit } => self.remove_unit(&unit).map(|()| Reply::Done),

@@ -34,6 +34,7 @@ mod launch;
 mod layout;
 mod open;
 mod plan;
+mod ready;
 mod record;
 mod sandbox;
 mod socket;

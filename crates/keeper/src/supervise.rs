@@ -186,6 +186,7 @@ impl Keeper {
             let reason = if full { Reason::DiskFull } else { Reason::System };
             Refusal { reason, message: format!("cannot launch `{}`: {error}", unit.name) }
         };
+        self.forget_word(unit).map_err(failed)?;
         let (door, mut said) = self.cgroups.make(&unit.name, &unit.limits);
         fail_point!("keeper::launch.cgroup_made");
         let output_from = self.output_length(unit);

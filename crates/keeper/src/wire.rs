@@ -193,6 +193,8 @@ pub enum Request {
     Apply { unit: Name },
     /// State of one unit.
     Unit { unit: Name },
+    /// Whether a unit's server takes sessions, by its own word; other units are ready when they run.
+    Ready { unit: Name },
     /// State of the host and of every unit.
     Host,
     /// SIGHUP to the unit's main process.
@@ -217,6 +219,8 @@ pub enum Reply {
     Done,
     /// State of a unit; `None` where no such unit is declared or known.
     Unit(Option<UnitStatus>),
+    /// Whether the unit is ready.
+    Ready(bool),
     /// State of the host.
     Host(HostStatus),
     /// Refused or failed.

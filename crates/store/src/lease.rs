@@ -313,11 +313,17 @@ impl Store {
         &self,
         handle: &str,
     ) -> Result<Option<((TenantId, String), String, ComponentName)>, Error> {
+        // A handle is the first half of an id.
+        let Some(half) = (handle.len() == 16).then(|| u64::from_str_radix(handle, 16).ok()).flatten() else {
+            return Ok(None);
+        };
+        let first = u128::from(half) << 64;
         let row = sqlx::query!(
             "select t.id, t.name as tenant, s.name as stead, c.name as component
              from components c join steads s on s.id = c.stead_id join tenants t on t.id = s.tenant_id
-             where replace(c.id::text, '-', '') like $1 || '%' and length($1) = 16",
-            handle
+             where c.id between $1 and $2 limit 1",
+            Uuid::from_u128(first),
+            Uuid::from_u128(first | u128::from(u64::MAX)),
         )
         .fetch_optional(&self.pool)
         .await?;

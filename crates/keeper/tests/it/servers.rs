@@ -331,3 +331,41 @@ fn the_gateway_runs_from_the_keepers_own_binary_as_its_own_user() {
     assert!(home.path.join("keeper/locks").read_dir().unwrap().next().is_none());
     home.finish();
 }
+
+#[test]
+fn a_server_is_ready_by_its_own_word_and_not_by_an_older_ones() {
+    let home = Home::new();
+    let tree = server("one");
+    let mut unit = home.running("pg-one", &tree, 18);
+    let ready = || home.client.ready(&unit_name()).unwrap();
+    fn unit_name() -> Name {
+        name("pg-one")
+    }
+    until("it is ready", || ready().then_some(()));
+    home.sql(&tree, "select 1");
+    let word = home.dir(&tree).join("data/postmaster.pid");
+    let said = fs::read(&word).unwrap();
+    home.stop(&unit);
+    assert!(!ready());
+    // What a killed one left behind, and a successor that does not get far.
+    fs::write(&word, &said).unwrap();
+    unit.generation += 1;
+    unit.args.extend(["-c".to_owned(), "no_such_setting=1".to_owned()]);
+    home.apply(&unit).unwrap();
+    until("it has failed", || matches!(home.state("pg-one"), UnitState::Backoff { .. }).then_some(()));
+    assert!(!ready());
+    assert!(!word.exists(), "nobody may take the old word for the new server's");
+    // A word that lies elsewhere is nobody's.
+    unit.generation += 1;
+    unit.args.truncate(unit.args.len() - 2);
+    home.apply(&unit).unwrap();
+    until("it is ready", || ready().then_some(()));
+    let elsewhere = home.dir(&tree).join("data/elsewhere");
+    fs::rename(&word, &elsewhere).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &word).unwrap();
+    assert!(!ready());
+    fs::rename(&elsewhere, &word).unwrap();
+    assert!(ready());
+    home.stop(&unit);
+    home.finish();
+}
