@@ -115,6 +115,8 @@ pub struct Component {
     pub name: String,
     /// `creating`, `ready`, `updating`, `blocked` or `deleting`.
     pub phase: String,
+    /// Whether it sleeps until a client needs it.
+    pub asleep: bool,
     /// What is wanted.
     #[schema(value_type = Object)]
     pub spec: Value,

@@ -151,15 +151,21 @@ pub enum Decision {
     Gone,
 }
 
+/// What is known of a component besides its spec and what was seen of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its removal was asked for.
+    pub deleting: bool,
+    /// It was real once: what is missing then is lost, not new.
+    pub provisioned: bool,
+    /// This spec has been brought about before: what is looked for is drift, not the effect of an edit.
+    pub settled: bool,
+}
+
 /// Decides the next step of a component of any kind; pure.
-///
-/// `deleting` asks for its removal. `provisioned` says that it was real once: what is missing then is
-/// lost, not new.
-pub fn plan(spec: &Spec, observed: &Observed, deleting: bool, provisioned: bool) -> Decision {
+pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     match (spec, observed) {
-        (Spec::Postgres(spec), Observed::Postgres(observed)) => {
-            postgres::plan(spec, observed, deleting, provisioned)
-        }
+        (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::plan(spec, observed, standing),
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Status {
     /// Differences found on the last look that nobody asked for (they are being put right).
     #[serde(default)]
     pub drift: Vec<Difference>,
+    /// Whether it sleeps until a client needs it.
+    #[serde(default)]
+    pub asleep: bool,
     /// Bytes on disk, when last measured.
     pub disk_bytes: Option<u64>,
     /// When it was first real: what is missing after that is lost, not new.

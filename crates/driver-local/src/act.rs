@@ -39,6 +39,7 @@ impl Local {
                 Ok(())
             }
             Step::Start => self.start(spec, &place).await,
+            Step::Wake => self.wake(&place).await,
             Step::Reload => self.reload(&place).await,
             Step::Restart => self.restart(spec, &place).await,
             Step::Roles(wrong) => self.roles(target, &place, *wrong).await,
@@ -72,11 +73,23 @@ impl Local {
         let name = place.unit.clone();
         self.keeper(move |keeper| keeper.apply(&name)).await?;
         fail_point!("driver-local::unit-applied");
+        self.first_session(place).await;
+        Ok(())
+    }
+
+    async fn wake(&self, place: &Place) -> Result<(), DriverError> {
+        let name = place.unit.clone();
+        self.keeper(move |keeper| keeper.wake(&name, "an edit has to be made in it")).await?;
+        fail_point!("driver-local::woken");
+        self.first_session(place).await;
+        Ok(())
+    }
+
+    async fn first_session(&self, place: &Place) {
         // The session that answers first is dropped: the next look makes its own, when it needs one.
         if let Ok(client) = self.await_ready(&place.unit, &self.socket_dir(&place.tree), START).await {
             lock(&self.0.sessions).insert(place.handle.clone(), crate::session::Kept::new(client));
         }
-        Ok(())
     }
 
     async fn restart(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
@@ -325,9 +338,20 @@ pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio
               where rolname = $1::pg_catalog.name and octet_length($1) < 64 and rolcanlogin and not rolsuper
                 and rolpassword is not null
                 and (rolvaliduntil is null or rolvaliduntil > pg_catalog.now())';
-         revoke all on function stead.verifier(text) from public;
+         create or replace function stead.verifiers(out name text, out verifier text) returns setof record
+             language sql stable security definer set search_path = pg_catalog, pg_temp as
+             'select rolname::pg_catalog.text, rolpassword from pg_catalog.pg_authid
+              where rolcanlogin and not rolsuper and rolpassword is not null
+                and (rolvaliduntil is null or rolvaliduntil > pg_catalog.now())';
+         create or replace function stead.at_rest(out at_rest boolean)
+             language sql volatile security definer set search_path = pg_catalog, pg_temp as
+             'select not exists (
+                  select from pg_catalog.pg_stat_activity
+                  where backend_type = ''client backend'' and state is distinct from ''idle''
+                    and usename not in (''stead_admin'', ''stead_gateway''))';
+         revoke all on all functions in schema stead from public;
          grant usage on schema stead to stead_gateway;
-         grant execute on function stead.verifier(text) to stead_gateway;
+         grant execute on all functions in schema stead to stead_gateway;
          comment on database postgres is '{}';
          commit;",
         observe::HELPERS

@@ -93,6 +93,7 @@ impl Local {
             limits: Limits::default(),
             stop: Stop { signal: StopSignal::Term, timeout_ms: 10_000 },
             restart: Restart::Always,
+            sleeps: false,
         };
         self.ensure(unit).await.map_err(control)
     }
@@ -125,6 +126,7 @@ fn spec(engine: Major) -> Spec {
         size: Size::Small,
         allow: Vec::new(),
         maintenance: None,
+        idle: None,
         schema: Vec::new(),
         extensions: Vec::new(),
         protect: true,

@@ -157,6 +157,7 @@ impl Local {
             },
             stop: Stop::default(),
             restart: Restart::Always,
+            sleeps: spec.idle.is_some(),
         }
     }
 
@@ -199,6 +200,9 @@ impl Local {
             socket_dir: self.socket_dir(&place.tree),
             allow: spec.allow.clone(),
             max_sessions: spec.size.limits().sessions,
+            sleep: spec
+                .idle
+                .map(|idle| gateway::route::Sleep { unit: place.unit.clone(), after_ms: idle.as_millis() }),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::session::{describe, owner_looking};
 use crate::{Local, Place, lock};
 
 /// The state of the helpers that this version makes, as the comment on the database `postgres` tells it.
-pub(crate) const HELPERS: &str = "helpers of Stead, version 1";
+pub(crate) const HELPERS: &str = "helpers of Stead, version 2";
 
 /// The bytes on disk are counted at most this often.
 const SIZE_AGE: Duration = Duration::from_secs(30);
@@ -64,8 +64,9 @@ select json_build_object(
             from pg_roles r where rolname !~ '^pg_'),
   'password_set', exists (select from pg_authid where rolname = $2 and rolpassword = $3),
   'helpers', coalesce((select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres') = $4, false)
-             and exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-                         where n.nspname = 'stead' and p.proname = 'verifier' and p.prosecdef),
+             and (select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+                  where n.nspname = 'stead' and p.proname in ('verifier', 'verifiers', 'at_rest')
+                    and p.prosecdef) = 3,
   'database_owner', (select rolname from pg_database d join pg_roles o on o.oid = d.datdba
                      where datname = $5 and datallowconn and datconnlimit = -1 and not datistemplate
                        and not exists (select from pg_db_role_setting, unnest(setconfig) setting
@@ -135,6 +136,7 @@ impl Local {
         Ok(match status.map(|status| status.state) {
             None => Unit::Absent,
             Some(UnitState::Stopped) => Unit::Stopped,
+            Some(UnitState::Asleep) => Unit::Asleep,
             Some(UnitState::Running) => Unit::Running,
             Some(UnitState::Stopping) => Unit::Stopping,
             Some(UnitState::Exited { code, signal }) => {

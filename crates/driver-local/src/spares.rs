@@ -128,7 +128,13 @@ impl Local {
         loop {
             let spare = match self.ready_spares(major).into_iter().next() {
                 Some(spare) => spare,
-                None => self.prepare(major).await?,
+                // In a task of its own: when this step is given up the spare is finished all the same, for the
+                // next attempt, instead of being left half made.
+                None => {
+                    let local = self.clone();
+                    let made = tokio::spawn(async move { local.prepare(major).await });
+                    made.await.map_err(|error| DriverError::Unavailable(error.to_string()))??
+                }
             };
             fail_point!("driver-local::before-claim");
             let (from, to) = (Tree::Spares(spare), place.tree.clone());
@@ -263,6 +269,7 @@ impl Local {
             limits: Limits::default(),
             stop: Stop { timeout_ms: 1_000, ..Stop::default() },
             restart: Restart::Never,
+            sleeps: false,
         };
         self.run_unit(&job).await?;
         let ended = self.await_unit(unit, INITDB, |state| matches!(state, UnitState::Exited { .. })).await?;
@@ -362,6 +369,7 @@ fn first_spec(engine: Major) -> Spec {
         size: Size::Nano,
         allow: Vec::new(),
         maintenance: None,
+        idle: None,
         schema: Vec::new(),
         extensions: Vec::new(),
         protect: false,

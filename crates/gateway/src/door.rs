@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::cancel::{Cancels, Target};
 use crate::refusal::{Ending, Refusal};
 use crate::route::Route;
+use crate::sleep::Rest;
 use crate::verifiers::Verifiers;
 
 /// A server's front door. Lives as long as its route file; an edit changes it in place.
@@ -23,6 +24,8 @@ pub(crate) struct Door {
     pub(crate) cancels: Cancels,
     /// The server's verifiers.
     pub(crate) verifiers: Verifiers,
+    /// The server's sleep.
+    pub(crate) rest: Arc<Rest>,
 }
 
 #[derive(Default)]
@@ -49,13 +52,14 @@ pub(crate) struct Seat {
 
 impl Door {
     /// A door nobody has come through yet.
-    pub(crate) fn new(route: Arc<Route>, waiting: usize, verifier_idle: Duration) -> Arc<Door> {
+    pub(crate) fn new(route: Arc<Route>, rest: Rest, waiting: usize, verifier_idle: Duration) -> Arc<Door> {
         Arc::new(Door {
             route: RwLock::new(route),
             seats: Mutex::default(),
             waiting: Arc::new(Semaphore::new(waiting)),
             cancels: Cancels::default(),
             verifiers: Verifiers::new(verifier_idle),
+            rest: Arc::new(rest),
         })
     }
 
@@ -95,6 +99,18 @@ impl Door {
         for (_, occupant) in seats.taken.drain() {
             let _ = occupant.end.send(ending);
         }
+    }
+
+    /// Sends everybody off who is in now.
+    pub(crate) fn dismiss(&self, ending: Ending) {
+        for (_, occupant) in self.seats().taken.drain() {
+            let _ = occupant.end.send(ending);
+        }
+    }
+
+    /// Whether it is shut for good.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.seats().shut.is_some()
     }
 
     /// Takes a seat for a client that has signed in, if it may still come and there is one.

@@ -15,10 +15,12 @@ const MAX_SOCKET_PATH: usize = 107;
 /// Where things are under `$STEAD_HOME`.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
+    pub(crate) home: PathBuf,
     pub(crate) gateway: PathBuf,
     pub(crate) settings: PathBuf,
     pub(crate) routes: PathBuf,
     pub(crate) tls: PathBuf,
+    pub(crate) asleep: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) lock: PathBuf,
     pub(crate) logs: PathBuf,
@@ -31,6 +33,8 @@ impl Paths {
         let gateway = home.join("gateway");
         let logs = home.join("logs");
         Paths {
+            home: home.to_owned(),
+            asleep: gateway.join("asleep"),
             settings: gateway.join("gateway.json"),
             routes: gateway.join("routes"),
             tls: gateway.join("tls"),

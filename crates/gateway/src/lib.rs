@@ -50,6 +50,7 @@ pub mod route;
 mod scram;
 mod session;
 mod signin;
+mod sleep;
 mod startup;
 mod status;
 mod table;
@@ -171,6 +172,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     for folder in [&paths.gateway, &paths.routes, &paths.tls, &paths.logs] {
         std::fs::create_dir_all(folder).map_err(file("create", folder))?;
     }
+    private_folder(&paths.asleep).map_err(file("create", &paths.asleep))?;
     let _lock = lock(&paths.lock, &options.home)?;
     fail_point!("gateway::locked");
     raise_descriptor_limit();
@@ -210,6 +212,12 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { what, path, source }
+}
+
+/// For what the gateway alone may read.
+fn private_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// The kernel gives the lock back when the process ends, however it ends.

@@ -61,6 +61,9 @@ pub(crate) enum Refusal {
     /// The server is starting, stopping, stopped or gone.
     #[error("the server is starting or stopped; retry in a few seconds")]
     Down,
+    /// The server sleeps and could not be woken.
+    #[error("the server was asleep and did not wake up: {0}; retry in a few seconds")]
+    Asleep(String),
     /// The server says so itself, in its words.
     #[error("{0}; retry in a few seconds")]
     Starting(String),
@@ -103,6 +106,9 @@ pub(crate) enum Ending {
     /// The allow-list was edited.
     #[error("terminating connection: your address is no longer on the allow-list of this server")]
     NoLongerAllowed,
+    /// Nobody used the server.
+    #[error("terminating connection: nobody used the server and it fell asleep; connect again and it wakes")]
+    Asleep,
     /// The server closed its end without a word.
     #[error("terminating connection: the server ended the session without a word; it may be restarting")]
     ServerVanished,
@@ -115,6 +121,7 @@ impl Ending {
             Ending::Stopping => "gateway_stopping",
             Ending::RouteRemoved => "route_removed",
             Ending::NoLongerAllowed => "no_longer_allowed",
+            Ending::Asleep => "server_asleep",
             Ending::ServerVanished => "server_vanished",
         }
     }
@@ -130,7 +137,11 @@ impl Refusal {
     fn sqlstate(&self) -> &str {
         match self {
             Refusal::NotAllowed(_) | Refusal::NotEncrypted | Refusal::NoUser => "28000",
-            Refusal::NoCertificate | Refusal::Down | Refusal::Starting(_) | Refusal::Unready => "57P03",
+            Refusal::NoCertificate
+            | Refusal::Down
+            | Refusal::Starting(_)
+            | Refusal::Asleep(_)
+            | Refusal::Unready => "57P03",
             Refusal::Protocol(_) => "08P01",
             Refusal::UnsupportedProtocol { .. } => "0A000",
             Refusal::SignIn(_) => "28P01",
@@ -143,6 +154,12 @@ impl Refusal {
             Refusal::Ended(_) => "57P01",
             Refusal::Tls(_) | Refusal::Lost(_) => "08006",
         }
+    }
+
+    /// Whether the server does not run, or not yet or no longer: it may be asleep.
+    pub(crate) fn is_of_a_server_that_is_down(&self) -> bool {
+        matches!(self, Refusal::Down | Refusal::Starting(_))
+            || matches!(self, Refusal::Server { code, .. } if code == "57P03")
     }
 
     /// A word for the log.
@@ -159,6 +176,7 @@ impl Refusal {
             Refusal::Crowded => "too_many_signing_in",
             Refusal::TooMany { .. } => "too_many_sessions",
             Refusal::Down | Refusal::Starting(_) | Refusal::Unready => "server_down",
+            Refusal::Asleep(_) => "wake_failed",
             Refusal::ServerFull => "server_full",
             Refusal::Server { .. } => "server_refused",
             Refusal::Ended(ending) => ending.outcome(),

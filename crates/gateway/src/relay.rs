@@ -10,12 +10,14 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::frames::Boundary;
+use crate::sleep::Rest;
 
 /// Bytes read at once. A unix socket hands over at most about 200 kB, a TLS record 16 KiB.
 const SCRATCH: usize = 64 * 1024;
@@ -40,6 +42,8 @@ pub(crate) struct Relay<C, S> {
     terminated: bool,
     /// The server takes no more.
     server_gone: bool,
+    /// Told that the client did something.
+    rest: Arc<Rest>,
 }
 
 /// One direction.
@@ -77,13 +81,14 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Joins two streams. `rest` was read from the server already and is to go to the client first.
-    pub(crate) fn new(client: C, server: S, rest: BytesMut) -> Relay<C, S> {
+    /// Joins two streams. `read` was read from the server already and is to go to the client first.
+    pub(crate) fn new(client: C, server: S, read: BytesMut, rest: Arc<Rest>) -> Relay<C, S> {
         let mut boundary = Boundary::default();
-        boundary.advance(&rest);
-        let kept = if rest.is_empty() { BytesMut::new() } else { rest };
+        boundary.advance(&read);
+        let kept = if read.is_empty() { BytesMut::new() } else { read };
         let down = Pipe { amount: count(kept.len()), kept, ..Pipe::default() };
-        Relay { client, server, up: Pipe::default(), down, boundary, terminated: false, server_gone: false }
+        let (up, terminated, server_gone) = (Pipe::default(), false, false);
+        Relay { client, server, up, down, boundary, terminated, server_gone, rest }
     }
 
     /// Bytes to the server and to the client so far.
@@ -106,8 +111,12 @@ where
     }
 
     fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stop>> {
-        let Relay { client, server, up, down, boundary, terminated, server_gone } = self;
-        match up.poll(cx, client, server, |bytes| *terminated = bytes.ends_with(TERMINATE)) {
+        let Relay { client, server, up, down, boundary, terminated, server_gone, rest } = self;
+        let seen = |bytes: &[u8]| {
+            *terminated = bytes.ends_with(TERMINATE);
+            rest.touch();
+        };
+        match up.poll(cx, client, server, seen) {
             Poll::Ready(Err(Broken::Reader(error))) => return Poll::Ready(Err(error)),
             // A server that is gone cannot be written to, but may have said why: that is read below.
             Poll::Ready(Err(Broken::Writer(_))) => {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use keeper::wire::Name;
 use serde::{Deserialize, Serialize};
 
 /// `gateway/gateway.json`: what holds for every route.
@@ -39,6 +40,19 @@ pub struct Route {
     pub allow: Vec<IpNet>,
     /// Sessions at once through the gateway.
     pub max_sessions: u32,
+    /// When the server sleeps; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep: Option<Sleep>,
+}
+
+/// A server that sleeps while nobody uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sleep {
+    /// The server's unit at the keeper.
+    pub unit: Name,
+    /// Milliseconds without a client's statement after which it sleeps.
+    pub after_ms: u64,
 }
 
 /// Request on `gateway/gateway.sock`: one JSON object a line, answered by one line.

@@ -87,6 +87,7 @@ impl Verifier {
 
 /// What a right proof leaves behind: enough to sign in to the server in the client's name, once the
 /// server is shown to hold the same verifier.
+#[derive(Clone)]
 pub(crate) struct Keys {
     client_key: Key,
     verifier: Verifier,

@@ -174,7 +174,13 @@ impl Visit {
 
     /// The verifier of a role, or a made-up one that looks the same.
     async fn verifier(&self, folder: &std::path::Path, startup: &Startup) -> Result<Verifier, Refusal> {
-        let found = self.door.verifiers.get(folder, startup.user()).await?;
+        let found = match self.door.verifiers.get(folder, startup.user()).await {
+            // It may be asleep: then what was frozen counts.
+            Err(down) if down.is_of_a_server_that_is_down() => {
+                self.door.rest.verifier(startup.user()).ok_or(down)?
+            }
+            answered => answered?,
+        };
         let server = &self.record.server;
         Ok(found.unwrap_or_else(|| Verifier::mock(&self.context.mock_secret, server, startup.user())))
     }
@@ -186,8 +192,18 @@ impl Visit {
         folder: &std::path::Path,
         keys: crate::scram::Keys,
     ) -> Result<Session, Refusal> {
-        let mut seat = self.door.sit(self.record.connection, self.address)?;
-        let mut backend = backend::log_in(folder, startup, keys).await?;
+        let rest = &self.door.rest;
+        rest.touch();
+        let (mut seat, mut backend) = match self.log_in(startup, folder, keys.clone()).await {
+            Err(down) if down.is_of_a_server_that_is_down() => {
+                let route = self.door.route();
+                let Some(sleep) = &route.sleep else { return Err(down) };
+                let role = String::from_utf8_lossy(startup.user());
+                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.address)).await?;
+                self.log_in(startup, folder, keys).await?
+            }
+            done => done?,
+        };
         crate::fail_point!("gateway::logged_in");
         let mut greeting = std::mem::take(&mut backend.greeting);
         let target = backend.key.take().map(|key| Target::new(folder, key));
@@ -200,6 +216,18 @@ impl Visit {
         Ok(Session { seat, backend, greeting, target })
     }
 
+    /// A seat first; while the server falls asleep nobody gets one.
+    async fn log_in(
+        &self,
+        startup: &Startup,
+        folder: &std::path::Path,
+        keys: crate::scram::Keys,
+    ) -> Result<(Seat, Backend), Refusal> {
+        let _turn = self.door.rest.turn.read().await;
+        let seat = self.door.sit(self.record.connection, self.address)?;
+        Ok((seat, backend::log_in(folder, startup, keys).await?))
+    }
+
     async fn copy(
         &mut self,
         session: Box<Session>,
@@ -209,7 +237,7 @@ impl Visit {
         self.record.backend_pid = seat.pid();
         let greeted = send(&mut tls, &greeting).await;
         drop(greeting);
-        let mut relay = Relay::new(tls, backend.stream, backend.rest);
+        let mut relay = Relay::new(tls, backend.stream, backend.rest, self.door.rest.clone());
         let end = match greeted {
             Ok(()) => self.relay(&mut relay, &mut seat).await,
             Err(error) => Err(error),

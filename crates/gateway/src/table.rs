@@ -14,6 +14,7 @@ use crate::listener::Listener;
 use crate::refusal::Ending;
 use crate::route::{Route, RouteStatus, Settings, Status};
 use crate::session::Context;
+use crate::sleep::{self, Rest};
 
 /// The routes, their doors and their ports.
 pub(crate) struct Table {
@@ -67,6 +68,7 @@ impl Table {
                 for server in servers.union(&self.known()) {
                     self.take(server).await;
                 }
+                sleep::sweep(&self.paths, |server| servers.contains(server));
             }
             // A folder that is gone is a mishap, not the wish to have no routes.
             Err(error) => self.refuse("routes", format!("cannot be listed: {error}")),
@@ -159,7 +161,9 @@ impl Table {
             return;
         }
         let limits = &self.context.limits;
-        let door = Door::new(route, limits.waiting, limits.verifier_idle);
+        let rest = Rest::new(&self.paths, &server);
+        let door = Door::new(route, rest, limits.waiting, limits.verifier_idle);
+        sleep::follow(&door);
         self.entries
             .insert(server.clone(), Entry { door, listeners: BTreeMap::new(), errors: BTreeMap::new() });
         tracing::info!(server, generation, "route added");
@@ -174,6 +178,7 @@ impl Table {
         }
         crate::fail_point!("gateway::ports_closed");
         entry.door.shut(Ending::RouteRemoved);
+        entry.door.rest.thaw();
         tracing::info!(server, "route removed");
     }
 

@@ -22,9 +22,13 @@
 //! GRANT EXECUTE ON FUNCTION stead.verifier(text) TO stead_gateway;
 //! ```
 //!
+//! Where servers sleep, of the same owner and rights: `stead.verifiers()`, all of them as `(name, verifier)`,
+//! and `stead.at_rest()`, whether every client's session is idle.
+//!
 //! And in `pg_hba.conf`, `stead_gateway` by peer before everybody else by SCRAM. For peer the server
 //! looks the gateway's uid up in its own `/etc/passwd`.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +82,36 @@ impl Verifiers {
             }
             other => other.map_err(refusal),
         }
+    }
+
+    /// Every verifier that may be asked for, by role.
+    pub(crate) async fn all(&self, folder: &Path) -> Result<BTreeMap<String, String>, Refusal> {
+        let rows =
+            self.query(folder, "SELECT name, verifier FROM stead.verifiers()").await.map_err(refusal)?;
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, tokio_postgres::Error>>()
+            .map_err(|error| refusal(error.into()))
+    }
+
+    /// Whether no session of a client has a statement or a transaction under way.
+    pub(crate) async fn at_rest(&self, folder: &Path) -> Result<bool, Refusal> {
+        let rows = self.query(folder, "SELECT stead.at_rest()").await.map_err(refusal)?;
+        Ok(rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)))
+    }
+
+    /// Closes the connection.
+    pub(crate) async fn hang_up(&self) {
+        *self.slot.lock().await = None;
+    }
+
+    async fn query(&self, folder: &Path, sql: &str) -> Result<Vec<tokio_postgres::Row>, Unanswered> {
+        let asker = self.asker(folder).await?;
+        let answer = asker.client.query(sql, &[]).await;
+        if answer.is_err() {
+            self.hang_up().await;
+        }
+        Ok(answer?)
     }
 
     async fn ask(&self, folder: &Path, user: &str) -> Result<Option<Verifier>, Unanswered> {

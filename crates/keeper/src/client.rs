@@ -74,10 +74,7 @@ impl Client {
 
     /// Brings the declaration of a unit about.
     pub fn apply(&self, unit: &Name) -> Result<UnitStatus, ClientError> {
-        match self.call(&Request::Apply { unit: unit.clone() })? {
-            Reply::Unit(Some(status)) => Ok(status),
-            _ => Err(ClientError::Strange),
-        }
+        self.status(&Request::Apply { unit: unit.clone() })
     }
 
     /// State of a unit.
@@ -102,6 +99,16 @@ impl Client {
             Reply::Host(status) => Ok(status),
             _ => Err(ClientError::Strange),
         }
+    }
+
+    /// Has a unit sleep until it is woken.
+    pub fn sleep(&self, unit: &Name, why: &str) -> Result<UnitStatus, ClientError> {
+        self.status(&Request::Sleep { unit: unit.clone(), why: why.to_owned() })
+    }
+
+    /// Wakes a unit.
+    pub fn wake(&self, unit: &Name, why: &str) -> Result<UnitStatus, ClientError> {
+        self.status(&Request::Wake { unit: unit.clone(), why: why.to_owned() })
     }
 
     /// Lets a unit read its configuration again.
@@ -132,6 +139,13 @@ impl Client {
     /// Ends the keeper; with `units` once every unit has been stopped.
     pub fn shutdown(&self, units: bool) -> Result<(), ClientError> {
         self.done(&Request::Shutdown { units })
+    }
+
+    fn status(&self, request: &Request) -> Result<UnitStatus, ClientError> {
+        match self.call(request)? {
+            Reply::Unit(Some(status)) => Ok(status),
+            _ => Err(ClientError::Strange),
+        }
     }
 
     fn done(&self, request: &Request) -> Result<(), ClientError> {

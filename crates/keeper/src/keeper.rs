@@ -169,6 +169,8 @@ impl Keeper {
             Request::Unit { unit } => Ok(Reply::Unit(self.units.get(&unit).map(|entry| entry.status(&unit)))),
             Request::Ready { unit } => Ok(Reply::Ready(self.ready(&unit))),
             Request::Host => Ok(Reply::Host(self.host_status())),
+            Request::Sleep { unit, why } => self.sleep(&unit, why),
+            Request::Wake { unit, why } => self.wake(&unit, why),
             Request::Reload { unit } => self.reload(&unit).map(|()| Reply::Done),
             Request::RemoveUnit { unit } => self.remove_unit(&unit).map(|()| Reply::Done),
             Request::CreateTree { tree } => self.create_tree(&tree).map(|()| Reply::Done),
@@ -182,11 +184,17 @@ impl Keeper {
         }
     }
 
-    fn apply(&mut self, name: &Name) -> Result<Reply, Refusal> {
-        if self.draining.is_some() {
-            let message = "the keeper is ending; start it again and try again".into();
-            return Err(Refusal { reason: Reason::Busy, message });
+    /// Refuses to start anything while every unit is being stopped.
+    pub(crate) fn not_ending(&self) -> Result<(), Refusal> {
+        if self.draining.is_none() {
+            return Ok(());
         }
+        let message = "the keeper is ending; start it again and try again".into();
+        Err(Refusal { reason: Reason::Busy, message })
+    }
+
+    fn apply(&mut self, name: &Name) -> Result<Reply, Refusal> {
+        self.not_ending()?;
         let declared = crate::declared::read(&self.declared, name)?;
         match &declared {
             Some(unit) if unit.wanted == crate::wire::Wanted::Running => self.acceptable(unit)?,
@@ -225,6 +233,7 @@ impl Keeper {
             files::remove_file(&self.declared, format!(".{name}.new"))?;
             fail_point!("keeper::remove.undeclared");
             self.units.remove(name);
+            self.forget_sleep(name)?;
             self.cgroups.remove(name.as_str())?;
             fail_point!("keeper::remove.cgroup_removed");
             files::remove_file(&self.trees.root, format!("keeper/locks/{name}"))?;

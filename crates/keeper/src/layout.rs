@@ -34,6 +34,7 @@ const FOLDERS: &[(&str, Owner, u32)] = &[
     ("keeper", Owner::RootStead, 0o710),
     ("keeper/state", Owner::Root, 0o700),
     ("keeper/locks", Owner::Root, 0o700),
+    ("keeper/asleep", Owner::Root, 0o700),
     ("keeper/new", Owner::Root, 0o700),
     ("keeper/trash", Owner::Root, 0o700),
     ("keeper/root", Owner::Root, 0o700),

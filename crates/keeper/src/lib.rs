@@ -37,6 +37,7 @@ mod plan;
 mod ready;
 mod record;
 mod sandbox;
+mod sleep;
 mod socket;
 mod supervise;
 mod sys;

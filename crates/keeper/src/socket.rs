@@ -41,6 +41,8 @@ struct Peer {
     held: bool,
     /// Shall go when the output has been written.
     last: bool,
+    /// It is the gateway, which may ask for sleep and waking only.
+    gateway: bool,
 }
 
 /// A request, and the peer to answer.
@@ -158,10 +160,15 @@ impl Socket {
                 busy_since: None,
                 held: false,
                 last: false,
+                gateway: false,
             };
-            if !uid.is_ok_and(|uid| uid == 0 || uid == self.host.control_uid()) {
-                peer.last = true;
-                peer.say(&Reply::Refused(invalid("only root and the control plane may talk to the keeper")));
+            match uid {
+                Ok(uid) if uid == 0 || uid == self.host.control_uid() => {}
+                Ok(uid) if uid == self.host.gateway_uid() => peer.gateway = true,
+                _ => {
+                    peer.last = true;
+                    peer.say(&Reply::Refused(invalid("only Stead's own processes may talk to the keeper")));
+                }
             }
             self.peers.push(peer);
         }
@@ -207,6 +214,10 @@ impl Peer {
         let line: Vec<u8> = self.input.drain(..=end).collect();
         self.note_progress();
         match serde_json::from_slice(&line) {
+            Ok(request) if self.gateway && !is_of_the_gateway(&request) => {
+                self.say(&Reply::Refused(invalid("the gateway may ask for sleep and waking only")));
+                None
+            }
             Ok(request) => {
                 self.held = true;
                 Some(Asked { peer: self.id, request })
@@ -235,6 +246,13 @@ impl Peer {
         // A line that comes byte by byte is no progress: the time runs from its first byte.
         self.busy_since = if busy { self.busy_since.or_else(|| Some(Instant::now())) } else { None };
     }
+}
+
+fn is_of_the_gateway(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Sleep { .. } | Request::Wake { .. } | Request::Ready { .. } | Request::Unit { .. }
+    )
 }
 
 fn skip_would_block(result: io::Result<usize>) -> io::Result<usize> {

@@ -59,6 +59,7 @@ impl Keeper {
             let read = crate::declared::read(&self.declared, &name);
             let taken_up = read.and_then(|declared| {
                 self.set_declaration(&name, declared);
+                self.recall_sleep(&name);
                 self.bring_about(&name)
             });
             if let Err(refusal) = taken_up {
@@ -118,6 +119,7 @@ impl Keeper {
             entry.declared = declared;
             self.units.insert(name.clone(), entry);
         }
+        self.stay_awake_unless_it_may_sleep(name);
     }
 
     /// Does what has to be done next for a unit to be as declared.

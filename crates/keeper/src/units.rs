@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     /// Generation that was started last.
     pub(crate) generation: u64,
     pub(crate) restarts: u64,
+    /// Nobody uses it: it is not to run although it is wanted.
+    pub(crate) asleep: bool,
     delay: Duration,
 }
 
@@ -76,7 +78,7 @@ pub(crate) enum Action {
 
 impl Entry {
     pub(crate) fn new(phase: Phase, generation: u64, restarts: u64) -> Self {
-        Self { declared: None, phase, generation, restarts, delay: FIRST_DELAY }
+        Self { declared: None, phase, generation, restarts, asleep: false, delay: FIRST_DELAY }
     }
 
     /// The process, while there is one.
@@ -89,7 +91,8 @@ impl Entry {
 
     /// Decides what brings the declaration about.
     pub(crate) fn decide(&self) -> Action {
-        let wanted = self.declared.as_ref().map(|unit| (unit.wanted, unit.generation));
+        let wanted = |unit: &Unit| if self.asleep { Wanted::Stopped } else { unit.wanted };
+        let wanted = self.declared.as_ref().map(|unit| (wanted(unit), unit.generation));
         match (&self.phase, wanted) {
             (Phase::Stopping { .. }, _) => Action::Nothing,
             (Phase::Running(_), Some((Wanted::Running, generation))) if generation == self.generation => {
@@ -137,6 +140,7 @@ impl Entry {
             unit: unit.clone(),
             generation: self.generation,
             state: match &self.phase {
+                Phase::Stopped if self.asleep => UnitState::Asleep,
                 Phase::Stopped => UnitState::Stopped,
                 Phase::Running(_) => UnitState::Running,
                 Phase::Stopping { .. } => UnitState::Stopping,

@@ -125,6 +125,9 @@ pub struct Unit {
     /// Whether it is started again when it ends by itself.
     #[serde(default)]
     pub restart: Restart,
+    /// Whether the gateway may put it to sleep while nobody uses it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sleeps: bool,
 }
 
 /// Whether a unit shall run.
@@ -197,6 +200,21 @@ pub enum Request {
     Ready { unit: Name },
     /// State of the host and of every unit.
     Host,
+    /// Nobody uses a unit that is wanted running: it has no process until it is woken. Answers when its
+    /// process has been told to stop. Also the gateway may ask this and the next.
+    Sleep {
+        /// Which.
+        unit: Name,
+        /// For the record.
+        why: String,
+    },
+    /// Somebody needs a unit that sleeps: it is started. Awake already: fine. Answers like `Apply`.
+    Wake {
+        /// Which.
+        unit: Name,
+        /// For the record.
+        why: String,
+    },
     /// SIGHUP to the unit's main process.
     Reload { unit: Name },
     /// Forget a unit: its file, record and cgroup. Refused with `busy` while its process lives.
@@ -276,6 +294,8 @@ pub struct UnitStatus {
 pub enum UnitState {
     /// No process, none wanted.
     Stopped,
+    /// Wanted running, and without a process until somebody needs it.
+    Asleep,
     /// The process lives.
     Running,
     /// Told to stop, still living.
@@ -329,7 +349,7 @@ pub struct SpoolLine {
     pub at: jiff::Timestamp,
     /// The unit, where it is about one.
     pub unit: Option<Name>,
-    /// `unit.started`, `unit.exited`, `unit.restarted`, `unit.killed`, `disk.read_only`, `disk.writable`,
+    /// `unit.started`, `unit.exited`, `unit.restarted`, `unit.killed`, `unit.asleep`, `unit.woken`, `disk.read_only`, `disk.writable`,
     /// `keeper.started`, `keeper.repaired` (a wrong owner or mode was put right).
     pub action: String,
     /// In words.

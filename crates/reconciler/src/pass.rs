@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use component::{
-    Condition, ConditionKind, Decision, Difference, Driver, DriverError, Observed, Phase, Status, Step,
-    drift, plan,
+    Condition, ConditionKind, Decision, Difference, Driver, DriverError, Observed, Phase, Standing, Status,
+    Step, drift, plan,
 };
 use jiff::Timestamp;
 use rand::RngExt;
@@ -73,6 +73,12 @@ impl Pass {
         self.lease.component.deletion_requested_at.is_some()
     }
 
+    /// Whether this very spec was brought about before.
+    fn was_settled(&self) -> bool {
+        let component = &self.lease.component;
+        component.observed_generation == component.generation && self.status.phase == Phase::Ready
+    }
+
     async fn go(&mut self) -> End {
         let began = Instant::now();
         let mut last: Option<Step> = None;
@@ -86,9 +92,13 @@ impl Pass {
             if std::mem::take(&mut first) {
                 self.note_drift(&observed);
             }
-            let provisioned = self.status.provisioned_at.is_some();
+            let standing = Standing {
+                deleting: self.deleting(),
+                provisioned: self.status.provisioned_at.is_some(),
+                settled: self.was_settled(),
+            };
             self.driver.report(&self.lease.target, &observed, &mut self.status);
-            match plan(&self.lease.component.spec, &observed, self.deleting(), provisioned) {
+            match plan(&self.lease.component.spec, &observed, standing) {
                 Decision::Settled => return End::Settled,
                 Decision::Gone => return End::Gone,
                 Decision::Blocked(condition) => return End::Blocked(condition),
@@ -205,13 +215,10 @@ impl Pass {
 
     /// Puts on record what differs though nobody asked: only of a component that was as wanted before.
     fn note_drift(&mut self, observed: &Observed) {
-        let component = &self.lease.component;
-        let was_settled =
-            component.observed_generation == component.generation && self.status.phase == Phase::Ready;
-        if self.deleting() || !was_settled {
+        if self.deleting() || !self.was_settled() {
             return;
         }
-        self.drift = drift(&component.spec, observed);
+        self.drift = drift(&self.lease.component.spec, observed);
         for found in self.drift.clone() {
             tracing::warn!(component = %self.lease.component.name, field = found.field, "drift");
             // What nobody asked for is a change too: from what is wanted to what was found.

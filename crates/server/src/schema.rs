@@ -55,6 +55,7 @@ impl PartialSchema for SteadRequest {
                     "size": "small",
                     "allow": ["203.0.113.0/24", "2001:db8::/32"],
                     "maintenance": "sun 03:00-05:00 Asia/Tokyo",
+                    "idle": "5m",
                     "schema": [{ "name": "0001_tables.sql", "sql": "create table airports (faa text primary key)" }],
                     "extensions": ["pg_trgm"],
                     "protect": false,
@@ -110,6 +111,13 @@ fn server() -> Schema {
         .property(
             "maintenance",
             text("Weekly window, like `sun 03:00-05:00 Asia/Tokyo`; left out: any time."),
+        )
+        .property(
+            "idle",
+            text(
+                "It sleeps when no client has run a statement for this long, like `5m` or `1h30m`: 1 second to \
+                 30 days; left out: it never sleeps.",
+            ),
         )
         .property("schema", schema)
         .property("extensions", extensions)

@@ -36,6 +36,7 @@ pub(crate) fn component(component: Component) -> wire::Component {
     wire::Component {
         name: component.name.into(),
         phase: status.phase.as_str().to_owned(),
+        asleep: status.asleep,
         spec: serde_json::to_value(&component.spec).unwrap_or_default(),
         generation: component.generation,
         observed_generation: component.observed_generation,

@@ -11,7 +11,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("component", Some(vec![])),
         // Data planes: no crate of the control plane, so that they serve while it is down.
         ("keeper", Some(vec![])),
-        ("gateway", Some(vec![])),
+        // Asks the keeper for sleep and waking.
+        ("gateway", Some(vec!["keeper"])),
         ("store", Some(vec!["component"])),
         ("client", Some(vec!["component"])),
         // Knows no concrete driver.

@@ -1,6 +1,8 @@
 //! Events that data planes wrote to files while nobody listened, imported exactly once: the lines and the
 //! position behind them are written in one transaction.
 
+use sqlx::PgConnection;
+
 use crate::journal::{self, Entry};
 use crate::{Error, Store};
 
@@ -54,8 +56,32 @@ impl Store {
         }
         for line in lines {
             journal::write(&mut tx, line).await?;
+            look_at(&mut tx, line).await?;
         }
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// What happened to a component by itself is reason to look at it now; that it was started is mostly the
+/// control plane's own doing, which looks anyway.
+async fn look_at(tx: &mut PgConnection, line: &Entry) -> Result<(), Error> {
+    let (Some((tenant, _)), Some(stead), Some(component)) = (&line.tenant, &line.stead, &line.component)
+    else {
+        return Ok(());
+    };
+    if line.action == "server.started" {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update components c set wake_at = now() from steads s
+         where s.id = c.stead_id and s.tenant_id = $1 and s.name = $2 and c.name = $3",
+        tenant.0,
+        stead,
+        component,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!("select pg_notify($1, '')", crate::WAKE_CHANNEL).fetch_one(tx).await?;
+    Ok(())
 }

@@ -1,13 +1,15 @@
 //! The fields of a server in a manifest, each parsed once for both notations.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 
 pub use super::migrations::migrations;
 use super::{
-    BadMaintenance, MaintenanceWindow, Major, Migration, Size, Wish, extension, migrations, network,
+    BadIdle, BadMaintenance, Idle, MaintenanceWindow, Major, Migration, Size, Wish, extension, migrations,
+    network,
 };
 use crate::manifest::{Fault, Node, Problems, Table, nearest, shown, unfit};
 
@@ -23,8 +25,18 @@ pub struct Server {
 }
 
 /// Every field.
-pub(crate) const FIELDS: &[&str] =
-    &["engine", "size", "allow", "maintenance", "schema", "extensions", "protect", "owner", "runbook"];
+pub(crate) const FIELDS: &[&str] = &[
+    "engine",
+    "size",
+    "allow",
+    "maintenance",
+    "idle",
+    "schema",
+    "extensions",
+    "protect",
+    "owner",
+    "runbook",
+];
 
 /// Longest `owner`, characters.
 const LONGEST_OWNER: usize = 120;
@@ -53,6 +65,7 @@ pub(crate) fn server(table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
                 )
             }),
             maintenance: table.read("maintenance", problems, maintenance),
+            idle: table.read("idle", problems, idle),
             schema: Vec::new(),
             extensions: table
                 .read_list("extensions", "[\"pg_trgm\"]", problems, |item| {
@@ -91,6 +104,9 @@ fn other_word(key: &str) -> Option<String> {
             "allow"
         }
         "window" | "maintenance_window" => "maintenance",
+        "idle_timeout" | "sleep" | "sleep_after" | "suspend_timeout" | "autosuspend" | "scale_to_zero" => {
+            "idle"
+        }
         "migrations" | "migration" | "sql" | "folder" => "schema",
         "deletion_protection" | "protected" | "delete_protection" => "protect",
         "team" | "contact" | "owned_by" => "owner",
@@ -147,9 +163,6 @@ fn maintenance(node: &Node<'_>) -> Result<MaintenanceWindow, Fault> {
     const LIKE: &str = "write it like \"sun 03:00-05:00 Asia/Tokyo\"";
     let text = node.text().ok_or_else(|| node.not("a maintenance window", LIKE))?;
     text.parse().map_err(|bad: BadMaintenance| {
-        // A refusal says what happened; what to do.
-        let said = bad.to_string();
-        let (message, remedy) = said.split_once("; ").unwrap_or((&said, LIKE));
         let (label, part) = match &bad {
             BadMaintenance::Shape(_) => ("not a window", None),
             BadMaintenance::Weekday(word) => ("not a day", Some(word)),
@@ -157,16 +170,52 @@ fn maintenance(node: &Node<'_>) -> Result<MaintenanceWindow, Fault> {
             BadMaintenance::Empty(_) => ("no length", None),
             BadMaintenance::Zone(word) => ("not a time zone", Some(word)),
         };
-        let near = if let BadMaintenance::Zone(word) = &bad { nearest_zone(word) } else { None };
-        let help = near.map_or_else(|| remedy.to_owned(), |near| format!("did you mean {near}?"));
-        let fault = Fault::new(message, label, help);
+        let mut fault = told(&bad, label, LIKE);
+        if let BadMaintenance::Zone(word) = &bad
+            && let Some(near) = nearest_zone(word)
+        {
+            fault.help = format!("did you mean {near}?");
+        }
         part.map_or(fault.clone(), |part| fault.part(part))
     })
+}
+
+/// The fault that an error tells, which says what happened; what to do. `like` is for one that does not.
+fn told(bad: &impl Display, label: &str, like: &str) -> Fault {
+    let said = bad.to_string();
+    // The last of them: the text that is refused may have one of its own.
+    let (message, help) = said.rsplit_once("; ").unwrap_or((&said, like));
+    Fault::new(message, label, help)
 }
 
 fn nearest_zone(word: &str) -> Option<String> {
     let zones: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
     nearest(word, zones.iter().map(String::as_str)).map(str::to_owned)
+}
+
+fn idle(node: &Node<'_>) -> Result<Idle, Fault> {
+    const LIKE: &str = "write it like \"5m\"";
+    // Elsewhere these say that it never sleeps.
+    if node.truth() == Some(false) || node.whole().is_some_and(|number| number <= 0) {
+        return Err(node.not("a length of time", "leave `idle` out: the server then never sleeps"));
+    }
+    let text = node.text().ok_or_else(|| node.not("a length of time", LIKE))?;
+    text.parse().map_err(|bad: BadIdle| {
+        let label = match &bad {
+            BadIdle::Shape(_) | BadIdle::Never(_) => "not a length of time",
+            BadIdle::NoUnit(_) => "no unit",
+            BadIdle::Unit(_) => "not a unit",
+            BadIdle::Fraction(_) => "not whole seconds",
+            BadIdle::Zero(_) => "no time",
+            BadIdle::Negative(_) => "negative",
+            BadIdle::Long(_) => "too long",
+        };
+        let fault = told(&bad, label, LIKE);
+        match &bad {
+            BadIdle::Unit(part) | BadIdle::NoUnit(part) => fault.part(part),
+            _ => fault,
+        }
+    })
 }
 
 fn protect(node: &Node<'_>) -> Result<bool, Fault> {
@@ -285,6 +334,7 @@ impl Server {
         put("size", wish.size.map(|size| json!(size)));
         put("allow", wish.allow.as_ref().map(|allow| json!(allow)));
         put("maintenance", wish.maintenance.as_ref().map(|window| json!(window)));
+        put("idle", wish.idle.map(|idle| json!(idle)));
         let files: Vec<Value> = wish
             .schema
             .iter()

@@ -1,6 +1,7 @@
 //! The kind `postgres`: a PostgreSQL server of a tenant's own.
 
 mod extension;
+mod idle;
 mod maintenance;
 pub(crate) mod manifest;
 mod migrations;
@@ -11,6 +12,7 @@ mod settings;
 mod size;
 mod spec;
 
+pub use idle::{BadIdle, Idle};
 pub use maintenance::{BadMaintenance, MaintenanceWindow};
 pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};
 pub use plan::{Step, Wrong, drift, plan, roles};

@@ -49,6 +49,8 @@ pub enum Unit {
     Absent,
     /// It does not run.
     Stopped,
+    /// It sleeps until a client needs it.
+    Asleep,
     /// It runs.
     Running,
     /// It is on its way down.

@@ -11,7 +11,7 @@ use super::{
     ADMIN_ROLE, GATEWAY_ROLE, Migration, MigrationName, OWNER_ROLE, Observed, Role, Seen, Session, Spec,
     Unit, settings,
 };
-use crate::{Condition, ConditionKind, Decision, Difference};
+use crate::{Condition, ConditionKind, Decision, Difference, Standing};
 
 /// The one thing to do next to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Step {
     WriteFiles,
     /// Declare its unit and have it running.
     Start,
+    /// Have it run although it sleeps.
+    Wake,
     /// Have it read its files again.
     Reload,
     /// Stop it; it is started again by what follows.
@@ -60,6 +62,7 @@ impl Step {
             Self::Claim => "claim".into(),
             Self::WriteFiles => "configure".into(),
             Self::Start => "start".into(),
+            Self::Wake => "wake".into(),
             Self::Reload => "reload".into(),
             Self::Restart => "restart".into(),
             Self::Roles(_) => "roles".into(),
@@ -90,12 +93,12 @@ impl Step {
 }
 
 /// Decides; see [`crate::plan`].
-pub fn plan(spec: &Spec, observed: &Observed, deleting: bool, provisioned: bool) -> Decision {
-    if deleting {
+pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
+    if standing.deleting {
         return removal(observed);
     }
-    ground(spec, observed, provisioned)
-        .or_else(|| process(observed))
+    ground(spec, observed, standing.provisioned)
+        .or_else(|| process(observed, standing.settled))
         .or_else(|| observed.session.as_ref().and_then(|session| inside(spec, session)))
         .or_else(|| front_door(observed))
         .or_else(|| observed.session.as_ref().and_then(|session| extensions(spec, session)))
@@ -125,10 +128,8 @@ fn removal(observed: &Observed) -> Decision {
         Unit::Stopping => {
             Decision::Wait { reason: "the server is stopping".into(), again_ms: 20, condition: None }
         }
-        Unit::Absent | Unit::Stopped if observed.tree || observed.declared != Seen::Absent => {
-            act(Step::Remove)
-        }
-        Unit::Stopped => act(Step::Remove),
+        Unit::Absent if observed.tree || observed.declared != Seen::Absent => act(Step::Remove),
+        Unit::Stopped | Unit::Asleep => act(Step::Remove),
         Unit::Absent => Decision::Gone,
     }
 }
@@ -159,12 +160,14 @@ fn ground(spec: &Spec, observed: &Observed, provisioned: bool) -> Option<Decisio
     (observed.files != Seen::Same).then(|| act(Step::WriteFiles))
 }
 
-fn process(observed: &Observed) -> Option<Decision> {
+/// The process. One that sleeps is left alone: an edit wakes it, a look does not.
+fn process(observed: &Observed, settled: bool) -> Option<Decision> {
     if observed.declared != Seen::Same {
         return Some(act(Step::Start));
     }
     match &observed.unit {
         Unit::Absent | Unit::Stopped => Some(act(Step::Start)),
+        Unit::Asleep => (!settled).then(|| act(Step::Wake)),
         Unit::Stopping => {
             Some(Decision::Wait { reason: "the server is stopping".into(), again_ms: 20, condition: None })
         }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{MaintenanceWindow, Size};
+use super::{Idle, MaintenanceWindow, Size};
 
 /// Major version of an engine: 15 to 18 today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -109,6 +109,10 @@ pub struct Spec {
     pub allow: Vec<IpNet>,
     /// When maintenance may happen; any time where absent.
     pub maintenance: Option<MaintenanceWindow>,
+    /// It sleeps when no client has run a statement for this long; never where absent, as in specs that were
+    /// stored before servers slept.
+    #[serde(default)]
+    pub idle: Option<Idle>,
     /// Migrations in the order of running.
     pub schema: Vec<Migration>,
     /// Extensions that the database has, sorted.
@@ -142,6 +146,8 @@ pub struct Wish {
     pub allow: Option<Vec<IpNet>>,
     /// When maintenance may happen.
     pub maintenance: Option<MaintenanceWindow>,
+    /// It sleeps when no client has run a statement for this long; left out: it never sleeps.
+    pub idle: Option<Idle>,
     /// Migrations.
     pub schema: Vec<Migration>,
     /// Extensions.
@@ -216,6 +222,7 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, engines: &BTreeSet<Major>) -
         size: wish.size.unwrap_or_default(),
         allow,
         maintenance: wish.maintenance.clone(),
+        idle: wish.idle,
         schema: wish.schema.clone(),
         extensions,
         protect: wish.protect.unwrap_or(true),

@@ -132,8 +132,8 @@ fn disturb(value: &mut Value, dice: &mut StdRng) {
 fn disturbed_bodies_are_read_or_refused_at_a_place_that_is_there() {
     let mut dice = StdRng::seed_from_u64(11);
     let body = json!({"app": "flights", "postgres": {"main": {
-        "engine": 18, "size": "nano", "allow": ["10.0.0.0/8"], "maintenance": "sun 03:00-05:00 UTC", "protect": false,
-        "schema": [{"name": "0001_a.sql", "sql": "select 1"}], "extensions": ["citext"], "owner": "a", "runbook": "b",
+        "engine": 18, "size": "nano", "allow": ["10.0.0.0/8"], "maintenance": "sun 03:00-05:00 UTC", "idle": "5m",
+        "protect": false, "schema": [{"name": "0001_a.sql", "sql": "select 1"}], "extensions": ["citext"], "owner": "a", "runbook": "b",
     }}});
     assert!(manifest::from_json(&body, &app()).is_ok());
     for _ in 0..4_000 {

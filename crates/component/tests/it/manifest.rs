@@ -18,6 +18,7 @@ engine = 18
 size = "medium"
 allow = ["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0"]
 maintenance = "sun 03:00-05:00 Asia/Tokyo"
+idle = "90s"
 schema = "db/migrations"
 extensions = ["pg_trgm", "uuid-ossp"]
 protect = false
@@ -37,6 +38,7 @@ fn reads_every_field() {
         server.wish.maintenance.as_ref().map(ToString::to_string).as_deref(),
         Some("sun 03:00-05:00 Asia/Tokyo")
     );
+    assert_eq!(server.wish.idle, Some("1m30s".parse().expect("a length")));
     assert_eq!(server.schema.as_deref(), Some("db/migrations".as_ref()));
     assert_eq!(server.wish.extensions, ["pg_trgm", "uuid-ossp"]);
     assert_eq!(server.wish.protect, Some(false));

@@ -1,7 +1,7 @@
 //! For each thing that can be seen of a server, the step that follows; and what of it is drift.
 
 use component::postgres::{GATEWAY_ROLE, OWNER_ROLE, Observed, Role, Seen, Session, Spec, Unit, drift, plan};
-use component::{ConditionKind, Decision, Step};
+use component::{ConditionKind, Decision, Standing, Step};
 
 use crate::world::{migration, settled, spec};
 
@@ -19,11 +19,15 @@ fn words(decision: Decision) -> String {
     }
 }
 
+/// Of a server that was brought to its spec before.
+const SETTLED: Standing = Standing { deleting: false, provisioned: true, settled: true };
+const DELETING: Standing = Standing { deleting: true, ..SETTLED };
+
 /// What follows when a settled server, real before, differs in one thing.
 fn after(change: impl FnOnce(&mut Observed)) -> String {
     let mut observed = settled(&spec());
     change(&mut observed);
-    words(plan(&spec(), &observed, false, true))
+    words(plan(&spec(), &observed, SETTLED))
 }
 
 fn after_saying(change: impl FnOnce(&mut Session)) -> String {
@@ -33,7 +37,7 @@ fn after_saying(change: impl FnOnce(&mut Session)) -> String {
 fn deleting(change: impl FnOnce(&mut Observed)) -> String {
     let mut observed = settled(&spec());
     change(&mut observed);
-    words(plan(&spec(), &observed, true, true))
+    words(plan(&spec(), &observed, DELETING))
 }
 
 #[test]
@@ -97,13 +101,28 @@ fn each_answer_of_the_server_has_its_step() {
 }
 
 #[test]
+fn a_look_wakes_nobody_and_an_edit_does() {
+    let asleep = |standing: Standing, change: fn(&mut Observed)| {
+        let mut observed = settled(&spec());
+        (observed.unit, observed.session) = (Unit::Asleep, None);
+        change(&mut observed);
+        words(plan(&spec(), &observed, standing))
+    };
+    let edited = Standing { settled: false, ..SETTLED };
+    assert_eq!(asleep(SETTLED, |_| {}), "settled");
+    assert_eq!(asleep(SETTLED, |o| o.files = Seen::Differs), "configure");
+    assert_eq!(asleep(SETTLED, |o| o.route.declared = Seen::Absent), "open");
+    assert_eq!(asleep(edited, |_| {}), "wake");
+    assert_eq!(asleep(edited, |o| o.declared = Seen::Differs), "start");
+}
+
+#[test]
 fn what_never_was_real_is_made() {
     let made = |tree, data| {
         words(plan(
             &spec(),
             &Observed { engine_present: true, tree, data, ..Observed::default() },
-            false,
-            false,
+            Standing::default(),
         ))
     };
     assert_eq!(made(false, false), "claim");
@@ -143,6 +162,7 @@ fn deletion_shuts_the_door_first_and_removes_last() {
     assert_eq!(with(Unit::Failing(String::new())), "stop");
     assert_eq!(with(Unit::Stopping), "wait: the server is stopping");
     assert_eq!(with(Unit::Stopped), "remove");
+    assert_eq!(with(Unit::Asleep), "remove");
     assert_eq!(with(Unit::Absent), "remove");
     assert_eq!(deleting(|o| *o = Observed { tree: true, ..Observed::default() }), "remove");
     assert_eq!(deleting(|o| *o = Observed { declared: Seen::Differs, ..Observed::default() }), "remove");
@@ -157,7 +177,7 @@ fn messages_say_what_to_do() {
     let mut note = |change: &dyn Fn(&mut Observed)| {
         let mut observed = settled(&spec);
         change(&mut observed);
-        match plan(&spec, &observed, false, true) {
+        match plan(&spec, &observed, SETTLED) {
             Decision::Blocked(condition) | Decision::Wait { condition: Some(condition), .. } => {
                 said.push(condition)
             }

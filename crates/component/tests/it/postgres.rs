@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 
 use component::postgres::{Major, Refused, Size, Spec, Wish, resolve, settings};
+use component::{Difference, differences};
+
+use serde_json::json;
 
 use crate::world::spec;
 
@@ -49,6 +52,26 @@ fn what_is_left_out_is_chosen() {
     insta::assert_json_snapshot!(spec);
     let read: Spec = serde_json::from_value(serde_json::to_value(&spec).expect("JSON")).expect("a spec");
     assert_eq!(read, spec);
+}
+
+#[test]
+fn a_spec_that_was_stored_before_servers_slept_never_sleeps() {
+    let mut stored = serde_json::to_value(spec()).expect("JSON");
+    assert!(stored.as_object_mut().and_then(|fields| fields.remove("idle")).is_some(), "it is in new ones");
+    assert_eq!(serde_json::from_value::<Spec>(stored).expect("a spec").idle, None);
+}
+
+#[test]
+fn idle_is_an_edit_like_any_other_and_restarts_nothing() {
+    let wish = Wish { idle: Some("300s".parse().expect("a length")), ..Wish::default() };
+    let before = resolve(&Wish::default(), None, &engines(&[18])).expect("a spec");
+    let after = resolve(&wish, Some(&before), &engines(&[18])).expect("a spec");
+    assert!(!after.restarts(&before));
+    let json = |spec: &Spec| serde_json::to_value(spec).expect("JSON");
+    let difference = |before, after| Difference { field: "idle".into(), before, after };
+    assert_eq!(differences(&json(&before), &json(&after)), [difference(json!(null), json!("5m"))]);
+    let again = resolve(&Wish::default(), Some(&after), &engines(&[18])).expect("a spec");
+    assert_eq!(differences(&json(&after), &json(&again)), [difference(json!("5m"), json!(null))], "left out");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn keys_and_names() {
         ("server_type", "app = \"flights\"\npostgres.main = \"small\"\n"),
         (
             "unknown_keys",
-            "app = \"flights\"\n[postgres.main]\nmaintainance = 1\nversion = 18\npassword = \"x\"\nname = \"x\"\nzzz = 1\n",
+            "app = \"flights\"\n[postgres.main]\nmaintainance = 1\nversion = 18\nscale-to-zero = true\npassword = \"x\"\nname = \"x\"\nzzz = 1\n",
         ),
     ] {
         insta::assert_snapshot!(format!("keys_{name}"), report(text));
@@ -140,6 +140,19 @@ fn texts_and_folders() {
         ("maintenance_empty", "maintenance = \"sun 03:00-03:00 UTC\""),
         ("maintenance_shape", "maintenance = \"any time\""),
         ("maintenance_time", "maintenance = 03:00:00"),
+        ("idle_number", "idle = 300"),
+        ("idle_number_zero", "idle = 0"),
+        ("idle_no_unit", "idle = \"1h 30\""),
+        ("idle_unit", "idle = \"2h 5x\""),
+        ("idle_month", "idle = \"1mo\""),
+        ("idle_zero", "idle = \"0s\""),
+        ("idle_negative", "idle = \"-5m\""),
+        ("idle_long", "idle = \"31d\""),
+        ("idle_fraction", "idle = \"500ms\""),
+        ("idle_shape", "idle = \"a while; or so\""),
+        ("idle_never", "idle = \"never\""),
+        ("idle_false", "idle = false"),
+        ("idle_time", "idle = 00:05:00"),
         ("schema_absolute", "schema = \"/etc\""),
         ("schema_outside", "schema = \"sql/../../other\""),
         ("schema_empty", "schema = \"\""),
@@ -199,7 +212,7 @@ fn bodies() {
             {"name": "0001_a.sql", "sql": " "}, {"name": "x", "sql": "a"}, {"name": "0001_A.sql", "sql": "a\u{0}"},
         ]})),
         server(
-            json!({"maintenance": "sun 03:00-05:00 Asia/Tokio", "extensions": ["plpython3u"], "owner": "\n", "runbook": "a\nb"}),
+            json!({"maintenance": "sun 03:00-05:00 Asia/Tokio", "idle": "5 Min", "extensions": ["plpython3u"], "owner": "\n", "runbook": "a\nb"}),
         ),
     ];
     let said: Vec<_> = bodies

@@ -1,7 +1,7 @@
 //! From any state whatever, the plan comes to an end, and to the right one.
 
 use component::postgres::{Step, drift, plan};
-use component::{ConditionKind, Decision};
+use component::{ConditionKind, Decision, Standing};
 
 use crate::world::World;
 
@@ -13,7 +13,8 @@ const MOST: usize = 60;
 fn run(world: &mut World, deleting: bool) -> (Decision, Vec<Step>) {
     let mut steps = Vec::new();
     for _ in 0..MOST {
-        match plan(&world.spec, &world.seen, deleting, world.provisioned) {
+        let standing = Standing { deleting, provisioned: world.provisioned, settled: false };
+        match plan(&world.spec, &world.seen, standing) {
             Decision::Act(component::Step::Postgres(step)) => {
                 let before = world.seen.clone();
                 world.act(&step);
@@ -97,7 +98,11 @@ fn a_deletion_half_way_can_be_resumed_anywhere() {
     for seed in 0..300 {
         let mut world = World::random(seed);
         for _ in 0..seed % 5 {
-            match plan(&world.spec, &world.seen, true, true) {
+            match plan(
+                &world.spec,
+                &world.seen,
+                Standing { deleting: true, provisioned: true, settled: true },
+            ) {
                 Decision::Act(component::Step::Postgres(step)) => {
                     world.act(&step);
                     world.act(&step);

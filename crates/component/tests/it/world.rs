@@ -19,6 +19,7 @@ pub(crate) fn spec() -> Spec {
         size: Size::Small,
         allow: vec!["10.0.0.0/8".parse().expect("a network")],
         maintenance: None,
+        idle: None,
         schema: vec![migration("0001_a.sql"), migration("0002_b.sql"), migration("0003_c.sql")],
         extensions: vec!["citext".into(), "pg_trgm".into()],
         protect: true,
@@ -90,6 +91,7 @@ impl World {
             1 => Unit::Stopped,
             2 => Unit::Stopping,
             3 => Unit::Failing("FATAL:  could not open file".into()),
+            4 => Unit::Asleep,
             _ => Unit::Running,
         };
         seen.session = (seen.unit == Unit::Running && dice.random_bool(0.7)).then(|| inner.clone());
@@ -121,6 +123,7 @@ impl World {
                     self.boot();
                 }
             }
+            Step::Wake => self.boot(),
             Step::Reload => {
                 let settings = session(&self.spec).settings;
                 let restart = std::mem::take(&mut self.needs_restart);
@@ -171,7 +174,7 @@ impl World {
             Unit::Stopping => self.seen.unit = Unit::Stopped,
             Unit::Failing(_) => self.boot(),
             Unit::Running => self.seen.session = Some(self.inner.clone()),
-            Unit::Absent | Unit::Stopped => {}
+            Unit::Absent | Unit::Stopped | Unit::Asleep => {}
         }
     }
 

@@ -140,7 +140,7 @@ impl Driver {
         self.cluster(&spare);
         self.ask("it is moved", |home| home.client.rename_tree(&spare, &tree));
         self.home.borrow().configure(&tree);
-        let mut unit = postgres_unit("pg-one", &tree, 15);
+        let mut unit = Unit { sleeps: true, ..postgres_unit("pg-one", &tree, 15) };
         self.ask("it is applied", |home| home.apply(&unit));
         let runs = |home: &Home| Some(home.psql(&tree, "select 1").status.success());
         self.until("it runs", runs);
@@ -150,6 +150,10 @@ impl Driver {
             let status = self.unit(&unit.name)?;
             Some(status.generation == 2 && status.state == UnitState::Running)
         });
+        self.until("it runs", runs);
+        self.ask("it is put to sleep", |home| home.client.sleep(&unit.name, "a test"));
+        self.until("it sleeps", |_| Some(self.unit(&unit.name)?.state == UnitState::Asleep));
+        self.ask("it is woken", |home| home.client.wake(&unit.name, "a test"));
         self.until("it runs", runs);
         let pid = self.unit(&unit.name).unwrap().pid.and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -178,7 +182,9 @@ impl Driver {
         until("the trash is empty", || {
             home.path.join("keeper/trash").read_dir().unwrap().next().is_none().then_some(())
         });
-        for folder in ["servers", "spares", "units", "keeper/new", "keeper/state", "keeper/locks"] {
+        for folder in
+            ["servers", "spares", "units", "keeper/new", "keeper/state", "keeper/locks", "keeper/asleep"]
+        {
             let left: Vec<_> = fs::read_dir(home.path.join(folder)).unwrap().flatten().collect();
             assert!(left.is_empty(), "{point}: {folder} holds {left:?}");
         }

@@ -378,6 +378,7 @@ pub(crate) fn unit(text: &str, runs: Runs, args: &[&str]) -> Unit {
         limits: Limits { memory_bytes: Some(512 << 20), pids: Some(200) },
         stop: Stop::default(),
         restart: Restart::Always,
+        sleeps: false,
     }
 }
 

@@ -107,9 +107,11 @@ fn only_root_and_the_control_plane_are_served() {
         (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
     assert!(ask(host.control_uid(), host.gid()).0);
-    // The gateway can reach the socket, and is told; others cannot even reach it.
+    // The gateway may ask for sleep and waking, and is told so; others cannot even reach the socket.
     let (served, said) = ask(host.gateway_uid(), host.gid());
-    assert!(!served && said.contains("only root and the control plane"), "{said}");
+    assert!(!served && said.contains("sleep and waking only"), "{said}");
+    let (served, said) = ask(host.uid_first + 15, host.gid());
+    assert!(!served && said.contains("only Stead"), "{said}");
     let (served, said) = ask(host.uid_first + 16, host.uid_first + 16);
     assert!(!served && said.contains("ermission"), "{said}");
     let socket = fs::metadata(home.path.join("keeper/keeper.sock")).unwrap();

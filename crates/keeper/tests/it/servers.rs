@@ -369,3 +369,48 @@ fn a_server_is_ready_by_its_own_word_and_not_by_an_older_ones() {
     home.stop(&unit);
     home.finish();
 }
+
+#[test]
+fn a_server_sleeps_until_it_is_woken_also_through_restarts() {
+    let mut home = Home::new();
+    let tree = server("one");
+    let plain = home.running("pg-one", &tree, 15);
+    // One that is not declared as such is left alone.
+    let refused = home.client.sleep(&plain.name, "a test").unwrap_err().to_string();
+    assert!(refused.contains("not declared as one that sleeps"), "{refused}");
+    let unit = Unit { sleeps: true, generation: 2, ..plain.clone() };
+    home.apply(&unit).unwrap();
+    home.until_answers(&tree);
+    // An earlier word to the contrary counts no more; asking twice is as good as once.
+    for _ in 0..2 {
+        home.client.sleep(&unit.name, "nobody uses it").unwrap();
+    }
+    home.until_state("pg-one", &UnitState::Asleep);
+    assert_eq!(home.processes(), []);
+    home.apply(&unit).unwrap();
+    assert_eq!(home.state("pg-one"), UnitState::Asleep, "a declaration wakes nobody");
+    home.kill_keeper();
+    home.start();
+    assert_eq!(home.state("pg-one"), UnitState::Asleep);
+    for _ in 0..2 {
+        home.client.wake(&unit.name, "somebody needs it").unwrap();
+    }
+    home.until_answers(&tree);
+    let told: Vec<String> = home.spool().into_iter().map(|line| line.action).collect();
+    for action in ["unit.asleep", "unit.woken"] {
+        assert_eq!(told.iter().filter(|told| *told == action).count(), 1, "{told:?}");
+    }
+    // Woken while it is still on its way down.
+    home.client.sleep(&unit.name, "nobody uses it").unwrap();
+    home.client.wake(&unit.name, "somebody needs it").unwrap();
+    home.until_answers(&tree);
+    // One that shall not sleep any more is awake, and does not fall asleep by what was asked before.
+    home.client.sleep(&unit.name, "nobody uses it").unwrap();
+    home.until_state("pg-one", &UnitState::Asleep);
+    home.apply(&Unit { generation: 3, ..plain.clone() }).unwrap();
+    home.until_answers(&tree);
+    home.apply(&Unit { generation: 3, sleeps: true, ..plain.clone() }).unwrap();
+    assert_eq!(home.state("pg-one"), UnitState::Running);
+    home.stop(&Unit { generation: 3, ..plain });
+    home.finish();
+}

@@ -78,8 +78,9 @@ impl Hand {
         if self.reached == Until::SignIn {
             let (allow, schema, extensions) = (Vec::new(), Vec::new(), Vec::new());
             let (engine, size) = (self.major, Size::Nano);
-            let (maintenance, owner, runbook, protect) = (None, None, None, false);
-            let spec = Spec { engine, size, allow, maintenance, schema, extensions, protect, owner, runbook };
+            let (maintenance, idle, owner, runbook, protect) = (None, None, None, None, false);
+            let spec =
+                Spec { engine, size, allow, maintenance, idle, schema, extensions, protect, owner, runbook };
             let mut conf = String::new();
             for setting in settings(&spec) {
                 conf += &format!("{} = '{}'\n", setting.name, setting.value);

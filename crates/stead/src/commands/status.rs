@@ -78,12 +78,19 @@ fn show(stead: &Stead) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Its phase; one that was ready before an edit which is under way is being updated.
+/// Its phase; one that was ready before an edit which is under way is being updated, and one that is as
+/// wanted may sleep.
 pub(super) fn phase(component: &Component) -> &str {
     match &*component.phase {
         "ready" if component.generation != component.observed_generation => "updating",
+        "ready" if component.asleep => "asleep",
         other => other,
     }
+}
+
+/// As wanted, awake or asleep.
+pub(super) fn is_well(component: &Component) -> bool {
+    matches!(phase(component), "ready" | "asleep")
 }
 
 fn show_component(component: &Component) -> Result<(), Failure> {
@@ -103,12 +110,17 @@ fn show_component(component: &Component) -> Result<(), Failure> {
     if let Some(at) = component.maintenance_at {
         row("maintenance", format!("{}; next {}", field("maintenance"), output::moment(at)));
     }
+    let given = |name: &str| component.spec.get(name).is_some_and(|value| !value.is_null());
+    if given("idle") {
+        row("idle", format!("sleeps after {} without a statement", field("idle")));
+    }
     for name in ["owner", "runbook"] {
-        if component.spec.get(name).is_some_and(|value| !value.is_null()) {
+        if given(name) {
             row(name, field(name));
         }
     }
-    if let Some(step) = component.step.as_deref().filter(|_| !matches!(phase(component), "ready" | "blocked"))
+    if let Some(step) =
+        component.step.as_deref().filter(|_| !is_well(component) && phase(component) != "blocked")
     {
         row("now", step.to_owned());
     }

@@ -98,7 +98,7 @@ async fn settled(client: &Client, named: &Named, first: Stead, until: Instant) -
         let waits: Vec<&Component> = stead
             .components
             .iter()
-            .filter(|component| status::phase(component) != "ready")
+            .filter(|component| !status::is_well(component))
             .filter(|component| !tried_again(component, &first))
             .collect();
         if waits.is_empty() {
@@ -152,7 +152,7 @@ async fn report(context: &Context, client: &Client, named: &Named, stead: &Stead
     let troubled: Vec<String> = stead.components.iter().flat_map(conditions).collect();
     if !context.json {
         for component in stead.components.iter().filter(|component| component.endpoint.is_some()) {
-            if status::phase(component) == "ready" {
+            if status::is_well(component) {
                 output::line(url::of(context, client, named, component, UrlFormat::Libpq).await?)?;
             }
         }

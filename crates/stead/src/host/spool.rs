@@ -58,6 +58,8 @@ async fn entry(store: &Store, line: SpoolLine) -> Result<Option<Entry>, String> 
         "unit.exited" => "server.exited",
         "unit.restarted" => "server.restarted",
         "unit.killed" => "server.killed",
+        "unit.asleep" => "server.asleep",
+        "unit.woken" => "server.woken",
         "disk.read_only" => "disk.read_only",
         "disk.writable" => "disk.writable",
         "keeper.started" => "keeper.started",

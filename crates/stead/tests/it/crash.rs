@@ -315,15 +315,6 @@ fn killed_while_a_spare_is_prepared() {
     stead.finish();
 }
 
-/// Processes of this installation whose command line has these words.
-fn pids(stead: &Installation, words: &str) -> Vec<i32> {
-    let all = stead.processes();
-    all.iter()
-        .filter(|line| line.contains(words))
-        .map(|l| l.split(' ').next().unwrap().parse().unwrap())
-        .collect()
-}
-
 /// `kill -9` of processes that serve, while a client works, with the control plane down: they come back, and
 /// what was committed is there.
 #[test]
@@ -343,7 +334,7 @@ fn data_planes_come_back_by_themselves() {
     };
     work();
     for _ in 0..3 {
-        for pid in pids(&stead, " gateway") {
+        for pid in stead.pids(" gateway") {
             kill(pid);
         }
         work();
@@ -351,7 +342,7 @@ fn data_planes_come_back_by_themselves() {
         work();
     }
     // Without a keeper everything goes on; the next `stead server` starts one, which adopts what runs.
-    let keeper = pids(&stead, " keeper");
+    let keeper = stead.pids(" keeper");
     assert_eq!(keeper.len(), 1);
     kill(keeper[0]);
     work();
@@ -364,7 +355,7 @@ fn data_planes_come_back_by_themselves() {
     work();
     // The control plane's own server: the API is back with it.
     let control = stead.uid_first();
-    let mut servers = pids(&stead, "/bin/postgres -D");
+    let mut servers = stead.pids("/bin/postgres -D");
     servers.retain(|pid| {
         std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == control)
     });
@@ -373,7 +364,7 @@ fn data_planes_come_back_by_themselves() {
     until("the API", || story.run(&["status"]).status.success().then_some(()));
     story.ok(&["rotate"]);
     // A keeper that died while the control plane runs is said to be gone, and how to have it back.
-    kill(pids(&stead, " keeper")[0]);
+    kill(stead.pids(" keeper")[0]);
     let doctor = story.run(&["doctor"]);
     let said = text(&doctor.stdout);
     assert!(
@@ -407,7 +398,7 @@ fn everything_killed_at_once() {
             4 => (!stead.list("gateway/routes").is_empty()).then_some(()),
             _ => up.try_wait().unwrap().map(|_| ()),
         });
-        let mut all: Vec<i32> = pids(&stead, "");
+        let mut all: Vec<i32> = stead.pids("");
         all.retain(|pid| *pid != i32::try_from(up.id()).unwrap());
         for pid in all {
             kill(pid);

@@ -222,6 +222,21 @@ impl Installation {
         answer(&mut command)
     }
 
+    /// Processes of this installation whose command line has these words.
+    pub(crate) fn pids(&self, words: &str) -> Vec<i32> {
+        let all = self.processes();
+        let found = all.iter().filter(|line| line.contains(words));
+        found.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Processes of a server.
+    pub(crate) fn processes_of(&self, tree: &Path) -> Vec<i32> {
+        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(tree.join("data")).unwrap());
+        assert!(uid > self.uid_first(), "{uid} is nobody's");
+        let out = Command::new("pgrep").args(["-u", &uid.to_string()]).output().unwrap();
+        text(&out.stdout).lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// `kill -9` of every process of a server.
     pub(crate) fn kill_server_of(&self, tree: &Path) {
         self.kill_server_of_uid(&tree.join("data"));

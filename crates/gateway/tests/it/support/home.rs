@@ -77,6 +77,7 @@ impl Home {
             socket_dir: server.socket_dir(),
             allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()],
             max_sessions: 40,
+            sleep: None,
         }
     }
 

@@ -16,9 +16,11 @@ CREATE ROLE stead_gateway LOGIN;
 CREATE SCHEMA stead;
 REVOKE ALL ON SCHEMA stead FROM PUBLIC;
 CREATE FUNCTION stead.verifier(name text, OUT verifier text) RETURNS SETOF text LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1::name AND octet_length($1) < 64 AND rolcanlogin AND NOT rolsuper AND rolpassword IS NOT NULL AND (rolvaliduntil IS NULL OR rolvaliduntil > pg_catalog.now())';
-REVOKE ALL ON FUNCTION stead.verifier(text) FROM PUBLIC;
+CREATE FUNCTION stead.verifiers(OUT name text, OUT verifier text) RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid WHERE rolcanlogin AND NOT rolsuper AND rolpassword IS NOT NULL';
+CREATE FUNCTION stead.at_rest(OUT at_rest boolean) LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = ''client backend'' AND state IS DISTINCT FROM ''idle'' AND usename NOT IN (''stead_admin'', ''stead_gateway''))';
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA stead FROM PUBLIC;
 GRANT USAGE ON SCHEMA stead TO stead_gateway;
-GRANT EXECUTE ON FUNCTION stead.verifier(text) TO stead_gateway;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA stead TO stead_gateway;
 "#;
 
 const HBA: &str = "local all stead_gateway trust
