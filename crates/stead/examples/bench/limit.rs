@@ -17,7 +17,11 @@ pub(crate) enum Until {
     /// What a tenant gets: the settings of a server of ours, a password of its own, and a session that signed
     /// in with it.
     SignIn,
+    /// The same of a server that had its password before: what waking one takes at least.
+    Wake,
 }
+
+const PASSWORD: &str = "alter role owner password 'as random as any'";
 
 /// Clusters prepared ahead, on the disk that this is run on.
 pub(crate) struct Hand {
@@ -31,7 +35,11 @@ pub(crate) struct Hand {
 impl Hand {
     /// Prepares so many.
     pub(crate) async fn prepared(reached: Until, count: usize) -> Self {
-        let name = if reached == Until::Answer { "sl" } else { "st" };
+        let name = match reached {
+            Until::Answer => "sl",
+            Until::SignIn => "st",
+            Until::Wake => "sw",
+        };
         let root = PathBuf::from(format!("/var/tmp/{name}-{}", std::process::id()));
         std::fs::create_dir_all(&root).unwrap();
         let _ = Command::new("chown").arg("nobody").arg(&root).status().unwrap();
@@ -51,15 +59,16 @@ impl Hand {
         let began = Instant::now();
         std::fs::rename(&spare, &server).unwrap();
         let process = self.start(&server);
-        let admin = self.session("postgres", None).await;
-        match self.reached {
-            Until::Answer => admin.query_one("select 1", &[]).await.unwrap(),
+        let session = match self.reached {
+            Until::Answer => self.session("postgres", None).await,
             Until::SignIn => {
-                admin.batch_execute("alter role owner password 'as random as any'").await.unwrap();
-                let owner = self.session("owner", Some("as random as any")).await;
-                owner.query_one("select 1", &[]).await.unwrap()
+                let admin = self.session("postgres", None).await;
+                admin.batch_execute(PASSWORD).await.unwrap();
+                self.session("owner", Some("as random as any")).await
             }
+            Until::Wake => self.session("owner", Some("as random as any")).await,
         };
+        session.query_one("select 1", &[]).await.unwrap();
         let took = ms(began);
         stop(process);
         std::fs::remove_dir_all(&server).unwrap();
@@ -75,7 +84,7 @@ impl Hand {
         assert!(made.unwrap().status.success());
         std::fs::write(dir.join("pg_hba.conf"), "local all postgres trust\nlocal all all scram-sha-256\n")
             .unwrap();
-        if self.reached == Until::SignIn {
+        if self.reached != Until::Answer {
             let (allow, schema, extensions) = (Vec::new(), Vec::new(), Vec::new());
             let (engine, size) = (self.major, Size::Nano);
             let (maintenance, idle, owner, runbook, protect) = (None, None, None, None, false);
@@ -91,6 +100,9 @@ impl Hand {
         let process = self.start(dir);
         let admin = self.session("postgres", None).await;
         admin.batch_execute("create role owner login").await.unwrap();
+        if self.reached == Until::Wake {
+            admin.batch_execute(PASSWORD).await.unwrap();
+        }
         drop(admin);
         stop(process);
         assert!(Command::new("sync").status().unwrap().success());

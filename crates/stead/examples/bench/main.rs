@@ -56,6 +56,9 @@ async fn main() {
         row("API call -> first SELECT over TLS, no spare", &cold, limit);
         drop(host);
     }
+    if wanted("wake") {
+        wake().await;
+    }
     if wanted("churn") {
         churn(200).await;
     }
@@ -64,6 +67,9 @@ async fn main() {
     }
     if wanted("fleet") {
         fleet(500).await;
+    }
+    if wanted("sleepers") {
+        sleepers(1_000, 500).await;
     }
 }
 
@@ -138,27 +144,43 @@ impl Host {
     async fn create(&self, prefix: &str, count: usize) -> Vec<f64> {
         let mut times = Vec::new();
         for number in 0..count {
-            let name = format!("{prefix}-{number}");
-            let body = json!({"postgres": {"main": {"size": "nano", "protect": false}}});
             let began = Instant::now();
-            let made = self.client.put_stead("bench", &name, &body, None, None, Some("60s")).await.unwrap();
-            let operation = made.operation.as_ref().unwrap();
-            assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
-            let credentials = self.client.credentials("bench", &name, "postgres.main").await.unwrap();
-            let mut config = Config::new();
-            config
-                .host(&credentials.host)
-                .port(credentials.port)
-                .user(&credentials.role)
-                .dbname(&credentials.database);
-            config.password(&credentials.password).ssl_mode(tokio_postgres::config::SslMode::Require);
-            config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
-            let (session, connection) = config.connect(self.tls.clone()).await.unwrap();
-            tokio::spawn(connection);
-            session.query_one("select 1", &[]).await.unwrap();
+            let config = self.make(&format!("{prefix}-{number}"), json!({})).await;
+            self.ask(&config).await;
             times.push(ms(began));
         }
         times
+    }
+
+    /// A server, and how its owner signs in.
+    async fn make(&self, name: &str, more: serde_json::Value) -> Config {
+        let mut main = json!({"size": "nano", "protect": false});
+        main.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = json!({"postgres": {"main": main}});
+        let made = self.client.put_stead("bench", name, &body, None, None, Some("60s")).await.unwrap();
+        let operation = made.operation.as_ref().unwrap();
+        assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
+        let credentials = self.client.credentials("bench", name, "postgres.main").await.unwrap();
+        let mut config = Config::new();
+        config.host(&credentials.host).port(credentials.port).user(&credentials.role);
+        config.dbname(&credentials.database).password(&credentials.password);
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
+        config
+    }
+
+    /// Signs in and asks; the session.
+    async fn ask(&self, config: &Config) -> tokio_postgres::Client {
+        let (session, connection) = config.connect(self.tls.clone()).await.unwrap();
+        tokio::spawn(connection);
+        session.query_one("select 1", &[]).await.unwrap();
+        session
+    }
+
+    /// How many servers have a socket, and so a process.
+    fn awake(&self) -> usize {
+        let servers = std::fs::read_dir(self.home.join("servers")).unwrap().flatten();
+        servers.filter(|server| server.path().join("run/.s.PGSQL.5432").exists()).count()
     }
 
     async fn remove(&self, prefix: &str, count: usize) -> Vec<f64> {
@@ -186,6 +208,62 @@ impl Drop for Host {
         let _ = std::fs::remove_dir_all(&self.home);
         let _ = std::fs::remove_file(format!("{}.log", self.home.display()));
     }
+}
+
+/// Waking, against a start by hand, in turn.
+async fn wake() {
+    let host = Host::start(1).await;
+    let config = host.make("sleeper", json!({"idle": "1s"})).await;
+    let mut hand = Hand::prepared(Until::Wake, SAMPLES).await;
+    let (mut by_hand, mut woken) = (Vec::new(), Vec::new());
+    for _ in 0..SAMPLES {
+        until("it to sleep", || (host.awake() == 0).then_some(())).await;
+        by_hand.push(hand.take().await);
+        let began = Instant::now();
+        host.ask(&config).await;
+        woken.push(ms(began));
+    }
+    row("limit: start by hand, its owner signs in, first SELECT", &by_hand, None);
+    row("a sleeping server: connect over TLS -> first SELECT", &woken, Some(median(&by_hand)));
+}
+
+/// Many servers, most of them asleep; then many of them awake at once, each with a session.
+async fn sleepers(count: usize, together: usize) {
+    let host = Host::start(4).await;
+    let mut configs = Vec::new();
+    for number in 0..count {
+        configs.push(host.make(&format!("sleeper-{number}"), json!({"idle": "20s"})).await);
+    }
+    until("all to sleep", || (host.awake() == 0).then_some(())).await;
+    memory("all asleep");
+    let began = Instant::now();
+    let (mut times, mut sessions) = (Vec::new(), Vec::new());
+    for part in configs[..together].chunks(8) {
+        let asked = futures::future::join_all(part.iter().map(|config| async {
+            let began = Instant::now();
+            let session = host.ask(config).await;
+            // An open transaction keeps it awake.
+            session.batch_execute("begin").await.unwrap();
+            (session, ms(began))
+        }));
+        for (session, took) in asked.await {
+            sessions.push(session);
+            times.push(took);
+        }
+    }
+    let took = began.elapsed().as_secs_f64();
+    row(&format!("{together} of {count} woken, eight at a time, each"), &times, None);
+    println!("| {together} of {count} woken, eight at a time, altogether | 1 | {took:.1} s | | | |");
+    assert_eq!(host.awake(), together);
+    for session in &sessions {
+        session.query_one("select 1", &[]).await.unwrap();
+    }
+    memory(&format!("{together} awake"));
+}
+
+fn memory(when: &str) {
+    let used = Command::new("free").arg("-m").output().unwrap();
+    println!("\n{when}:\n```\n{}```\n", String::from_utf8_lossy(&used.stdout));
 }
 
 /// Many created in a row, then removed.
@@ -221,8 +299,7 @@ async fn fleet(count: usize) {
         page.push(ms(began));
     }
     row(&format!("GET of a page of 100 steads, {count} servers awake"), &page, None);
-    let used = Command::new("free").arg("-m").output().unwrap();
-    println!("\n```\n{}```", String::from_utf8_lossy(&used.stdout));
+    memory(&format!("{count} awake"));
     for server in (0..count).map(|number| format!("fleet-{number}")) {
         host.client.delete_stead("bench", &server, false, None, None).await.unwrap();
     }

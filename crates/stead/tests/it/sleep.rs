@@ -186,3 +186,48 @@ fn many_at_once_wake_it_once() {
     assert_eq!(woken, 1);
     stead.finish();
 }
+
+/// Between any two effects of falling asleep and of waking the gateway may go.
+#[test]
+fn a_gateway_killed_half_way_loses_nobody() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", IDLE);
+    let (url, folder) = (story.url(), story.folder.clone());
+    ask(&url, "create table kept as select 1 as a").unwrap();
+    stead.kill_server();
+    let keeper = keeper::Client::new(&stead.home);
+    let declared = std::fs::read(stead.home.join("units/gateway.json")).unwrap();
+    let mut gateway: keeper::wire::Unit = serde_json::from_slice(&declared).unwrap();
+    for point in ["gateway::frozen", "gateway::asleep", "gateway::woken"] {
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        // It has to be awake to fall asleep, and asleep to be woken.
+        match point {
+            "gateway::woken" => story.until_asleep(),
+            _ => assert_eq!(ask(&url, "select a from kept").unwrap(), "1", "{point}"),
+        }
+        gateway.generation += 1;
+        gateway.env.insert("FAILPOINTS".into(), format!("{point}=return"));
+        keeper.declare(&gateway).unwrap();
+        keeper.apply(&gateway.name).unwrap();
+        until(&format!("the gateway to die at {point}"), || {
+            if point == "gateway::woken" {
+                let _ = ask(&url, "select 1");
+            }
+            let status = keeper.unit(&gateway.name).unwrap()?;
+            (status.generation == gateway.generation && status.restarts > 0).then_some(())
+        });
+        gateway.generation += 1;
+        gateway.env.remove("FAILPOINTS");
+        keeper.declare(&gateway).unwrap();
+        keeper.apply(&gateway.name).unwrap();
+        until("the gateway to serve", || ask(&url, "select a from kept").ok().filter(|a| a == "1"));
+    }
+    stead.start();
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    story.until_asleep();
+    assert_eq!(story.sql("select a from kept").unwrap(), "1");
+    story.ok(&["down", "--yes"]);
+    stead.nothing_left_over();
+    assert_eq!(stead.list("gateway/asleep"), Vec::<String>::new());
+    stead.finish();
+}
