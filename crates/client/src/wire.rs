@@ -252,6 +252,18 @@ pub struct Credentials {
     pub role: String,
     /// Password.
     pub password: String,
+    /// The other way in: the port that every server shares, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedAddress>,
+}
+
+/// A server at the port that every server shares: by its host name it is told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedAddress {
+    /// Host name; clients have to send it in TLS (SNI), as nearly all do.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
 }
 
 impl std::fmt::Debug for Credentials {

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::refusal::Refusal;
-use crate::startup::Packet;
+use crate::startup::{CancelRequest, Packet};
 use crate::tls::{ALPN, Certificate};
 use crate::wire::{read_packet, send};
 
@@ -27,6 +27,14 @@ pub(crate) enum Conn {
     Gone,
 }
 
+/// What a connection turned out to be before anything was said inside TLS.
+pub(crate) enum Secured {
+    /// In TLS.
+    Tls,
+    /// A cancel request, in the clear.
+    Cancel(CancelRequest),
+}
+
 impl Conn {
     /// Answers what clients ask before they say who they are, up to the packet that matters. The
     /// certificate is asked for only when TLS is.
@@ -34,6 +42,25 @@ impl Conn {
         &mut self,
         certificate: Option<&Certificate>,
     ) -> Result<Packet, Refusal> {
+        if let Conn::Plain(_) = self
+            && let Some(packet) = self.negotiate(certificate).await?
+        {
+            return Ok(packet);
+        }
+        inside(self.tls().ok_or(Refusal::Protocol("not in TLS"))?).await
+    }
+
+    /// The same, as far as TLS; in the clear there may be a cancel request only.
+    pub(crate) async fn secure(&mut self, certificate: Option<&Certificate>) -> Result<Secured, Refusal> {
+        match self.negotiate(certificate).await? {
+            None => Ok(Secured::Tls),
+            Some(Packet::Cancel(request)) => Ok(Secured::Cancel(request)),
+            Some(_) => Err(Refusal::NotEncrypted),
+        }
+    }
+
+    /// `None`: in TLS now. Otherwise what was said in the clear.
+    async fn negotiate(&mut self, certificate: Option<&Certificate>) -> Result<Option<Packet>, Refusal> {
         let Conn::Plain(tcp) = self else { return Err(Refusal::Protocol("already in TLS")) };
         let mut first = [0; 1];
         if tcp.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE] {
@@ -43,7 +70,7 @@ impl Conn {
                     "direct TLS needs ALPN `postgresql`; leave out sslnegotiation=direct",
                 ));
             }
-            return inside(tls).await;
+            return Ok(None);
         }
         let mut packet = read_packet(tcp).await?;
         if packet == Packet::Gss {
@@ -56,10 +83,11 @@ impl Conn {
                 // Nothing was read beyond the request: what a man in the middle put behind it is taken
                 // for TLS, and fails (CVE-2021-23214).
                 send(tcp, b"S").await?;
-                inside(self.encrypt(certificate).await?).await
+                self.encrypt(certificate).await?;
+                Ok(None)
             }
             Packet::Gss => Err(Refusal::Protocol("GSSAPI encryption was refused already")),
-            other => Ok(other),
+            other => Ok(Some(other)),
         }
     }
 
@@ -82,6 +110,11 @@ impl Conn {
             Conn::Tls(tls) => Some(tls),
             Conn::Plain(_) | Conn::Gone => None,
         }
+    }
+
+    /// The name that the client asked for in TLS.
+    pub(crate) fn server_name(&mut self) -> Option<String> {
+        self.tls().and_then(|tls| tls.get_ref().1.server_name()).map(str::to_owned)
     }
 
     /// `TLSv1.3`, for the log.

@@ -15,8 +15,11 @@
 //! | sign-in | `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, binding, server down |
 //! | a seat | `door.rs` | all sessions in use |
 //! | the server's own sign-in | `backend.rs` | no such database |
+//! | a server that sleeps is woken | `sleep.rs` | it does not wake up |
 //! | copying | `relay.rs`, `frames.rs` | either side goes away |
 //! | a line in the log | `record.rs` | - |
+//!
+//! At the port that every server shares, `shared.rs` comes first: TLS tells which server is meant.
 //!
 //! It goes by files (`route.rs`, `files.rs`) and needs nothing else: one task (`control.rs`) keeps the
 //! table of doors (`table.rs`) in agreement with them, and answers on a Unix socket (`status.rs`,
@@ -49,6 +52,7 @@ mod relay;
 pub mod route;
 mod scram;
 mod session;
+mod shared;
 mod signin;
 mod sleep;
 mod startup;
@@ -184,6 +188,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         log,
         mock_secret: rand::random(),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
+        arriving: Arc::new(Semaphore::new(limits.waiting)),
         connections: AtomicU64::new(1),
         limits,
     });

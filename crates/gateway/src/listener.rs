@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::door::Door;
 use crate::session::{self, Context};
+use crate::shared::{self, Directory};
 
 /// Connections that the kernel holds while we are busy.
 const BACKLOG: i32 = 1024;
@@ -19,6 +20,15 @@ const BACKLOG: i32 = 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 6;
+
+/// Whose a port is.
+#[derive(Clone)]
+pub(crate) enum Entrance {
+    /// One server's.
+    Door(Arc<Door>),
+    /// Every server's.
+    Shared(Arc<Directory>),
+}
 
 /// A port that is open.
 pub(crate) struct Listener {
@@ -30,12 +40,12 @@ impl Listener {
     pub(crate) fn open(
         address: SocketAddr,
         context: Arc<Context>,
-        door: Arc<Door>,
+        entrance: Entrance,
         alive: mpsc::Sender<()>,
     ) -> io::Result<Listener> {
         let listener = TcpListener::from_std(bind(address)?)?;
         crate::fail_point!("gateway::port_opened");
-        Ok(Listener { task: tokio::spawn(accept(listener, context, door, alive)) })
+        Ok(Listener { task: tokio::spawn(accept(listener, context, entrance, alive)) })
     }
 
     /// Closes the port; when this returns it is free. Connections taken before go on.
@@ -59,7 +69,7 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(listener: TcpListener, context: Arc<Context>, door: Arc<Door>, alive: mpsc::Sender<()>) {
+async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance, alive: mpsc::Sender<()>) {
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
@@ -67,11 +77,17 @@ async fn accept(listener: TcpListener, context: Arc<Context>, door: Arc<Door>, a
                     tracing::debug!(%error, "a connection was gone before it began");
                     continue;
                 }
-                let (context, door, alive) = (context.clone(), door.clone(), alive.clone());
-                tokio::spawn(async move {
-                    session::serve(context, door, tcp, peer).await;
-                    drop(alive);
-                });
+                let (context, alive) = (context.clone(), alive.clone());
+                match entrance.clone() {
+                    Entrance::Door(door) => tokio::spawn(async move {
+                        session::serve(context, door, tcp, peer).await;
+                        drop(alive);
+                    }),
+                    Entrance::Shared(directory) => tokio::spawn(async move {
+                        shared::serve(context, directory, tcp, peer).await;
+                        drop(alive);
+                    }),
+                };
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {

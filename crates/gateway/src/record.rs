@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -64,6 +65,36 @@ pub(crate) struct Record {
     /// Lines that were lost before this one.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) lines_dropped: u64,
+}
+
+impl Record {
+    /// Of a connection of which nothing is known yet but where it comes from.
+    pub(crate) fn of_nobody(connection: u64, client: SocketAddr) -> Record {
+        Record {
+            at: Timestamp::now(),
+            event: "close",
+            connection,
+            gateway_pid: std::process::id(),
+            tenant: String::new(),
+            stead: String::new(),
+            component: String::new(),
+            server: String::new(),
+            client: client.to_string(),
+            user: None,
+            database: None,
+            application_name: None,
+            tls: None,
+            channel_binding: false,
+            backend_pid: None,
+            signed_in: false,
+            duration_ms: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            outcome: "",
+            message: None,
+            lines_dropped: 0,
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

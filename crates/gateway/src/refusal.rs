@@ -50,6 +50,11 @@ pub(crate) enum Refusal {
     /// Too many that have not signed in yet.
     #[error("too many connections are signing in at once; retry in a few seconds")]
     Crowded,
+    /// The shared port has to know which server is meant.
+    #[error(
+        "the shared port needs the server's name in TLS (SNI): connect by the host name that `stead url --shared` gives"
+    )]
+    Nameless,
     /// Signed in, but the server's sessions are all in use.
     #[error("all {limit} sessions of {server} are in use; close some or raise the server's size")]
     TooMany {
@@ -136,7 +141,7 @@ impl Refusal {
     /// The SQLSTATE that PostgreSQL itself would use.
     fn sqlstate(&self) -> &str {
         match self {
-            Refusal::NotAllowed(_) | Refusal::NotEncrypted | Refusal::NoUser => "28000",
+            Refusal::NotAllowed(_) | Refusal::NotEncrypted | Refusal::NoUser | Refusal::Nameless => "28000",
             Refusal::NoCertificate
             | Refusal::Down
             | Refusal::Starting(_)
@@ -169,6 +174,7 @@ impl Refusal {
             Refusal::NotEncrypted => "not_encrypted",
             Refusal::NoCertificate => "no_certificate",
             Refusal::Protocol(_) | Refusal::UnsupportedProtocol { .. } | Refusal::NoUser => "bad_protocol",
+            Refusal::Nameless => "unknown_name",
             Refusal::SignIn(_) => "bad_password",
             Refusal::Scram(ScramError::Binding(_)) => "channel_binding",
             Refusal::Scram(_) => "bad_protocol",

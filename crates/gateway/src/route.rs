@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Addresses to listen on; loopback unless asked.
     pub listen: Vec<IpAddr>,
+    /// One port more, for every server: which one is meant is told by the name in TLS, whose first label is
+    /// the server's handle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_port: Option<u16>,
 }
 
 /// One server's front door.

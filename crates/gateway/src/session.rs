@@ -23,7 +23,7 @@ use crate::relay::{Relay, Stop};
 use crate::scram::{Binding, Verifier};
 use crate::signin;
 use crate::startup::{Packet, Startup};
-use crate::tls::Certificates;
+use crate::tls::{Certificate, Certificates};
 use crate::wire::send;
 
 /// What all connections share.
@@ -35,15 +35,26 @@ pub(crate) struct Context {
     pub(crate) mock_secret: [u8; 32],
     /// Places for those who are told that they may not come in.
     pub(crate) strangers: Arc<Semaphore>,
+    /// Places for those of whom it is not known yet whom they want, at the shared port.
+    pub(crate) arriving: Arc<Semaphore>,
     pub(crate) connections: AtomicU64,
 }
 
+impl Context {
+    /// The next connection's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 /// A connection, for the log and the cancel keys.
-struct Visit {
+pub(crate) struct Visit {
     context: Arc<Context>,
     door: Arc<Door>,
     address: IpAddr,
     started: Instant,
+    /// The one that the client is shown; until it has signed in.
+    certificate: Option<Arc<Certificate>>,
     record: Record,
 }
 
@@ -70,16 +81,34 @@ enum Interrupt {
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
-    let number = context.connections.fetch_add(1, Ordering::Relaxed);
-    let address = peer.ip().to_canonical();
-    let record = blank(&door, number, SocketAddr::new(address, peer.port()));
-    let mut visit = Visit { context, door, address, started: Instant::now(), record };
-    let (outcome, message) = visit.run(tcp).await;
-    visit.write("close", outcome, message);
+    let (number, certificate) = (context.number(), context.certificates.current());
+    Visit::new(context, door, number, peer, Instant::now(), certificate).serve(Conn::Plain(tcp)).await;
 }
 
 impl Visit {
-    async fn run(&mut self, tcp: TcpStream) -> (&'static str, Option<String>) {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        door: Arc<Door>,
+        number: u64,
+        peer: SocketAddr,
+        started: Instant,
+        certificate: Option<Arc<Certificate>>,
+    ) -> Visit {
+        let address = peer.ip().to_canonical();
+        let route = door.route();
+        let mut record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
+        (record.tenant, record.stead) = (route.tenant.clone(), route.stead.clone());
+        (record.component, record.server) = (route.component.clone(), route.server.clone());
+        Visit { context, door, address, started, certificate, record }
+    }
+
+    /// To its end.
+    pub(crate) async fn serve(mut self, conn: Conn) {
+        let (outcome, message) = self.run(conn).await;
+        self.write("close", outcome, message);
+    }
+
+    async fn run(&mut self, mut conn: Conn) -> (&'static str, Option<String>) {
         let (context, door) = (self.context.clone(), self.door.clone());
         // Before a byte is read. Who is not allowed gets no sign-in: a TLS handshake at most, so that
         // its client can show why (current clients discard an error that comes before TLS), one of few
@@ -90,7 +119,6 @@ impl Visit {
         } else {
             (&context.strangers, context.limits.stranger)
         };
-        let mut conn = Conn::Plain(tcp);
         let Ok(place) = places.clone().try_acquire_owned() else {
             let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.address) };
             if allowed {
@@ -134,7 +162,7 @@ impl Visit {
 
     /// Everything that the deadline of sign-in is for.
     async fn enter(&mut self, conn: &mut Conn, allowed: bool) -> Result<Entered, Refusal> {
-        let certificate = self.context.certificates.current();
+        let certificate = self.certificate.take();
         let packet = conn.first_packet(certificate.as_deref()).await?;
         if let Packet::Startup(startup) = &packet {
             self.note(startup);
@@ -324,33 +352,6 @@ impl Visit {
     }
 }
 
-fn blank(door: &Door, connection: u64, client: SocketAddr) -> Record {
-    let route = door.route();
-    Record {
-        at: Timestamp::now(),
-        event: "close",
-        connection,
-        gateway_pid: std::process::id(),
-        tenant: route.tenant.clone(),
-        stead: route.stead.clone(),
-        component: route.component.clone(),
-        server: route.server.clone(),
-        client: client.to_string(),
-        user: None,
-        database: None,
-        application_name: None,
-        tls: None,
-        channel_binding: false,
-        backend_pid: None,
-        signed_in: false,
-        duration_ms: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        outcome: "",
-        message: None,
-        lines_dropped: 0,
-    }
-}
 #[cfg(test)]
 mod tests {
     /// Thousands of sessions sit idle: what each holds while it only copies must stay small.

@@ -10,11 +10,15 @@ use tokio::sync::mpsc;
 
 use crate::door::Door;
 use crate::files::{self, Paths, Stamp};
-use crate::listener::Listener;
+use crate::listener::{Entrance, Listener};
 use crate::refusal::Ending;
 use crate::route::{Route, RouteStatus, Settings, Status};
 use crate::session::Context;
+use crate::shared::Directory;
 use crate::sleep::{self, Rest};
+
+/// What is said of the shared port stands under this name.
+const SHARED: &str = "shared port";
 
 /// The routes, their doors and their ports.
 pub(crate) struct Table {
@@ -27,6 +31,9 @@ pub(crate) struct Table {
     refused: BTreeMap<String, String>,
     /// Version of each route file last looked at, taken or refused.
     seen: BTreeMap<String, Stamp>,
+    /// The shared port, and whom it leads to.
+    shared: BTreeMap<SocketAddr, Listener>,
+    directory: Arc<Directory>,
     alive: mpsc::Sender<()>,
 }
 
@@ -47,6 +54,8 @@ impl Table {
             entries: BTreeMap::new(),
             refused: BTreeMap::new(),
             seen: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            directory: Arc::default(),
             alive,
         }
     }
@@ -80,6 +89,39 @@ impl Table {
         for server in &servers {
             self.open_ports(server);
         }
+        self.share().await;
+    }
+
+    /// Opens the shared port, or moves or closes it.
+    async fn share(&mut self) {
+        let addresses = self.addresses();
+        let port = self.settings.as_ref().and_then(|settings| settings.shared_port);
+        let wanted: Vec<SocketAddr> = port
+            .into_iter()
+            .flat_map(|port| addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
+            .collect();
+        let gone: Vec<SocketAddr> = self.shared.keys().filter(|at| !wanted.contains(at)).copied().collect();
+        for at in gone {
+            if let Some(listener) = self.shared.remove(&at) {
+                listener.close().await;
+            }
+        }
+        let mut wrong = Vec::new();
+        for at in wanted {
+            if self.shared.contains_key(&at) {
+                continue;
+            }
+            let entrance = Entrance::Shared(self.directory.clone());
+            match Listener::open(at, self.context.clone(), entrance, self.alive.clone()) {
+                Ok(listener) => drop(self.shared.insert(at, listener)),
+                Err(error) => wrong.push(self.explain("", at, &error)),
+            }
+        }
+        if wrong.is_empty() {
+            self.refused.remove(SHARED);
+        } else {
+            self.refuse(SHARED, wrong.join("; "));
+        }
     }
 
     /// Looks at one server's file and ports again.
@@ -96,7 +138,7 @@ impl Table {
 
     /// Whether a port could not be opened, so that trying again soon is worth it.
     pub(crate) fn has_errors(&self) -> bool {
-        self.entries.values().any(|entry| !entry.errors.is_empty())
+        self.refused.contains_key(SHARED) || self.entries.values().any(|entry| !entry.errors.is_empty())
     }
 
     /// What is in force.
@@ -114,6 +156,9 @@ impl Table {
 
     /// Closes every port and sends everybody off.
     pub(crate) async fn stop(self) {
+        for (_, listener) in self.shared {
+            listener.close().await;
+        }
         for (_, entry) in self.entries {
             for (_, listener) in entry.listeners {
                 listener.close().await;
@@ -164,6 +209,7 @@ impl Table {
         let rest = Rest::new(&self.paths, &server);
         let door = Door::new(route, rest, limits.waiting, limits.verifier_idle);
         sleep::follow(&door);
+        self.directory.put(server.clone(), door.clone());
         self.entries
             .insert(server.clone(), Entry { door, listeners: BTreeMap::new(), errors: BTreeMap::new() });
         tracing::info!(server, generation, "route added");
@@ -172,6 +218,7 @@ impl Table {
     async fn remove(&mut self, server: &str) {
         self.seen.remove(server);
         self.refused.remove(&format!("{server}.json"));
+        self.directory.remove(server);
         let Some(entry) = self.entries.remove(server) else { return };
         for (_, listener) in entry.listeners {
             listener.close().await;
@@ -220,7 +267,8 @@ impl Table {
             if self.entries.get(server).is_some_and(|entry| entry.listeners.contains_key(&at)) {
                 continue;
             }
-            let opened = Listener::open(at, self.context.clone(), door.clone(), self.alive.clone());
+            let opened =
+                Listener::open(at, self.context.clone(), Entrance::Door(door.clone()), self.alive.clone());
             let result = match opened {
                 Err(error) if self.settings.is_none() && is_absent(&error) => continue,
                 Err(error) => Err(self.explain(server, at, &error)),

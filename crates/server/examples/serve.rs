@@ -48,8 +48,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let listen = listener.local_addr()?;
     println!("http://{listen} {}", secret.expose_secret());
-    let settings =
-        Settings { listen, ca_path: "ca.pem".into(), logs: Arc::new(NoLogs), version: "0.0.0-example" };
+    let settings = Settings {
+        listen,
+        ca_path: "ca.pem".into(),
+        logs: Arc::new(NoLogs),
+        version: "0.0.0-example",
+        shared: None,
+    };
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     tokio::select! {
         ended = server::serve(listener, store.clone(), settings, stop) => ended?,

@@ -52,6 +52,17 @@ pub struct Settings {
     pub logs: Arc<dyn ServerLogs>,
     /// Version of Stead.
     pub version: &'static str,
+    /// The port that every server shares, where there is one.
+    pub shared: Option<Shared>,
+}
+
+/// A port for every server: which one is meant is told by the host name, `<handle>.<domain>`.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// TCP port.
+    pub port: u16,
+    /// Domain of the host names.
+    pub domain: String,
 }
 
 /// Reads the logs of servers, wherever their driver has them.
@@ -77,6 +88,7 @@ struct App {
     ca_path: PathBuf,
     logs: Arc<dyn ServerLogs>,
     version: &'static str,
+    shared: Option<Shared>,
 }
 
 /// The whole API. Has to be called within a Tokio runtime: it starts the task that listens to the store.
@@ -132,6 +144,7 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
         store,
         ca_path: settings.ca_path.clone(),
         logs: Arc::clone(&settings.logs),
+        shared: settings.shared.clone(),
         version: settings.version,
     };
     let (open, _) = routes::open().split_for_parts();

@@ -101,6 +101,9 @@ pub(crate) enum Verb {
         /// For which kind of client.
         #[arg(long, value_enum, default_value_t = UrlFormat::Libpq)]
         format: UrlFormat,
+        /// At the port that every server shares, for networks that let few ports through.
+        #[arg(long)]
+        shared: bool,
     },
     /// Print the certificate that clients verify the gateway with, PEM.
     Ca,
@@ -292,6 +295,24 @@ pub(crate) struct ServerArgs {
     /// Ports that servers may be given.
     #[arg(long, env = "STEAD_PORTS", hide_env_values = true, value_name = "FIRST-LAST", default_value = "6001-9999", value_parser = ports)]
     pub(crate) ports: (u16, u16),
+    /// One port more for every server, which is then told by its host name; 0: none.
+    #[arg(
+        long,
+        env = "STEAD_SHARED_PORT",
+        hide_env_values = true,
+        value_name = "PORT",
+        default_value_t = 6000
+    )]
+    pub(crate) shared_port: u16,
+    /// Domain of the host names at the shared port; `*.` of it has to lead to this host.
+    #[arg(
+        long,
+        env = "STEAD_SHARED_DOMAIN",
+        hide_env_values = true,
+        value_name = "DOMAIN",
+        default_value = "stead.localhost"
+    )]
+    pub(crate) shared_domain: String,
     /// How many servers of the newest engine are kept prepared.
     #[arg(long, env = "STEAD_SPARES", hide_env_values = true, value_name = "NUMBER", default_value_t = 4)]
     pub(crate) spares: usize,
@@ -324,6 +345,14 @@ fn seconds(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| "write it like 30s, 5m or 1h".to_owned())?;
     number.checked_mul(factor).filter(|s| *s <= 86_400).ok_or_else(|| "at most a day".into())
+}
+
+impl ServerArgs {
+    /// The shared port, where there is one.
+    pub(crate) fn shared(&self) -> Option<server::Shared> {
+        (self.shared_port != 0)
+            .then(|| server::Shared { port: self.shared_port, domain: self.shared_domain.clone() })
+    }
 }
 
 /// `6001-9999`.

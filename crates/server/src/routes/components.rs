@@ -78,6 +78,10 @@ pub(crate) async fn credentials(
             database: endpoint.database,
             role: endpoint.role,
             password: password.password.expose_secret().to_owned(),
+            shared: app.shared.as_ref().map(|shared| wire::SharedAddress {
+                host: format!("{}.{}", component.id.handle(), shared.domain),
+                port: shared.port,
+            }),
         })
     };
     let attempt =

@@ -111,6 +111,7 @@ impl Rig {
             ca_path: folder.path().join("ca.pem"),
             logs: Arc::clone(&logs) as Arc<dyn ServerLogs>,
             version: "0.0.0-test",
+            shared: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };

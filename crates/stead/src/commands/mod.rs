@@ -74,8 +74,8 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Sql { which, component, command, file } => {
             sql::run(&context, &which, component.as_deref(), command, file).await
         }
-        Verb::Url { which, component, format } => {
-            url::run(&context, &which, component.as_deref(), format).await
+        Verb::Url { which, component, format, shared } => {
+            url::run(&context, &which, component.as_deref(), format, shared).await
         }
         Verb::Ca => {
             let pem = context.client().await?.ca().await?;

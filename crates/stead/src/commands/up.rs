@@ -153,7 +153,7 @@ async fn report(context: &Context, client: &Client, named: &Named, stead: &Stead
     if !context.json {
         for component in stead.components.iter().filter(|component| component.endpoint.is_some()) {
             if status::is_well(component) {
-                output::line(url::of(context, client, named, component, UrlFormat::Libpq).await?)?;
+                output::line(url::of(context, client, named, component, UrlFormat::Libpq, false).await?)?;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `stead url`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use client::Client;
@@ -15,6 +16,7 @@ pub(super) async fn run(
     which: &Which,
     component: Option<&str>,
     format: UrlFormat,
+    shared: bool,
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
@@ -23,13 +25,14 @@ pub(super) async fn run(
         let credentials =
             client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
         let ca = context.ca_file(&client).await?;
-        let Credentials { host, port, database, role, password } = &credentials;
+        let door = door(&credentials, shared)?;
+        let Credentials { database, role, password, .. } = &credentials;
         return output::json(&serde_json::json!({
-            "host": host, "port": port, "database": database, "role": role, "password": password, "ca": ca,
-            "url": render(&credentials, &ca, format),
+            "host": door.host, "port": door.port, "database": database, "role": role, "password": password,
+            "ca": ca, "url": render(&credentials, &door, &ca, format),
         }));
     }
-    output::line(of(context, &client, &named, &component, format).await?)
+    output::line(of(context, &client, &named, &component, format, shared).await?)
 }
 
 pub(super) async fn of(
@@ -38,29 +41,55 @@ pub(super) async fn of(
     named: &Named,
     component: &Component,
     format: UrlFormat,
+    shared: bool,
 ) -> Result<String, Failure> {
     let credentials =
         client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
     let ca = context.ca_file(client).await?;
-    Ok(render(&credentials, &ca, format))
+    Ok(render(&credentials, &door(&credentials, shared)?, &ca, format))
 }
 
-fn render(credentials: &Credentials, ca: &Path, format: UrlFormat) -> String {
-    let Credentials { host, port, database, role, password } = credentials;
+/// Where a client goes.
+struct Door<'a> {
+    host: &'a str,
+    port: u16,
+    /// Where the name leads to, for names that no name server knows.
+    address: Option<IpAddr>,
+}
+
+fn door(credentials: &Credentials, shared: bool) -> Result<Door<'_>, Failure> {
+    let host = &credentials.host;
+    if !shared {
+        return Ok(Door { host, port: credentials.port, address: None });
+    }
+    let Some(shared) = &credentials.shared else {
+        return Err(Failure::Failed(
+            "this installation has no shared port; start `stead server` with --shared-port".into(),
+        ));
+    };
+    let loopback = (host == "localhost").then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Ok(Door { host: &shared.host, port: shared.port, address: host.parse().ok().or(loopback) })
+}
+
+fn render(credentials: &Credentials, door: &Door<'_>, ca: &Path, format: UrlFormat) -> String {
+    let Credentials { database, role, password, .. } = credentials;
+    let Door { host, port, address } = door;
     let ca = ca.display().to_string();
-    let shown_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let shown_host = if host.contains(':') { format!("[{host}]") } else { (*host).to_owned() };
     match format {
         UrlFormat::Libpq => format!(
-            "postgresql://{role}:{password}@{shown_host}:{port}/{database}?sslmode=verify-full&sslrootcert={}&channel_binding=require",
-            encoded(&ca)
+            "postgresql://{role}:{password}@{shown_host}:{port}/{database}?sslmode=verify-full&sslrootcert={}&channel_binding=require{}",
+            encoded(&ca),
+            address.map(|address| format!("&hostaddr={address}")).unwrap_or_default()
         ),
         UrlFormat::Jdbc => format!(
             "jdbc:postgresql://{shown_host}:{port}/{database}?user={role}&password={password}&sslmode=verify-full&sslrootcert={}",
             encoded(&ca)
         ),
         UrlFormat::Env => format!(
-            "PGHOST={host}\nPGPORT={port}\nPGDATABASE={database}\nPGUSER={role}\nPGPASSWORD={password}\n\
+            "PGHOST={host}\n{}PGPORT={port}\nPGDATABASE={database}\nPGUSER={role}\nPGPASSWORD={password}\n\
              PGSSLMODE=verify-full\nPGSSLROOTCERT={}\nPGCHANNELBINDING=require",
+            address.map(|address| format!("PGHOSTADDR={address}\n")).unwrap_or_default(),
             quoted(&ca)
         ),
     }
@@ -88,6 +117,8 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use client::wire::SharedAddress;
+
     use super::*;
 
     #[test]
@@ -98,12 +129,23 @@ mod tests {
             database: "main".into(),
             role: "owner".into(),
             password: "pw".into(),
+            shared: Some(SharedAddress { host: "0123.stead.localhost".into(), port: 6000 }),
         };
-        let url = render(&credentials, Path::new("/a b/c&d.crt"), UrlFormat::Libpq);
+        let own = door(&credentials, false).unwrap();
+        let url = render(&credentials, &own, Path::new("/a b/c&d.crt"), UrlFormat::Libpq);
         assert_eq!(
             url,
             "postgresql://owner:pw@[::1]:6001/main?sslmode=verify-full&sslrootcert=/a%20b/c%26d.crt&channel_binding=require"
         );
-        assert!(render(&credentials, Path::new("/a'b"), UrlFormat::Env).contains(r"PGSSLROOTCERT='/a'\''b'"));
+        assert!(
+            render(&credentials, &own, Path::new("/a'b"), UrlFormat::Env)
+                .contains(r"PGSSLROOTCERT='/a'\''b'")
+        );
+        let shared = door(&credentials, true).unwrap();
+        assert_eq!(
+            render(&credentials, &shared, Path::new("/a"), UrlFormat::Libpq),
+            "postgresql://owner:pw@0123.stead.localhost:6000/main?sslmode=verify-full&sslrootcert=/a&channel_binding=require&hostaddr=::1"
+        );
+        assert!(door(&Credentials { shared: None, ..credentials }, true).is_err());
     }
 }

@@ -122,7 +122,10 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     // The folder of the authority is closed, because its key is there; its certificate is for every client
     // on this host.
     std::fs::copy(certificates::ca_path(home), home.join(CA)).map_err(Failure::failed)?;
-    let settings = gateway::route::Settings { listen: args.gateway_listen.clone() };
+    let settings = gateway::route::Settings {
+        listen: args.gateway_listen.clone(),
+        shared_port: args.shared().map(|shared| shared.port),
+    };
     local.write_gateway_settings(&settings).map_err(Failure::failed)?;
     let state = match &args.state {
         Some(url) => PgConnectOptions::from_str(url).map_err(|error| {
@@ -171,6 +174,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         ca_path: certificates::ca_path(home),
         logs: Arc::new(super::logs::TreeLogs { home: home.to_owned() }),
         version: env!("CARGO_PKG_VERSION"),
+        shared: args.shared(),
     };
     let stopping = {
         let mut stop = stop.clone();
@@ -203,6 +207,7 @@ fn certificate_names(args: &ServerArgs) -> Vec<String> {
     let mut names =
         vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), args.address.clone()];
     names.extend(args.gateway_listen.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string));
+    names.extend(args.shared().map(|shared| format!("*.{}", shared.domain)));
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names

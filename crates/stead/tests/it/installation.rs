@@ -59,16 +59,22 @@ impl Installation {
         self.ports.local_addr().unwrap().port() + 1
     }
 
+    /// The port that every server shares.
+    pub(crate) fn shared_port(&self) -> u16 {
+        self.first_port() + PORTS - 1
+    }
+
     /// The command with this installation's environment and nothing of the caller's.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(STEAD);
-        let ports = format!("{}-{}", self.first_port(), self.first_port() + PORTS - 1);
+        let ports = format!("{}-{}", self.first_port(), self.first_port() + PORTS - 2);
         command.args(args).env_clear().stdin(Stdio::null());
         for name in ["PATH", "STEAD_ENGINES", "STEAD_LOG"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
+        command.env("STEAD_SHARED_PORT", self.shared_port().to_string());
         command.env("STEAD_HOME", &self.home).env("STEAD_LISTEN", "127.0.0.1:0").env("STEAD_PORTS", ports);
         command.env("HOME", self.folder.path()).current_dir(self.folder.path());
         command.envs(self.environment.iter().cloned());

@@ -15,6 +15,7 @@ mod lifecycle;
 mod os_users;
 mod owner;
 mod secrets;
+mod shared;
 mod sleep;
 mod story;
 mod tenants;

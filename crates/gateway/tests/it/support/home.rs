@@ -61,7 +61,7 @@ impl Home {
 
     /// Says where to listen.
     pub(crate) fn listen(&self, addresses: &[IpAddr]) {
-        let settings = Settings { listen: addresses.to_vec() };
+        let settings = Settings { listen: addresses.to_vec(), shared_port: None };
         self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
     }
 

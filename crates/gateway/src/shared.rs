@@ -1,0 +1,108 @@
+//! The shared port: one for every server, told apart by the name that the client asks for in TLS (SNI).
+//!
+//! Names are `<server>.<domain>`. A server's handle is random, so that nobody can guess whose backends are
+//! here; one that does not exist and one that the address may not use are refused in the same words. Only
+//! the negotiation and the TLS handshake come before the allow-list here, because only they say which server
+//! is meant; nothing of PostgreSQL's protocol does.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::cancel::Target;
+use crate::conn::{Conn, Secured};
+use crate::door::Door;
+use crate::record::Record;
+use crate::refusal::Refusal;
+use crate::session::{Context, Visit};
+use crate::startup::CancelRequest;
+
+/// Every door by the handle of its server.
+#[derive(Default)]
+pub(crate) struct Directory {
+    doors: RwLock<HashMap<String, Arc<Door>>>,
+}
+
+impl Directory {
+    pub(crate) fn put(&self, server: String, door: Arc<Door>) {
+        self.doors.write().unwrap_or_else(PoisonError::into_inner).insert(server, door);
+    }
+
+    pub(crate) fn remove(&self, server: &str) {
+        self.doors.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+    }
+
+    /// The door that a name leads to: what counts is its first label.
+    fn find(&self, name: &str) -> Option<Arc<Door>> {
+        let server = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        self.doors.read().unwrap_or_else(PoisonError::into_inner).get(&server).cloned()
+    }
+
+    /// The statement that a key cancels. Clients older than 17 send it in the clear and without a name; the
+    /// key alone is proof enough, here as at PostgreSQL.
+    fn find_key(&self, request: &CancelRequest) -> Option<Target> {
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        doors.values().find_map(|door| door.cancels.find(request))
+    }
+}
+
+/// Serves a connection of the shared port to its end.
+pub(crate) async fn serve(
+    context: Arc<Context>,
+    directory: Arc<Directory>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) {
+    let began = Instant::now();
+    let number = context.number();
+    let address = peer.ip().to_canonical();
+    let certificate = context.certificates.current();
+    let mut conn = Conn::Plain(tcp);
+    let Ok(place) = context.arriving.clone().try_acquire_owned() else {
+        conn.close_with(&Refusal::Crowded.message()).await;
+        return;
+    };
+    // Whether the address is allowed is not known yet: it gets the little time of those who are not.
+    let patience = context.limits.stranger;
+    let arrived = timeout(patience, Box::pin(conn.secure(certificate.as_deref()))).await;
+    drop(place);
+    let outcome = match arrived.unwrap_or(Err(Refusal::Deadline(patience))) {
+        Ok(Secured::Cancel(request)) => {
+            let target = directory.find_key(&request);
+            if let Some(target) = &target {
+                let _ = timeout(patience, target.cancel()).await;
+            }
+            conn.close_with(b"").await;
+            (if target.is_some() { "cancel_forwarded" } else { "cancel_unknown" }, None)
+        }
+        Ok(Secured::Tls) => {
+            let name = conn.server_name();
+            if let Some(door) = name.as_deref().and_then(|name| directory.find(name)) {
+                let visit = Visit::new(context, door, number, peer, began, certificate);
+                return visit.serve(conn).await;
+            }
+            let refusal = match name {
+                Some(_) => Refusal::NotAllowed(address),
+                None => Refusal::Nameless,
+            };
+            conn.close_with(&refusal.message()).await;
+            ("unknown_name", Some(refusal.to_string()))
+        }
+        Err(refusal) => {
+            if !matches!(refusal, Refusal::Lost(_) | Refusal::Tls(_)) {
+                conn.close_with(&refusal.message()).await;
+            }
+            (refusal.outcome(), Some(refusal.to_string()))
+        }
+    };
+    let mut record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
+    let now = Timestamp::now();
+    record.at = now.round(jiff::Unit::Millisecond).unwrap_or(now);
+    (record.outcome, record.message) = outcome;
+    record.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    context.log.write(record);
+}
