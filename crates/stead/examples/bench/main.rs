@@ -10,6 +10,7 @@
     reason = "a measurement that fails stops"
 )]
 
+mod door;
 mod limit;
 
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ async fn main() {
         let cold = host.create("cold", SAMPLES).await;
         row("API call -> first SELECT over TLS, no spare", &cold, limit);
         drop(host);
+    }
+    if wanted("door") {
+        door::door().await;
     }
     if wanted("wake") {
         wake().await;
@@ -175,6 +179,11 @@ impl Host {
         tokio::spawn(connection);
         session.query_one("select 1", &[]).await.unwrap();
         session
+    }
+
+    /// The tree of the one server that there is.
+    fn only_server(&self) -> PathBuf {
+        std::fs::read_dir(self.home.join("servers")).unwrap().next().unwrap().unwrap().path()
     }
 
     /// How many servers have a socket, and so a process.

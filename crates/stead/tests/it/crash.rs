@@ -67,6 +67,9 @@ const SPARE: [&str; 4] = [
     "driver-local::spare-marked",
 ];
 
+/// Points that the waking of a server for an edit passes; see the tests of sleep.
+const WAKE: [&str; 1] = ["driver-local::woken"];
+
 /// No end but a repetition; see the tests of what is done twice.
 const REPEAT: [&str; 1] = ["reconciler::twice"];
 
@@ -77,8 +80,8 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 9] =
-        [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROLES, &ROTATE, &REMOVE, &SPARE, &REPEAT];
+    let lists: [&[&str]; 10] =
+        [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROLES, &ROTATE, &REMOVE, &SPARE, &WAKE, &REPEAT];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);
 }
@@ -108,7 +111,7 @@ fn action(point: &str, components: usize) -> &'static str {
 }
 
 /// Runs a verb against a control plane that dies at `point` on the way, then starts another.
-fn dies_at(stead: &mut Installation, point: &str, folder: &Path, verb: &[&str]) {
+pub(crate) fn dies_at(stead: &mut Installation, point: &str, folder: &Path, verb: &[&str]) {
     stead.kill_server();
     let components = stead.list("servers").len();
     stead.spawn(&[("FAILPOINTS", &format!("{point}={}", action(point, components)))]);

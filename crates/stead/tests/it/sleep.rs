@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::crash::dies_at;
 use crate::installation::{Installation, until};
 use crate::story::{Story, THIRD, ask, kill, manifest, psql};
 
@@ -229,5 +230,24 @@ fn a_gateway_killed_half_way_loses_nobody() {
     story.ok(&["down", "--yes"]);
     stead.nothing_left_over();
     assert_eq!(stead.list("gateway/asleep"), Vec::<String>::new());
+    stead.finish();
+}
+
+/// A control plane that goes after it has woken a server for an edit leaves one that is awake for a while;
+/// the next makes the edit.
+#[test]
+fn killed_after_it_was_woken_for_an_edit() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", IDLE);
+    let folder = story.folder.clone();
+    story.until_asleep();
+    story.write_schema(THIRD);
+    dies_at(&mut stead, "driver-local::woken", &folder, &["up", "--yes"]);
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    story.settled();
+    assert_eq!(story.sql("select count(*) from ran").unwrap(), "3");
+    story.until_asleep();
+    story.ok(&["down", "--yes"]);
+    stead.nothing_left_over();
     stead.finish();
 }
