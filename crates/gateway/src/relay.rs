@@ -132,7 +132,8 @@ where
             Err(Broken::Writer(error)) => Poll::Ready(Err(error)),
             _ if up.read_done && !*server_gone => Poll::Ready(Ok(Stop::ByClient)),
             _ if *terminated => Poll::Ready(Ok(Stop::ByClient)),
-            Ok(()) if boundary.last_was_error() => Poll::Ready(Ok(Stop::ByServer)),
+            // A server that closes with input unread resets the socket: its last word counts all the same.
+            Ok(()) | Err(Broken::Reader(_)) if boundary.last_was_error() => Poll::Ready(Ok(Stop::ByServer)),
             Ok(()) | Err(Broken::Reader(_)) => Poll::Ready(Ok(Stop::ServerVanished)),
         }
     }

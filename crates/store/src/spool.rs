@@ -63,14 +63,13 @@ impl Store {
     }
 }
 
-/// What happened to a component by itself is reason to look at it now; that it was started is mostly the
-/// control plane's own doing, which looks anyway.
+/// That a component fell asleep or woke shows in its status, which people look at: it is looked at now.
 async fn look_at(tx: &mut PgConnection, line: &Entry) -> Result<(), Error> {
     let (Some((tenant, _)), Some(stead), Some(component)) = (&line.tenant, &line.stead, &line.component)
     else {
         return Ok(());
     };
-    if line.action == "server.started" {
+    if !matches!(line.action, "server.asleep" | "server.woken") {
         return Ok(());
     }
     sqlx::query!(

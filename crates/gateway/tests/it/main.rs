@@ -9,4 +9,5 @@ mod log;
 mod refusals;
 mod routes;
 mod sessions;
+mod shapes;
 mod support;
