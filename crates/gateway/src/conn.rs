@@ -126,6 +126,13 @@ impl Conn {
         })
     }
 
+    /// Says why and closes; nobody is left to be told where the connection or its TLS failed.
+    pub(crate) async fn refuse(self, refusal: &Refusal) {
+        if !matches!(refusal, Refusal::Lost(_) | Refusal::Tls(_)) {
+            self.close_with(&refusal.message()).await;
+        }
+    }
+
     /// Says a last word and closes, in the order that lets the client read it.
     pub(crate) async fn close_with(self, message: &[u8]) {
         // Boxed: it would lie in memory as long as a session lasts.

@@ -96,16 +96,12 @@ impl Door {
     pub(crate) fn shut(&self, ending: Ending) {
         let mut seats = self.seats();
         seats.shut = Some(ending);
-        for (_, occupant) in seats.taken.drain() {
-            let _ = occupant.end.send(ending);
-        }
+        seats.send_off(ending);
     }
 
     /// Sends everybody off who is in now.
     pub(crate) fn dismiss(&self, ending: Ending) {
-        for (_, occupant) in self.seats().taken.drain() {
-            let _ = occupant.end.send(ending);
-        }
+        self.seats().send_off(ending);
     }
 
     /// Whether it is shut for good.
@@ -134,6 +130,14 @@ impl Door {
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seats {
+    fn send_off(&mut self, ending: Ending) {
+        for (_, occupant) in self.taken.drain() {
+            let _ = occupant.end.send(ending);
+        }
     }
 }
 

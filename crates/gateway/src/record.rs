@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// Lines waiting to be written; about 4 MB.
 const WAITING: usize = 8192;
@@ -94,6 +95,20 @@ impl Record {
             message: None,
             lines_dropped: 0,
         }
+    }
+
+    /// The line as it stands now, of a connection that was accepted at `started`.
+    pub(crate) fn said(
+        mut self,
+        event: &'static str,
+        started: Instant,
+        (outcome, message): (&'static str, Option<String>),
+    ) -> Record {
+        let now = Timestamp::now();
+        self.at = now.round(jiff::Unit::Millisecond).unwrap_or(now);
+        (self.event, self.outcome, self.message) = (event, outcome, message);
+        self.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self
     }
 }
 

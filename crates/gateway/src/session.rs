@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
-use jiff::Timestamp;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -151,9 +150,7 @@ impl Visit {
                 if matches!(refusal, Refusal::SignIn(_)) {
                     sleep(context.limits.failure_delay).await;
                 }
-                if !matches!(refusal, Refusal::Lost(_) | Refusal::Tls(_)) {
-                    conn.close_with(&refusal.message()).await;
-                }
+                conn.refuse(&refusal).await;
                 let outcome = if allowed { refusal.outcome() } else { "not_allowed" };
                 (outcome, Some(refusal.to_string()))
             }
@@ -341,13 +338,7 @@ impl Visit {
     }
 
     fn write(&self, event: &'static str, outcome: &'static str, message: Option<String>) {
-        let mut record = self.record.clone();
-        let now = Timestamp::now();
-        record.at = now.round(jiff::Unit::Millisecond).unwrap_or(now);
-        record.event = event;
-        record.outcome = outcome;
-        record.message = message;
-        record.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let record = self.record.clone().said(event, self.started, (outcome, message));
         self.context.log.write(record);
     }
 }

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -93,16 +92,10 @@ pub(crate) async fn serve(
             ("unknown_name", Some(refusal.to_string()))
         }
         Err(refusal) => {
-            if !matches!(refusal, Refusal::Lost(_) | Refusal::Tls(_)) {
-                conn.close_with(&refusal.message()).await;
-            }
+            conn.refuse(&refusal).await;
             (refusal.outcome(), Some(refusal.to_string()))
         }
     };
-    let mut record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
-    let now = Timestamp::now();
-    record.at = now.round(jiff::Unit::Millisecond).unwrap_or(now);
-    (record.outcome, record.message) = outcome;
-    record.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    context.log.write(record);
+    let record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
+    context.log.write(record.said("close", began, outcome));
 }

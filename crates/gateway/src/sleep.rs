@@ -153,7 +153,11 @@ impl Rest {
 }
 
 /// Puts the server of a door to sleep whenever nobody uses it, for as long as there is the door.
-pub(crate) async fn watch(door: Weak<Door>) {
+pub(crate) fn follow(door: &Arc<Door>) {
+    tokio::spawn(watch(Arc::downgrade(door)));
+}
+
+async fn watch(door: Weak<Door>) {
     let (mut used, mut was_awake) = (Instant::now(), false);
     loop {
         let Some(open) = door.upgrade().filter(|door| !door.is_shut()) else { return };
@@ -223,9 +227,4 @@ pub(crate) fn sweep(paths: &Paths, served: impl Fn(&str) -> bool) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-}
-
-/// Begins to watch a door.
-pub(crate) fn follow(door: &Arc<Door>) {
-    tokio::spawn(watch(Arc::downgrade(door)));
 }

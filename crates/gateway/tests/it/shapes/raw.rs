@@ -4,16 +4,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::script::{Script, Turn, Until};
-use crate::support::clients::{encrypted, message, startup, tcp};
+use crate::support::clients::{encrypted, message, sign_in, tcp};
 use crate::support::home::Home;
 use crate::support::server::Server;
-use crate::support::{DATABASE, PASSWORD, USER};
 use gateway::route::Route;
 
 /// How long one turn may take; only a test that fails waits this long.
@@ -93,41 +91,14 @@ impl Session {
     }
 
     async fn authenticate(&mut self) {
-        let who = format!("user\0{USER}\0database\0{DATABASE}\0application_name\0shapes\0\0");
-        self.writer.write_all(&startup(who.as_bytes())).await.unwrap();
-        let mut scram = ScramSha256::new(PASSWORD.as_bytes(), ChannelBinding::unsupported());
-        loop {
-            self.writer.flush().await.unwrap();
-            let (kind, body) = message(&mut self.reader).await.unwrap();
-            let reply = match (kind, body.first_chunk::<4>()) {
-                (b'R', Some([0, 0, 0, 10])) => {
-                    let first = scram.message();
-                    let length = u32::try_from(first.len()).unwrap().to_be_bytes();
-                    [b"SCRAM-SHA-256\0", &length[..], first].concat()
-                }
-                (b'R', Some([0, 0, 0, 11])) => {
-                    scram.update(&body[4..]).unwrap();
-                    scram.message().to_vec()
-                }
-                (b'R', Some([0, 0, 0, 12])) => {
-                    scram.finish(&body[4..]).unwrap();
-                    continue;
-                }
-                (b'E', _) => panic!("{}", String::from_utf8_lossy(&body)),
-                _ => {
-                    if kind == b'K' {
-                        self.key.clone_from(&body);
-                    }
-                    self.greeting.push(Answer { kind, body }.masked());
-                    if kind == b'Z' {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            let length = u32::try_from(reply.len() + 4).unwrap().to_be_bytes();
-            self.writer.write_all(&[b"p", &length[..], &reply].concat()).await.unwrap();
-        }
+        let Session { reader, writer, greeting, key } = self;
+        let greeted = |kind, body: Vec<u8>| {
+            if kind == b'K' {
+                key.clone_from(&body);
+            }
+            greeting.push(Answer { kind, body }.masked());
+        };
+        sign_in(reader, writer, "shapes", greeted).await;
     }
 
     /// Plays a script, cut into pieces of so many bytes, and hangs up; all that came, masked.

@@ -141,13 +141,26 @@ pub(crate) async fn message(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Res
 /// Signs in message by message, and leaves the stream where a client may ask: for tests that then send
 /// what no client would.
 pub(crate) async fn signed_in(mut stream: Encrypted) -> Encrypted {
-    let who = format!("user\0{USER}\0database\0{DATABASE}\0application_name\0by hand\0\0");
-    stream.write_all(&startup(who.as_bytes())).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(&mut stream);
+    sign_in(&mut reader, &mut writer, "by hand", |_, _| ()).await;
+    stream
+}
+
+/// Signs in message by message up to the first ReadyForQuery; `greeted` sees each message that is no part
+/// of the exchange.
+pub(crate) async fn sign_in(
+    reader: &mut (impl AsyncReadExt + Unpin),
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    application: &str,
+    mut greeted: impl FnMut(u8, Vec<u8>),
+) {
+    let who = format!("user\0{USER}\0database\0{DATABASE}\0application_name\0{application}\0\0");
+    writer.write_all(&startup(who.as_bytes())).await.unwrap();
     let mut scram = ScramSha256::new(PASSWORD.as_bytes(), ChannelBinding::unsupported());
     loop {
-        let (kind, body) = message(&mut stream).await.unwrap();
+        writer.flush().await.unwrap();
+        let (kind, body) = message(reader).await.unwrap();
         let answer = match (kind, body.first_chunk::<4>()) {
-            (b'Z', _) => return stream,
             (b'R', Some([0, 0, 0, 10])) => {
                 let first = scram.message();
                 let length = u32::try_from(first.len()).unwrap().to_be_bytes();
@@ -162,9 +175,15 @@ pub(crate) async fn signed_in(mut stream: Encrypted) -> Encrypted {
                 continue;
             }
             (b'E', _) => panic!("{}", String::from_utf8_lossy(&body)),
-            _ => continue,
+            _ => {
+                greeted(kind, body);
+                if kind == b'Z' {
+                    return;
+                }
+                continue;
+            }
         };
         let length = u32::try_from(answer.len() + 4).unwrap().to_be_bytes();
-        stream.write_all(&[b"p", &length[..], &answer].concat()).await.unwrap();
+        writer.write_all(&[b"p", &length[..], &answer].concat()).await.unwrap();
     }
 }
