@@ -19,14 +19,15 @@ use crate::wire::send;
 /// The keys of one route's sessions.
 #[derive(Default)]
 pub(crate) struct Cancels {
-    /// By process id; more than one only while two servers stand behind one route.
+    /// By the process id that the client was told; more than one where sessions were moved to another server.
     keys: Mutex<HashMap<u32, Vec<Entry>>>,
 }
 
 struct Entry {
     session: u64,
     key: Bytes,
-    target: Target,
+    /// Nobody while the session has no server.
+    target: Option<Target>,
 }
 
 /// Whom to ask to stop what.
@@ -68,9 +69,19 @@ impl Cancels {
     pub(crate) fn issue(&self, session: u64, minor: u16, target: Target) -> Bytes {
         let random = rand::random::<[u8; 32]>();
         let key = Bytes::copy_from_slice(if minor >= 2 { &random } else { &random[..4] });
-        let entry = Entry { session, key: key.clone(), target };
-        self.lock().entry(entry.target.key.pid).or_default().push(entry);
+        let pid = target.key.pid;
+        let entry = Entry { session, key: key.clone(), target: Some(target) };
+        self.lock().entry(pid).or_default().push(entry);
         key
+    }
+
+    /// The key that was given out under a process id is for another backend from now on.
+    pub(crate) fn retarget(&self, session: u64, pid: u32, target: Option<Target>) {
+        let mut keys = self.lock();
+        let entry = keys.get_mut(&pid).and_then(|entries| entries.iter_mut().find(|e| e.session == session));
+        if let Some(entry) = entry {
+            entry.target = target;
+        }
     }
 
     /// Forgets a session's key.
@@ -88,7 +99,7 @@ impl Cancels {
     pub(crate) fn find(&self, request: &CancelRequest) -> Option<Target> {
         let keys = self.lock();
         let entries = keys.get(&request.pid)?;
-        entries.iter().find(|entry| bool::from(entry.key.ct_eq(&request.key))).map(|e| e.target.clone())
+        entries.iter().find(|entry| bool::from(entry.key.ct_eq(&request.key))).and_then(|e| e.target.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Vec<Entry>>> {

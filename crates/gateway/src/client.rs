@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use crate::files::Paths;
-use crate::route::{Request, RouteStatus, Status};
+use crate::route::{Hold, Request, RouteStatus, Status};
 
 /// Why a gateway could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,24 @@ impl Client {
     /// Has it read one server's route again; `None` where it has none.
     pub async fn route(&mut self, server: &str) -> Result<Option<RouteStatus>, ClientError> {
         self.ask(&Request::Route { server: server.to_owned() }).await
+    }
+
+    /// Has the sessions of a server leave it; see [`Request::Hold`].
+    pub async fn hold(
+        &mut self,
+        server: &str,
+        patience: Duration,
+        deadline: Duration,
+        insist: bool,
+    ) -> Result<Hold, ClientError> {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (patience_ms, deadline_ms) = (ms(patience), ms(deadline));
+        self.ask(&Request::Hold { server: server.to_owned(), patience_ms, deadline_ms, insist }).await
+    }
+
+    /// Lets them go on; false where the hold had ended by itself.
+    pub async fn release(&mut self, server: &str) -> Result<bool, ClientError> {
+        self.ask(&Request::Release { server: server.to_owned() }).await
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {

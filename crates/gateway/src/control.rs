@@ -1,6 +1,7 @@
 //! The task that owns the table: woken by the status socket, by changed files, and by time.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -8,6 +9,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::door::Door;
 use crate::files::Paths;
 use crate::route::{RouteStatus, Status};
 use crate::table::Table;
@@ -20,6 +22,7 @@ pub(crate) enum Command {
     Refresh(oneshot::Sender<Status>),
     Status(oneshot::Sender<Status>),
     Route(String, oneshot::Sender<Option<RouteStatus>>),
+    Door(String, oneshot::Sender<Option<Arc<Door>>>),
 }
 
 /// Keeps the table in agreement with the files until `stop` speaks.
@@ -65,6 +68,9 @@ async fn obey(table: &mut Table, command: Command) {
         }
         Command::Route(server, reply) => {
             let _ = reply.send(table.reload_one(&server).await);
+        }
+        Command::Door(server, reply) => {
+            let _ = reply.send(table.door(&server));
         }
     }
 }

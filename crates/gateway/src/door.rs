@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::cancel::{Cancels, Target};
+use crate::carry::Names;
+use crate::hold::Held;
+use crate::orders::{Bell, Ear, Order, Standing};
 use crate::refusal::{Ending, Refusal};
 use crate::route::Route;
 use crate::sleep::Rest;
@@ -26,18 +29,28 @@ pub(crate) struct Door {
     pub(crate) verifiers: Verifiers,
     /// The server's sleep.
     pub(crate) rest: Arc<Rest>,
+    /// Told whenever a session's standing changes, or one has gone.
+    pub(crate) stirred: Notify,
+    /// During a hold: the settings that the functions of a database set, by database.
+    pub(crate) of_functions: tokio::sync::Mutex<HashMap<Vec<u8>, Names>>,
+    /// What keeps new sessions out while the server is switched.
+    pub(crate) held: Mutex<Option<Held>>,
 }
 
 #[derive(Default)]
-struct Seats {
-    taken: HashMap<u64, Occupant>,
+pub(crate) struct Seats {
+    pub(crate) taken: HashMap<u64, Occupant>,
+    /// Those who were told to end and have not gone yet. Their seats are free.
+    leaving: HashMap<u64, Ending>,
     /// Set when the door is shut for good.
     shut: Option<Ending>,
 }
 
-struct Occupant {
+pub(crate) struct Occupant {
     address: IpAddr,
-    end: oneshot::Sender<Ending>,
+    order: Order,
+    pub(crate) standing: Standing,
+    bell: Arc<Bell>,
 }
 
 /// The right to be in. Given back when dropped.
@@ -46,8 +59,8 @@ pub(crate) struct Seat {
     session: u64,
     /// The process id under which its cancel key was given out.
     pid: Option<u32>,
-    /// Speaks when the session must end.
-    pub(crate) end: oneshot::Receiver<Ending>,
+    /// Rings when there is an order.
+    pub(crate) ear: Ear,
 }
 
 impl Door {
@@ -60,6 +73,9 @@ impl Door {
             cancels: Cancels::default(),
             verifiers: Verifiers::new(verifier_idle),
             rest: Arc::new(rest),
+            stirred: Notify::new(),
+            of_functions: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -86,22 +102,22 @@ impl Door {
             .map(|(session, _)| *session)
             .collect();
         for session in gone {
-            if let Some(occupant) = seats.taken.remove(&session) {
-                let _ = occupant.end.send(Ending::NoLongerAllowed);
-            }
+            seats.send_off(session, Ending::NoLongerAllowed);
         }
+        drop(seats);
+        self.stirred.notify_waiters();
     }
 
     /// Sends everybody off and lets nobody in any more.
     pub(crate) fn shut(&self, ending: Ending) {
         let mut seats = self.seats();
         seats.shut = Some(ending);
-        seats.send_off(ending);
-    }
-
-    /// Sends everybody off who is in now.
-    pub(crate) fn dismiss(&self, ending: Ending) {
-        self.seats().send_off(ending);
+        let everybody: Vec<u64> = seats.taken.keys().copied().collect();
+        for session in everybody {
+            seats.send_off(session, ending);
+        }
+        drop(seats);
+        self.stirred.notify_waiters();
     }
 
     /// Whether it is shut for good.
@@ -123,21 +139,43 @@ impl Door {
             let server = format!("{} of {}/{}", route.component, route.tenant, route.stead);
             return Err(Refusal::TooMany { server, limit: route.max_sessions });
         }
-        let (end, ended) = oneshot::channel();
-        seats.taken.insert(session, Occupant { address, end });
-        Ok(Seat { door: self.clone(), session, pid: None, end: ended })
+        let bell = Arc::new(Bell::default());
+        let ear = Ear::new(bell.clone());
+        let (order, standing) = (Order::Go, Standing::Busy);
+        seats.taken.insert(session, Occupant { address, order, standing, bell });
+        Ok(Seat { door: self.clone(), session, pid: None, ear })
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
+    pub(crate) fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seats {
-    fn send_off(&mut self, ending: Ending) {
-        for (_, occupant) in self.taken.drain() {
-            let _ = occupant.end.send(ending);
+    /// Has one session end.
+    pub(crate) fn send_off(&mut self, session: u64, ending: Ending) {
+        if let Some(occupant) = self.taken.remove(&session) {
+            self.leaving.insert(session, ending);
+            occupant.bell.ring();
         }
+    }
+
+    /// Gives an order to every session.
+    pub(crate) fn order(&mut self, order: Order) {
+        for occupant in self.taken.values_mut() {
+            occupant.order = order;
+            occupant.bell.ring();
+        }
+    }
+
+    /// Whether every session stands so.
+    pub(crate) fn all(&self, so: impl Fn(Standing) -> bool) -> bool {
+        self.taken.values().all(|occupant| so(occupant.standing))
+    }
+
+    /// Whether those who were told to end have gone.
+    pub(crate) fn all_said(&self) -> bool {
+        self.leaving.is_empty()
     }
 }
 
@@ -152,6 +190,38 @@ impl Seat {
     pub(crate) fn pid(&self) -> Option<u32> {
         self.pid
     }
+
+    /// From now on the client's key cancels what another backend does; nothing, while it has none.
+    pub(crate) fn retarget(&self, target: Option<Target>) {
+        if let Some(pid) = self.pid {
+            self.door.cancels.retarget(self.session, pid, target);
+        }
+    }
+
+    /// What the session is to do now.
+    pub(crate) fn order(&self) -> Order {
+        let seats = self.door.seats();
+        let occupant = seats.taken.get(&self.session).map(|occupant| occupant.order);
+        let ending = seats.leaving.get(&self.session).copied();
+        occupant.unwrap_or(Order::End(ending.unwrap_or(Ending::Stopping)))
+    }
+
+    /// Says how the session stands from now on; to be busy it must have been told to go on, or else this
+    /// gives back what it was told meanwhile.
+    pub(crate) fn stand(&self, standing: Standing) -> Result<(), Order> {
+        let mut seats = self.door.seats();
+        let ending = seats.leaving.get(&self.session).copied();
+        let Some(occupant) = seats.taken.get_mut(&self.session) else {
+            return Err(Order::End(ending.unwrap_or(Ending::Stopping)));
+        };
+        if standing == Standing::Busy && occupant.order != Order::Go {
+            return Err(occupant.order);
+        }
+        occupant.standing = standing;
+        drop(seats);
+        self.door.stirred.notify_waiters();
+        Ok(())
+    }
 }
 
 impl Drop for Seat {
@@ -159,7 +229,11 @@ impl Drop for Seat {
         if let Some(pid) = self.pid {
             self.door.cancels.revoke(self.session, pid);
         }
-        self.door.seats().taken.remove(&self.session);
+        let mut seats = self.door.seats();
+        seats.taken.remove(&self.session);
+        seats.leaving.remove(&self.session);
+        drop(seats);
+        self.door.stirred.notify_waiters();
     }
 }
 

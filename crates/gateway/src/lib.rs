@@ -39,13 +39,19 @@
 
 mod backend;
 mod cancel;
+mod carry;
 pub mod client;
 mod conn;
 mod control;
+mod conversation;
 mod door;
 mod files;
 mod frames;
+mod hold;
 mod listener;
+mod orders;
+mod own_settings;
+mod parked;
 mod record;
 mod refusal;
 mod relay;

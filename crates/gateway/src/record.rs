@@ -63,6 +63,12 @@ pub(crate) struct Record {
     /// What the client was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
+    /// How often the session was brought to another server, or to the same one after it slept.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) moves: u64,
+    /// Its line that it lasts was written.
+    #[serde(skip)]
+    pub(crate) announced: bool,
     /// Lines that were lost before this one.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) lines_dropped: u64,
@@ -93,6 +99,8 @@ impl Record {
             bytes_out: 0,
             outcome: "",
             message: None,
+            moves: 0,
+            announced: false,
             lines_dropped: 0,
         }
     }

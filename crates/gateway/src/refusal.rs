@@ -111,9 +111,24 @@ pub(crate) enum Ending {
     /// The allow-list was edited.
     #[error("terminating connection: your address is no longer on the allow-list of this server")]
     NoLongerAllowed,
-    /// Nobody used the server.
-    #[error("terminating connection: nobody used the server and it fell asleep; connect again and it wakes")]
-    Asleep,
+    /// The session could not be taken off its server for a while, because of what it holds there.
+    #[error("terminating connection: the server {because}, and this session holds {what}; connect again")]
+    Holds {
+        /// `is moved`.
+        because: &'static str,
+        /// `a temporary table`.
+        what: &'static str,
+    },
+    /// Its transaction did not end in time.
+    #[error(
+        "terminating connection: the server is moved, and this transaction did not end in time; repeat it"
+    )]
+    InTheWay,
+    /// It was taken off its server and could not be brought to it again.
+    #[error(
+        "terminating connection: the session could not be brought to its server again: {0}; connect again"
+    )]
+    Stranded(&'static str),
     /// The server closed its end without a word.
     #[error("terminating connection: the server ended the session without a word; it may be restarting")]
     ServerVanished,
@@ -126,7 +141,9 @@ impl Ending {
             Ending::Stopping => "gateway_stopping",
             Ending::RouteRemoved => "route_removed",
             Ending::NoLongerAllowed => "no_longer_allowed",
-            Ending::Asleep => "server_asleep",
+            Ending::Holds { .. } => "holds_state",
+            Ending::InTheWay => "in_the_way",
+            Ending::Stranded(_) => "stranded",
             Ending::ServerVanished => "server_vanished",
         }
     }

@@ -3,8 +3,8 @@
 //! Sessions mostly sit still, so none of them owns a buffer: each thread has one scratch buffer, what is
 //! read into it goes out in the same poll, and only what the other side does not take at once is kept
 //! aside, by the session, until it is taken. While something is kept aside nothing more is read from that
-//! side: that is all the backpressure there is, and it is enough. The server's side runs past a counter
-//! of message boundaries (`frames.rs`); nothing else is looked at.
+//! side: that is all the backpressure there is, and it is enough. Both sides run past counters of messages
+//! (`conversation.rs`); nothing else is looked at.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::frames::Boundary;
+use crate::conversation::Conversation;
 use crate::sleep::Rest;
 
 /// Bytes read at once. A unix socket hands over at most about 200 kB, a TLS record 16 KiB.
@@ -37,7 +37,9 @@ pub(crate) struct Relay<C, S> {
     up: Pipe,
     /// Server to client.
     down: Pipe,
-    boundary: Boundary,
+    conversation: Conversation,
+    /// The session shall come to rest: the client is read only as far as that takes.
+    pub(crate) resting: bool,
     /// The last bytes that the client sent were a Terminate.
     terminated: bool,
     /// The server takes no more.
@@ -74,6 +76,8 @@ pub(crate) enum Stop {
     ByServer,
     /// The server closed without a word.
     ServerVanished,
+    /// Nobody is done: the session was to come to rest, and has.
+    AtRest,
 }
 
 impl<C, S> Relay<C, S>
@@ -83,12 +87,32 @@ where
 {
     /// Joins two streams. `read` was read from the server already and is to go to the client first.
     pub(crate) fn new(client: C, server: S, read: BytesMut, rest: Arc<Rest>) -> Relay<C, S> {
-        let mut boundary = Boundary::default();
-        boundary.advance(&read);
-        let kept = if read.is_empty() { BytesMut::new() } else { read };
-        let down = Pipe { amount: count(kept.len()), kept, ..Pipe::default() };
-        let (up, terminated, server_gone) = (Pipe::default(), false, false);
-        Relay { client, server, up, down, boundary, terminated, server_gone, rest }
+        let (up, conversation) = (Pipe::default(), Conversation::default());
+        Relay::joined(client, server, up, Pipe::default(), conversation, rest, read)
+    }
+
+    fn joined(
+        client: C,
+        server: S,
+        up: Pipe,
+        mut down: Pipe,
+        mut conversation: Conversation,
+        rest: Arc<Rest>,
+        read: BytesMut,
+    ) -> Relay<C, S> {
+        if !read.is_empty() {
+            conversation.answered(&read);
+            down.amount += count(read.len());
+            down.kept = read;
+        }
+        let (resting, terminated, server_gone) = (false, false, false);
+        Relay { client, server, up, down, conversation, resting, terminated, server_gone, rest }
+    }
+
+    /// Takes a session at rest off its server.
+    pub(crate) fn park(self) -> (Parked<C>, S) {
+        let Relay { client, server, up, down, conversation, rest, .. } = self;
+        (Parked { client, up, down, conversation, rest }, server)
     }
 
     /// Bytes to the server and to the client so far.
@@ -111,9 +135,13 @@ where
     }
 
     fn poll_copy(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stop>> {
-        let Relay { client, server, up, down, boundary, terminated, server_gone, rest } = self;
+        if self.resting {
+            return self.poll_rest(cx);
+        }
+        let Relay { client, server, up, down, conversation, terminated, server_gone, rest, .. } = self;
         let seen = |bytes: &[u8]| {
             *terminated = bytes.ends_with(TERMINATE);
+            conversation.asked(bytes);
             rest.touch();
         };
         match up.poll(cx, client, server, seen) {
@@ -128,14 +156,70 @@ where
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        match ready!(down.poll(cx, server, client, |bytes| boundary.advance(bytes))) {
-            Err(Broken::Writer(error)) => Poll::Ready(Err(error)),
-            _ if up.read_done && !*server_gone => Poll::Ready(Ok(Stop::ByClient)),
-            _ if *terminated => Poll::Ready(Ok(Stop::ByClient)),
-            // A server that closes with input unread resets the socket: its last word counts all the same.
-            Ok(()) | Err(Broken::Reader(_)) if boundary.last_was_error() => Poll::Ready(Ok(Stop::ByServer)),
-            Ok(()) | Err(Broken::Reader(_)) => Poll::Ready(Ok(Stop::ServerVanished)),
+        let copied = ready!(down.poll(cx, server, client, |bytes| conversation.answered(bytes)));
+        Poll::Ready(self.ended(copied))
+    }
+
+    /// Copies what it takes for the session to come to rest: of the client no more than that, a piece at a
+    /// time, because behind it there may be the next transaction.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stop>> {
+        loop {
+            if self.at_rest() {
+                return Poll::Ready(Ok(Stop::AtRest));
+            }
+            let Relay { client, server, up, down, conversation, terminated, server_gone, rest, .. } = self;
+            let mut moved = false;
+            if conversation.needs_client() && !up.read_done {
+                let seen = |bytes: &[u8]| {
+                    *terminated = bytes.ends_with(TERMINATE);
+                    conversation.asked(bytes);
+                    rest.touch();
+                };
+                match up.step(cx, client, server, seen) {
+                    Poll::Ready(Ok(true)) => moved = true,
+                    Poll::Ready(Ok(false)) => return Poll::Ready(Ok(Stop::ByClient)),
+                    Poll::Ready(Err(Broken::Reader(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(Broken::Writer(_))) => {
+                        *server_gone = true;
+                        up.give_up();
+                    }
+                    Poll::Pending => {}
+                }
+            } else if let Poll::Ready(Err(_)) = up.poll_kept(cx, server) {
+                *server_gone = true;
+                up.give_up();
+            }
+            // A server that takes no more says why below.
+            let _ = up.poll_flush(cx, server);
+            match down.step(cx, server, client, |bytes| conversation.answered(bytes)) {
+                Poll::Ready(Ok(true)) => moved = true,
+                Poll::Ready(Ok(false)) => return Poll::Ready(self.ended(Ok(()))),
+                Poll::Ready(Err(broken)) => return Poll::Ready(self.ended(Err(broken))),
+                Poll::Pending => {}
+            }
+            ready!(down.poll_flush(cx, client))?;
+            if !moved && !self.at_rest() {
+                return Poll::Pending;
+            }
         }
+    }
+
+    /// How it ended, once the server's side is through.
+    fn ended(&self, copied: Result<(), Broken>) -> io::Result<Stop> {
+        match copied {
+            Err(Broken::Writer(error)) => Err(error),
+            _ if self.up.read_done && !self.server_gone => Ok(Stop::ByClient),
+            _ if self.terminated => Ok(Stop::ByClient),
+            // A server that closes with input unread resets the socket: its last word counts all the same.
+            Ok(()) | Err(Broken::Reader(_)) if self.conversation.last_was_error() => Ok(Stop::ByServer),
+            Ok(()) | Err(Broken::Reader(_)) => Ok(Stop::ServerVanished),
+        }
+    }
+
+    /// Whether nothing is under way in either direction.
+    fn at_rest(&self) -> bool {
+        let quiet = |pipe: &Pipe| pipe.kept.is_empty() && !pipe.unflushed && !pipe.read_done;
+        self.conversation.at_rest() && quiet(&self.up) && quiet(&self.down)
     }
 
     /// Passes on what the server still says up to the next message boundary, and nothing of the client.
@@ -143,11 +227,11 @@ where
     pub(crate) async fn drain(&mut self) -> bool {
         poll_fn(|cx| {
             loop {
-                if self.boundary.between() && self.down.kept.is_empty() {
+                if self.between_messages() {
                     return Poll::Ready(true);
                 }
-                let Relay { client, server, down, boundary, .. } = self;
-                match down.step(cx, server, client, |bytes| boundary.advance(bytes)) {
+                let Relay { client, server, down, conversation, .. } = self;
+                match down.step(cx, server, client, |bytes| conversation.answered(bytes)) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(true)) => {}
                     Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(false),
@@ -159,7 +243,60 @@ where
 
     /// Whether a message to the client can be put in now.
     pub(crate) fn between_messages(&self) -> bool {
-        self.boundary.between() && self.down.kept.is_empty()
+        self.conversation.between_answers() && self.down.kept.is_empty()
+    }
+}
+
+/// A session that has no server at the moment.
+pub(crate) struct Parked<C> {
+    pub(crate) client: C,
+    up: Pipe,
+    down: Pipe,
+    pub(crate) conversation: Conversation,
+    rest: Arc<Rest>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Parked<C> {
+    /// Waits until the client says something, and keeps that; false when it has gone instead.
+    pub(crate) async fn hear(&mut self) -> io::Result<bool> {
+        poll_fn(|cx| {
+            if !self.up.kept.is_empty() {
+                return Poll::Ready(Ok(true));
+            }
+            BUFFER.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                match ready!(Pin::new(&mut self.client).poll_read(cx, &mut read)) {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                    other => other?,
+                }
+                let bytes = read.filled();
+                if bytes.is_empty() || bytes == TERMINATE {
+                    return Poll::Ready(Ok(false));
+                }
+                self.up.amount += count(bytes.len());
+                self.up.kept.extend_from_slice(bytes);
+                self.rest.touch();
+                Poll::Ready(Ok(true))
+            })
+        })
+        .await
+    }
+
+    /// Bytes to the server and to the client so far.
+    pub(crate) fn amounts(&self) -> (u64, u64) {
+        (self.up.amount, self.down.amount)
+    }
+
+    /// Goes on with a server that is ready for queries and has been told all that the session needs. `read`
+    /// was read from it and is to go to the client first.
+    pub(crate) fn attach<S>(self, server: S, read: BytesMut) -> Relay<C, S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Parked { client, up, down, conversation, rest } = self;
+        let mut conversation = conversation.at_another_server();
+        conversation.asked(&up.kept);
+        Relay::joined(client, server, up, down, conversation, rest, read)
     }
 }
 

@@ -69,6 +69,39 @@ pub enum Request {
     Status,
     /// As `Refresh`, for one server: answers with [`RouteStatus`] or `null` where there is no such route.
     Route { server: String },
+    /// Have the sessions of a server leave it, so that it can be stopped and moved, and new ones wait. Answers
+    /// with [`Hold`] once nobody is left at the server, or once it is clear that this will not be.
+    Hold {
+        /// The server's handle.
+        server: String,
+        /// Milliseconds that transactions may take to end, at most 30 s.
+        patience_ms: u64,
+        /// Milliseconds that the hold may last in all, at most 60 s: then sessions go on, released or not.
+        deadline_ms: u64,
+        /// Whether transactions that do not end in time are ended, rather than the hold given up.
+        insist: bool,
+    },
+    /// Let sessions go on, at the server that the route leads to now; answers with `true`, or with `false`
+    /// where there was no hold any more.
+    Release {
+        /// The server's handle.
+        server: String,
+    },
+}
+
+/// What a hold came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// Nobody uses the server any more.
+    Held {
+        /// Sessions that go on when it is released.
+        parked: u32,
+        /// Sessions that were ended: they held what cannot be taken along, or were in the way.
+        ended: u32,
+    },
+    /// It was given up, and everything goes on as before; why, for a person.
+    Busy(String),
 }
 
 /// What the gateway serves now.

@@ -1,9 +1,12 @@
 //! One connection from accept to close: allow-list, TLS, sign-in, the server, copying, the log.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
@@ -16,10 +19,11 @@ use crate::backend::{self, Backend};
 use crate::cancel::Target;
 use crate::conn::Conn;
 use crate::door::{Door, Seat, allows};
+use crate::orders::Order;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::{Relay, Stop};
-use crate::scram::{Binding, Verifier};
+use crate::scram::{Binding, Keys, Verifier};
 use crate::signin;
 use crate::startup::{Packet, Startup};
 use crate::tls::{Certificate, Certificates};
@@ -48,13 +52,22 @@ impl Context {
 
 /// A connection, for the log and the cancel keys.
 pub(crate) struct Visit {
-    context: Arc<Context>,
-    door: Arc<Door>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) door: Arc<Door>,
     address: IpAddr,
     started: Instant,
     /// The one that the client is shown; until it has signed in.
     certificate: Option<Arc<Certificate>>,
-    record: Record,
+    pub(crate) record: Record,
+}
+
+/// A session's way between its client and its server.
+pub(crate) type Copying = Relay<Box<TlsStream<TcpStream>>, UnixStream>;
+
+/// What it takes to sign in to the server in the client's name once more.
+pub(crate) struct Login {
+    pub(crate) startup: Startup,
+    pub(crate) keys: Keys,
 }
 
 /// What a connection turned out to be.
@@ -71,11 +84,20 @@ struct Session {
     /// Goes to the client before anything else.
     greeting: BytesMut,
     target: Option<Target>,
+    login: Box<Login>,
 }
 
 enum Interrupt {
-    End(Ending),
+    Ordered,
     Lasting,
+}
+
+/// Why the copying stopped.
+pub(crate) enum Stopped {
+    /// One side is done, or the session has come to rest.
+    By(Stop),
+    /// The gateway ends it.
+    Ended(Ending),
 }
 
 /// Serves one accepted connection to its end.
@@ -180,14 +202,13 @@ impl Visit {
         };
         let Some(tls) = conn.tls() else { return Err(Refusal::NotEncrypted) };
         let end_point = certificate.as_ref().and_then(|certificate| certificate.end_point.as_deref());
-        let route = self.door.route();
-        let verifier = self.verifier(&route.socket_dir, &startup);
+        let verifier = self.verifier(&startup);
         let signed_in = signin::sign_in(tls, &startup, end_point, verifier).await?;
         crate::fail_point!("gateway::signed_in");
         self.record.channel_binding = signed_in.binding == Binding::EndPoint;
         let mut greeting = signed_in.farewell;
         // From here on the client knows that it is signed in: an error follows the farewell.
-        let session = self.open(&startup, &route.socket_dir, signed_in.keys).await;
+        let session = self.open(startup, signed_in.keys).await;
         if session.is_err() {
             send(tls, &greeting).await?;
         }
@@ -198,59 +219,67 @@ impl Visit {
     }
 
     /// The verifier of a role, or a made-up one that looks the same.
-    async fn verifier(&self, folder: &std::path::Path, startup: &Startup) -> Result<Verifier, Refusal> {
-        let found = match self.door.verifiers.get(folder, startup.user()).await {
-            // It may be asleep: then what was frozen counts.
-            Err(down) if down.is_of_a_server_that_is_down() => {
-                self.door.rest.verifier(startup.user()).ok_or(down)?
+    async fn verifier(&self, startup: &Startup) -> Result<Verifier, Refusal> {
+        let door = &self.door;
+        let found = loop {
+            // While the server is switched there is nobody to ask.
+            drop(door.rest.turn.read().await);
+            match door.verifiers.get(&door.route().socket_dir, startup.user()).await {
+                Err(_) if door.is_held() => {}
+                // It may be asleep: then what was frozen counts.
+                Err(down) if down.is_of_a_server_that_is_down() => {
+                    break door.rest.verifier(startup.user()).ok_or(down)?;
+                }
+                answered => break answered?,
             }
-            answered => answered?,
         };
         let server = &self.record.server;
         Ok(found.unwrap_or_else(|| Verifier::mock(&self.context.mock_secret, server, startup.user())))
     }
 
     /// A seat, and a session of the server in it.
-    async fn open(
-        &self,
-        startup: &Startup,
-        folder: &std::path::Path,
-        keys: crate::scram::Keys,
-    ) -> Result<Session, Refusal> {
-        let rest = &self.door.rest;
-        rest.touch();
-        let (mut seat, mut backend) = match self.log_in(startup, folder, keys.clone()).await {
-            Err(down) if down.is_of_a_server_that_is_down() => {
-                let route = self.door.route();
-                let Some(sleep) = &route.sleep else { return Err(down) };
-                let role = String::from_utf8_lossy(startup.user());
-                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.address)).await?;
-                self.log_in(startup, folder, keys).await?
-            }
-            done => done?,
-        };
+    async fn open(&self, startup: Startup, keys: Keys) -> Result<Session, Refusal> {
+        self.door.rest.touch();
+        let login = Box::new(Login { startup, keys });
+        let sit = || self.door.sit(self.record.connection, self.address);
+        let (mut seat, mut backend, folder) = self.log_in(&login, sit).await?;
         crate::fail_point!("gateway::logged_in");
         let mut greeting = std::mem::take(&mut backend.greeting);
-        let target = backend.key.take().map(|key| Target::new(folder, key));
+        let target = backend.key.take().map(|key| Target::new(&folder, key));
         if let Some(target) = target.clone() {
             let pid = target.pid();
-            let key = seat.issue_key(startup.agreed_minor(), target);
+            let key = seat.issue_key(login.startup.agreed_minor(), target);
             greeting.unsplit(backend::key_message(pid, key));
         }
         greeting.extend_from_slice(&backend.ready);
-        Ok(Session { seat, backend, greeting, target })
+        Ok(Session { seat, backend, greeting, target, login })
     }
 
-    /// A seat first; while the server falls asleep nobody gets one.
-    async fn log_in(
+    /// Signs in to the server that the route leads to; wakes it where it sleeps. A seat first, which `sit`
+    /// gives: while the server falls asleep or is switched nobody gets one.
+    pub(crate) async fn log_in<T>(
         &self,
-        startup: &Startup,
-        folder: &std::path::Path,
-        keys: crate::scram::Keys,
-    ) -> Result<(Seat, Backend), Refusal> {
-        let _turn = self.door.rest.turn.read().await;
-        let seat = self.door.sit(self.record.connection, self.address)?;
-        Ok((seat, backend::log_in(folder, startup, keys).await?))
+        login: &Login,
+        sit: impl Fn() -> Result<T, Refusal>,
+    ) -> Result<(T, Backend, PathBuf), Refusal> {
+        let rest = &self.door.rest;
+        let enter = async || {
+            let _turn = rest.turn.read().await;
+            let seat = sit()?;
+            let folder = self.door.route().socket_dir.clone();
+            let backend = backend::log_in(&folder, &login.startup, login.keys.clone()).await?;
+            Ok((seat, backend, folder))
+        };
+        match enter().await {
+            Err(down) if Refusal::is_of_a_server_that_is_down(&down) => {
+                let route = self.door.route();
+                let Some(sleep) = &route.sleep else { return Err(down) };
+                let role = String::from_utf8_lossy(login.startup.user());
+                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.address)).await?;
+                enter().await
+            }
+            done => done,
+        }
     }
 
     async fn copy(
@@ -258,50 +287,58 @@ impl Visit {
         session: Box<Session>,
         mut tls: Box<TlsStream<TcpStream>>,
     ) -> (&'static str, Option<String>) {
-        let Session { mut seat, backend, greeting, target } = *session;
+        let Session { mut seat, backend, greeting, mut target, login } = *session;
         self.record.backend_pid = seat.pid();
         let greeted = send(&mut tls, &greeting).await;
         drop(greeting);
         let mut relay = Relay::new(tls, backend.stream, backend.rest, self.door.rest.clone());
-        let end = match greeted {
-            Ok(()) => self.relay(&mut relay, &mut seat).await,
-            Err(error) => Err(error),
-        };
-        (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
-        let ending = match end {
-            Ok(Ok(Stop::ByClient)) => return ("closed_by_client", None),
-            Ok(Ok(Stop::ByServer)) => {
-                Conn::Tls(relay.client).close_with(b"").await;
-                return ("closed_by_server", None);
-            }
-            Ok(Ok(Stop::ServerVanished)) => Ending::ServerVanished,
-            Ok(Err(ending)) => ending,
-            Err(error) => return ("connection_lost", Some(error.to_string())),
-        };
-        Box::pin(self.send_off(relay, ending, target)).await;
-        (ending.outcome(), Some(ending.to_string()))
+        if let Err(error) = greeted {
+            return ("connection_lost", Some(error.to_string()));
+        }
+        loop {
+            let end = self.relay(&mut relay, &mut seat).await;
+            (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
+            let ending = match end {
+                Ok(Stopped::By(Stop::AtRest)) => {
+                    match Box::pin(self.stand_still(relay, &mut seat, &login)).await {
+                        Ok((next, to)) => (relay, target) = (next, to.or(target)),
+                        Err(ended) => return ended,
+                    }
+                    continue;
+                }
+                Ok(Stopped::By(Stop::ByClient)) => return ("closed_by_client", None),
+                Ok(Stopped::By(Stop::ByServer)) => {
+                    Conn::Tls(relay.client).close_with(b"").await;
+                    return ("closed_by_server", None);
+                }
+                Ok(Stopped::By(Stop::ServerVanished)) => Ending::ServerVanished,
+                Ok(Stopped::Ended(ending)) => ending,
+                Err(error) => return ("connection_lost", Some(error.to_string())),
+            };
+            return Box::pin(self.send_off(relay, ending, target)).await;
+        }
     }
 
-    async fn relay(
-        &mut self,
-        relay: &mut Relay<Box<TlsStream<TcpStream>>, UnixStream>,
-        seat: &mut Seat,
-    ) -> std::io::Result<Result<Stop, Ending>> {
+    /// Copies until somebody stops it, or until the session rests because it was told to.
+    async fn relay(&mut self, relay: &mut Copying, seat: &mut Seat) -> std::io::Result<Stopped> {
         let mut lasting = pin!(sleep(self.context.limits.long_session));
-        let mut announced = false;
+        let mut announced = self.record.announced;
         loop {
-            let mut interrupt = pin!(async {
-                tokio::select! {
-                    biased;
-                    ending = &mut seat.end => Interrupt::End(ending.unwrap_or(Ending::Stopping)),
-                    () = &mut lasting, if !announced => Interrupt::Lasting,
+            let mut interrupt = poll_fn(|cx| {
+                if seat.ear.poll(cx).is_ready() {
+                    return Poll::Ready(Interrupt::Ordered);
                 }
+                if announced { Poll::Pending } else { lasting.as_mut().poll(cx).map(|()| Interrupt::Lasting) }
             });
             match relay.run(&mut interrupt).await? {
-                Ok(stop) => return Ok(Ok(stop)),
-                Err(Interrupt::End(ending)) => return Ok(Err(ending)),
+                Ok(stop) => return Ok(Stopped::By(stop)),
+                Err(Interrupt::Ordered) => match seat.order() {
+                    Order::End(ending) => return Ok(Stopped::Ended(ending)),
+                    order => relay.resting = order != Order::Go,
+                },
                 Err(Interrupt::Lasting) => {
                     announced = true;
+                    self.record.announced = true;
                     (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
                     self.write("open", "open", None);
                 }
@@ -311,12 +348,12 @@ impl Visit {
 
     /// Ends a session from our side: what it does at the server is cancelled, the client is told when
     /// the message under way is through.
-    async fn send_off(
+    pub(crate) async fn send_off(
         &self,
-        mut relay: Relay<Box<TlsStream<TcpStream>>, UnixStream>,
+        mut relay: Copying,
         ending: Ending,
         target: Option<Target>,
-    ) {
+    ) -> (&'static str, Option<String>) {
         let limit = self.context.limits.farewell;
         if ending != Ending::ServerVanished
             && let Some(target) = target
@@ -327,6 +364,7 @@ impl Visit {
         let between = relay.between_messages() || timeout(limit, relay.drain()).await.unwrap_or(false);
         let message = if between { ending.message() } else { BytesMut::new() };
         Conn::Tls(relay.client).close_with(&message).await;
+        (ending.outcome(), Some(ending.to_string()))
     }
 
     /// What the client says of itself, for the log.

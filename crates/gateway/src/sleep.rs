@@ -5,19 +5,20 @@
 //!
 //! - **Idle** means: no byte of a client went to the server for the route's time, and the server itself says
 //!   that no session of a client has a statement or a transaction under way. Stead's own sessions do not
-//!   count. Sessions at rest do not keep a server awake: they are ended with 57P01 when it falls asleep.
+//!   count. Sessions at rest do not keep a server awake: they leave it (`hold.rs`), stay with the gateway, and
+//!   wake it with their next statement; those that hold what cannot be carried end with 57P01.
 //! - **Before it sleeps its verifiers are frozen** into `gateway/asleep/<server>.json`, because a sleeping
 //!   server cannot be asked for them. They are looked at only when the server does not answer: awake, what
 //!   the server says counts, so a rotated password counts at once. A client that proves itself by a frozen
 //!   verifier that has become untrue meanwhile is refused by the woken server itself.
 //! - **Only a right password wakes**, not a connection: a port scanner wakes nothing.
-//! - **One turn at a time**: falling asleep excludes signing in (`Rest::turn`), so that no session begins at
-//!   a server that is being stopped; whoever comes meanwhile wakes it again.
+//! - **One turn at a time**: a server falls asleep while it is held, so that no session begins at a server
+//!   that is being stopped; whoever comes meanwhile wakes it again.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,10 +28,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::door::Door;
 use crate::files::Paths;
-use crate::refusal::{Ending, Refusal};
+use crate::refusal::Refusal;
 use crate::route::Sleep;
 use crate::scram::Verifier;
-use crate::{backend, fail_point};
+use crate::{backend, fail_point, hold};
 
 /// A start after a crash replays WAL first; a client's own patience is shorter than this.
 const WAKE: Duration = Duration::from_secs(12);
@@ -38,6 +39,8 @@ const WAKE: Duration = Duration::from_secs(12);
 const LOOK: Duration = Duration::from_millis(1);
 /// Between two looks at whether a server is idle: an eighth of its time, within these.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How long sessions may take to come to rest, and how long it may take in all, for a server to fall asleep.
+const HOLD: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 
 /// What a door knows of its server's sleep.
 pub(crate) struct Rest {
@@ -46,8 +49,10 @@ pub(crate) struct Rest {
     frozen: PathBuf,
     /// A client sent something since the last look.
     pub(crate) touched: AtomicBool,
-    /// Held for reading while a client signs in to the server, for writing while the server falls asleep.
-    pub(crate) turn: RwLock<()>,
+    /// Held for reading while a session begins at the server, for writing while the server is held.
+    pub(crate) turn: Arc<RwLock<()>>,
+    /// Counts holds.
+    pub(crate) holds: AtomicU64,
     /// Held by the one client that wakes the server for all who wait.
     waking: Mutex<()>,
 }
@@ -58,7 +63,8 @@ impl Rest {
             keeper: keeper::Client::new(&paths.home),
             frozen: paths.asleep.join(format!("{server}.json")),
             touched: AtomicBool::new(true),
-            turn: RwLock::new(()),
+            turn: Arc::default(),
+            holds: AtomicU64::new(0),
             waking: Mutex::new(()),
         }
     }
@@ -184,22 +190,32 @@ async fn watch(door: Weak<Door>) {
     }
 }
 
-/// Nothing happens where somebody uses it after all.
-async fn fall_asleep(door: &Door, wish: &Sleep, folder: &Path) -> Result<(), String> {
-    let rest = &door.rest;
-    let _alone = rest.turn.write().await;
-    let said = |refusal: Refusal| refusal.to_string();
-    if rest.touched.load(Ordering::Relaxed) || !door.verifiers.at_rest(folder).await.map_err(said)? {
+/// Nothing happens where somebody uses it after all. Sessions at rest leave the server, and are brought back
+/// to it when they have something to say.
+async fn fall_asleep(door: &Arc<Door>, wish: &Sleep, folder: &Path) -> Result<(), String> {
+    if !door.verifiers.at_rest(folder).await.map_err(|refusal| refusal.to_string())? {
         return Ok(());
     }
-    let verifiers = door.verifiers.all(folder).await.map_err(said)?;
+    let (patience, deadline) = HOLD;
+    let hold = hold::Wish { because: "falls asleep", patience, deadline, insist: false };
+    if let Err(busy) = door.hold(hold).await {
+        tracing::debug!(%busy, "a server that was to sleep is used");
+        return Ok(());
+    }
+    let asleep = stop(door, wish, folder).await;
+    door.release();
+    asleep
+}
+
+async fn stop(door: &Door, wish: &Sleep, folder: &Path) -> Result<(), String> {
+    let rest = &door.rest;
+    let verifiers = door.verifiers.all(folder).await.map_err(|refusal| refusal.to_string())?;
     rest.freeze(&verifiers).map_err(|error| format!("its verifiers cannot be kept: {error}"))?;
     fail_point!("gateway::frozen");
     // Between the server's answer and now a client may have begun something after all.
     if rest.touched.load(Ordering::Relaxed) {
         return Ok(());
     }
-    door.dismiss(Ending::Asleep);
     door.verifiers.hang_up().await;
     let unit = wish.unit.clone();
     let why = format!("no client ran a statement for {}", spoken(wish.after_ms));

@@ -1,9 +1,11 @@
 //! The status socket: a line of JSON asks, a line answers. Who may connect is a matter of the file's
-//! mode (0660); nothing that is said here changes anything but the moment at which files are read.
+//! mode (0660): the control plane. What is said here changes when files are read, and holds a server's sessions
+//! for a bounded time; it changes nothing of what is in force.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -11,7 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Command;
-use crate::route::Request;
+use crate::hold::{Parked, Wish};
+use crate::route::{Hold, Request};
 
 /// Longest request, bytes.
 const MAX_LINE: u64 = 4096;
@@ -47,7 +50,7 @@ pub(crate) async fn serve(listener: UnixListener, commands: mpsc::Sender<Command
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept on the status socket; trying again");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -75,6 +78,27 @@ async fn answer(line: &[u8], commands: &mpsc::Sender<Command>) -> io::Result<Vec
         Ok(Request::Status) => serde_json::to_vec(&ask(commands, Command::Status).await?),
         Ok(Request::Route { server }) => {
             serde_json::to_vec(&ask(commands, |reply| Command::Route(server, reply)).await?)
+        }
+        Ok(Request::Hold { server, patience_ms, deadline_ms, insist }) => {
+            let wish = Wish {
+                because: "is moved",
+                patience: Duration::from_millis(patience_ms),
+                deadline: Duration::from_millis(deadline_ms),
+                insist,
+            };
+            let held = match ask(commands, |reply| Command::Door(server, reply)).await? {
+                Some(door) => door.hold(wish).await,
+                // Nobody can come to a server without a door.
+                None => Ok(Parked { parked: 0, ended: 0 }),
+            };
+            serde_json::to_vec(&match held {
+                Ok(Parked { parked, ended }) => Hold::Held { parked, ended },
+                Err(busy) => Hold::Busy(busy.to_string()),
+            })
+        }
+        Ok(Request::Release { server }) => {
+            let door = ask(commands, |reply| Command::Door(server, reply)).await?;
+            serde_json::to_vec(&door.is_some_and(|door| door.release()))
         }
         Err(error) => serde_json::to_vec(&Complaint { error: format!("not a request: {error}") }),
     };

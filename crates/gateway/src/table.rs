@@ -136,6 +136,11 @@ impl Table {
         self.entries.get(server).map(|entry| entry.status())
     }
 
+    /// One server's door.
+    pub(crate) fn door(&self, server: &str) -> Option<Arc<Door>> {
+        self.entries.get(server).map(|entry| entry.door.clone())
+    }
+
     /// Whether a port could not be opened, so that trying again soon is worth it.
     pub(crate) fn has_errors(&self) -> bool {
         self.refused.contains_key(SHARED) || self.entries.values().any(|entry| !entry.errors.is_empty())

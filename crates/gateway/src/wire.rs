@@ -59,18 +59,27 @@ pub(crate) struct Frames<S> {
     /// The stream itself, to write to.
     pub(crate) stream: S,
     buffer: BytesMut,
+    longest: usize,
 }
+
+/// What a server says during sign-in is settings and notices.
+pub(crate) const LONGEST: usize = 1 << 20;
 
 impl<S: AsyncRead + Unpin> Frames<S> {
     /// Begins at a message boundary.
     pub(crate) fn new(stream: S) -> Frames<S> {
-        Frames { stream, buffer: BytesMut::with_capacity(4096) }
+        Frames::up_to(stream, LONGEST)
+    }
+
+    /// The same, where messages may be up to `longest` bytes.
+    pub(crate) fn up_to(stream: S, longest: usize) -> Frames<S> {
+        Frames { stream, buffer: BytesMut::with_capacity(4096), longest }
     }
 
     /// The next message; an error where the server closes.
     pub(crate) async fn next(&mut self) -> io::Result<Frame> {
         loop {
-            if let Some(frame) = take_frame(&mut self.buffer)? {
+            if let Some(frame) = take_frame(&mut self.buffer, self.longest)? {
                 return Ok(frame);
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -86,13 +95,12 @@ impl<S: AsyncRead + Unpin> Frames<S> {
 }
 
 /// Takes one whole message off the front, if there is one.
-fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
+pub(crate) fn take_frame(buffer: &mut BytesMut, longest: usize) -> io::Result<Option<Frame>> {
     let Some(&[kind, a, b, c, d]) = buffer.first_chunk::<5>() else {
         return Ok(None);
     };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-    // 1 MiB: what a server says during sign-in is settings and notices.
-    if !(4..=1 << 20).contains(&length) {
+    if !(4..=longest).contains(&length) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "invalid message length from the server"));
     }
     if buffer.len() < length + 1 {

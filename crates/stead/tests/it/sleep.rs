@@ -99,8 +99,8 @@ fn an_edit_wakes_it_and_a_rotated_password_counts_at_once() {
     stead.finish();
 }
 
-/// A transaction that is open, and a statement that runs, outlast the idle time; a session at rest is ended
-/// with 57P01, and what it had committed is there.
+/// A transaction that is open, and a statement that runs, outlast the idle time; a session at rest does not,
+/// and wakes the server with its next statement, unless it holds what cannot be kept: then it ends with 57P01.
 #[test]
 fn whoever_works_keeps_it_awake() {
     let stead = Installation::started();
@@ -117,12 +117,20 @@ fn whoever_works_keeps_it_awake() {
     let (done, said) = script("begin; create table a (n int);\n\\! sleep 3\ncommit;\nselect pg_sleep(3);\n");
     assert!(done, "{said}");
     let socket = story.tree().join("run/.s.PGSQL.5432");
-    let rest = format!(
-        "insert into a values (1);\n\\! while [ -e {} ]; do sleep 0.1; done\nselect 1;\n",
-        socket.display()
+    let after_a_sleep = |before: &str, after: &str| {
+        let wait = format!("\\! while [ -e {} ]; do sleep 0.1; done", socket.display());
+        script(&format!("{before};\n{wait}\n{after};\n"))
+    };
+    let (done, said) = after_a_sleep(
+        "insert into a values (1); prepare p as select n from a; set work_mem = '5MB'",
+        "execute p",
     );
-    let (done, said) = script(&rest);
-    assert!(!done && said.contains("fell asleep"), "{said}");
+    assert!(done, "{said}");
+    let (done, said) =
+        after_a_sleep("set my.own = 'kept'", "do $$ begin assert current_setting('my.own') = 'kept'; end $$");
+    assert!(done, "{said}");
+    let (done, said) = after_a_sleep("create temporary table b (n int)", "select 1");
+    assert!(!done && said.contains("falls asleep, and this session holds a temporary table"), "{said}");
     assert_eq!(ask(&url, "select count(*) from a").unwrap(), "1");
     stead.finish();
 }

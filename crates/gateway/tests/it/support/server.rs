@@ -50,7 +50,8 @@ impl Server {
     /// A fresh server with the tests' role and database.
     pub(crate) async fn start(major: u32) -> Server {
         let folder = folder();
-        let root = folder.path().to_owned();
+        let root = folder.path().join("0");
+        std::fs::create_dir(&root).unwrap();
         let data = template(major);
         run(Command::new("cp").arg("-a").arg(&data).arg(root.join("data")));
         std::fs::create_dir(root.join("run")).unwrap();
@@ -73,6 +74,15 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         super::eventually("PostgreSQL to start", || async { self.try_admin().await.ok() }).await;
+    }
+
+    /// Stops it, moves all that is its own to another folder, and starts it there.
+    pub(crate) async fn relocate(&mut self) {
+        self.stop();
+        let moved = self.root.with_file_name(format!("{}0", self.root.file_name().unwrap().display()));
+        std::fs::rename(&self.root, &moved).unwrap();
+        self.root = moved;
+        self.boot().await;
     }
 
     /// As `pg_ctl stop -m fast`.

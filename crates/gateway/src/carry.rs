@@ -1,0 +1,336 @@
+//! What a session at rest holds inside its server: asked for before it leaves, put in place at the next.
+//!
+//! Carried are changed settings (`SET`, `SET ROLE`), prepared statements, of the protocol and of SQL, and the
+//! statement without a name. Not carried, so that a session that holds one of them ends: temporary tables,
+//! advisory locks, cursors with hold, LISTEN. `currval` starts anew, and says so itself when it is asked. Settings
+//! of an application's own are asked for by name (`own_settings.rs`).
+//!
+//! The session is asked as itself, in its own database, with PostgreSQL's own functions by their full names:
+//! nothing of the tenant's runs, and nothing but the session's own is seen. The question is a prepared
+//! statement, because a simple query would end the one without a name.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::net::UnixStream;
+
+use crate::conversation::{Conversation, Unnamed};
+use crate::refusal::Refusal;
+use crate::wire::{Frames, send};
+
+/// Name of the question among the session's prepared statements.
+const NAME: &[u8] = b"stead: what does this session hold?\0";
+/// More prepared statements than this, or longer ones in all, are not carried, count and bytes.
+const MOST: (usize, usize) = (2000, 1 << 20);
+/// Longest row: what is longer than [`MOST`] is cut at 1.1 million characters, of four bytes at most.
+const LONGEST_ROW: usize = 5 << 20;
+
+/// Rows are (what it is, name, text, types). A row of the kind `holds` names what cannot be carried.
+const QUESTION: &str = "\
+select 'setting', name, pg_catalog.left(setting, 1100000), null from pg_catalog.pg_show_all_settings() where source operator(pg_catalog.=) 'session'
+union all
+select 'setting', name, pg_catalog.left(pg_catalog.current_setting(name, true), 1100000), null
+from pg_catalog.unnest($1::pg_catalog.text[]) name where pg_catalog.current_setting(name, true) is not null
+union all
+select 'setting', 'role', pg_catalog.current_setting('role'), null
+where pg_catalog.current_setting('role') operator(pg_catalog.<>) 'none'
+union all
+select case when from_sql then 'sql' else 'statement' end, name, pg_catalog.left(statement, 1100000),
+       pg_catalog.array_to_string(parameter_types::pg_catalog.oid[], ' ')
+from pg_catalog.pg_prepared_statement() where name operator(pg_catalog.<>) 'stead: what does this session hold?'
+union all
+select 'holds', 'a cursor with hold', null, null from pg_catalog.pg_cursor() where is_holdable
+union all
+select 'holds', 'a LISTEN', null, null from pg_catalog.pg_listening_channels()
+union all
+select 'holds', 'an advisory lock', null, null from pg_catalog.pg_lock_status()
+where locktype operator(pg_catalog.=) 'advisory' and pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()
+union all
+select 'holds', 'a temporary table', null, null
+where case when pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0 then exists (
+    select from pg_catalog.pg_depend
+    where refclassid operator(pg_catalog.=) 2615 and refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()
+      and deptype operator(pg_catalog.=) 'n') end";
+
+/// The names of settings that functions of the database set; those of PostgreSQL itself set none.
+const IN_FUNCTIONS: &str = "\
+select distinct pg_catalog.lower(found[1])
+from pg_catalog.pg_proc,
+     pg_catalog.regexp_matches(prosrc, '(?:set_config\\s*\\(\\s*''|\\mset\\s+(?:session\\s+)?)([[:alnum:]_$]+(?:[.][[:alnum:]_$]+)+)', 'gi') found
+where pronamespace operator(pg_catalog.<>) 11 and pg_catalog.octet_length(prosrc) operator(pg_catalog.<) 1000000
+limit 256";
+
+/// Names of settings.
+pub(crate) type Names = Arc<[Box<str>]>;
+
+/// What a session takes along.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    settings: Vec<(Bytes, Bytes)>,
+    statements: Vec<Prepared>,
+}
+
+/// A prepared statement.
+#[derive(Debug)]
+struct Prepared {
+    /// Made by `PREPARE`, and the text is all of that.
+    from_sql: bool,
+    name: Bytes,
+    text: Bytes,
+    types: Vec<u32>,
+}
+
+/// What a session answered.
+#[derive(Debug)]
+pub(crate) enum Holdings {
+    /// All of it can be carried.
+    Carried(Carried),
+    /// This cannot.
+    Holds(&'static str),
+}
+
+/// Asks a session at rest what its database's functions may have set in it.
+pub(crate) async fn settings_of_functions(server: UnixStream) -> std::io::Result<(UnixStream, Names)> {
+    let (server, rows) = question(server, IN_FUNCTIONS, &[]).await?;
+    let names = rows.unwrap_or_default().into_iter().filter_map(|mut row| {
+        let [name] = columns::<1>(&mut row)?;
+        Some(String::from_utf8(name?.to_vec()).ok()?.into())
+    });
+    Ok((server, names.collect()))
+}
+
+/// Asks a session at rest what it holds. The server is at rest again afterwards, unless this fails.
+pub(crate) async fn ask(
+    server: UnixStream,
+    conversation: &Conversation,
+    of_functions: &[Box<str>],
+) -> std::io::Result<(UnixStream, Holdings)> {
+    let own = conversation.own_settings().names();
+    let names = own.unwrap_or_default().iter().chain(of_functions);
+    let (server, rows) = question(server, QUESTION, &[&array(names)]).await?;
+    let (mut carried, mut holds) = (Carried::default(), None);
+    if own.is_none() {
+        holds = Some("a setting of its own whose name is not known");
+    }
+    if matches!(conversation.unnamed(), Unnamed::TooLong) {
+        holds = Some("a prepared statement of more than 32 KiB without a name");
+    }
+    match rows {
+        None => holds = Some("what could not be asked for"),
+        Some(rows) if rows.iter().map(Bytes::len).sum::<usize>() > MOST.1 => {
+            holds = Some("too many prepared statements");
+        }
+        Some(rows) => rows.into_iter().for_each(|row| holds = holds.or(carried.take(row))),
+    }
+    if carried.statements.len() > MOST.0 {
+        holds = Some("too many prepared statements");
+    }
+    Ok((server, holds.map_or(Holdings::Carried(carried), Holdings::Holds)))
+}
+
+/// Asks something; the rows, or nothing where the server refused.
+async fn question(
+    server: UnixStream,
+    sql: &str,
+    values: &[&Bytes],
+) -> std::io::Result<(UnixStream, Option<Vec<Bytes>>)> {
+    let mut messages = Messages::default();
+    messages.parse(NAME, sql.as_bytes(), &[]);
+    messages.bind(NAME, values);
+    messages.execute();
+    messages.add(b'C', |body| {
+        body.put_u8(b'S');
+        body.put_slice(NAME);
+    });
+    let mut server = Frames::up_to(server, LONGEST_ROW);
+    send(&mut server.stream, &messages.sync()).await?;
+    let mut rows = Some(Vec::new());
+    loop {
+        let frame = server.next().await?;
+        match frame.kind {
+            b'Z' => break,
+            b'E' => {
+                tracing::debug!(answer = ?frame.raw, "a session could not be asked what it holds");
+                rows = None;
+            }
+            b'D' => rows.iter_mut().for_each(|rows| rows.push(frame.body.clone())),
+            _ => {}
+        }
+    }
+    let (stream, _) = server.into_parts();
+    Ok((stream, rows))
+}
+
+/// Names as PostgreSQL reads an array.
+fn array<'a>(names: impl Iterator<Item = &'a Box<str>>) -> Bytes {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
+    let names: Vec<String> = names.map(|name| quoted(name)).collect();
+    format!("{{{}}}", names.join(",")).into()
+}
+
+impl Carried {
+    /// Takes a row; what it is if it cannot be carried.
+    fn take(&mut self, mut row: Bytes) -> Option<&'static str> {
+        const ODD: Option<&str> = Some("what could not be understood");
+        let Some([Some(kind), Some(name), text, types]) = columns(&mut row) else { return ODD };
+        match (&kind[..], text) {
+            (b"setting", Some(value)) => self.settings.push((name, value)),
+            (b"statement" | b"sql", Some(text)) => {
+                let types = types.map_or(Some(Vec::new()), |types| numbers(&types));
+                let Some(types) = types else { return ODD };
+                // The text is all that came with it: behind other statements it cannot be said again.
+                if kind == b"sql"[..] && !text.trim_ascii_start().to_ascii_lowercase().starts_with(b"prepare")
+                {
+                    return Some("a PREPARE that came together with other statements");
+                }
+                self.statements.push(Prepared { from_sql: kind == b"sql"[..], name, text, types });
+            }
+            (b"holds", None) => {
+                let known = ["a cursor with hold", "a LISTEN", "an advisory lock", "a temporary table"];
+                return known.into_iter().find(|known| known.as_bytes() == &name[..]).or(ODD);
+            }
+            _ => return ODD,
+        }
+        None
+    }
+
+    /// The messages that put it in place.
+    fn messages(&self, unnamed: &Unnamed) -> Messages {
+        let mut messages = Messages::default();
+        let first = |name: &[u8]| name == b"client_encoding";
+        let last = |name: &[u8]| matches!(name, b"role" | b"session_authorization");
+        let mut settings: Vec<&(Bytes, Bytes)> = self.settings.iter().collect();
+        // What follows is written in the session's encoding, and a role may be allowed less than its member.
+        settings.sort_by_key(|(name, _)| (!first(name), last(name)));
+        if !settings.is_empty() {
+            messages.parse(b"\0", b"select pg_catalog.set_config($1, $2, false)", &[25, 25]);
+        }
+        for (name, value) in settings {
+            messages.bind(b"\0", &[name, value]);
+            messages.execute();
+        }
+        for prepared in &self.statements {
+            if prepared.from_sql {
+                messages.parse(b"\0", &prepared.text, &[]);
+                messages.bind(b"\0", &[]);
+                messages.execute();
+            } else {
+                let name = [&prepared.name[..], b"\0"].concat();
+                messages.parse(&name, &prepared.text, &prepared.types);
+            }
+        }
+        match unnamed {
+            Unnamed::Parsed(body) => messages.add(b'P', |to| to.put_slice(body)),
+            Unnamed::None | Unnamed::TooLong => {}
+        }
+        messages
+    }
+
+    /// Puts all of it in place at a server that is ready for queries. Gives back the settings that the server
+    /// told of meanwhile, for the client.
+    pub(crate) async fn put(
+        &self,
+        server: UnixStream,
+        unnamed: &Unnamed,
+    ) -> Result<(UnixStream, Vec<Bytes>), Refusal> {
+        let messages = self.messages(unnamed);
+        if messages.0.is_empty() {
+            return Ok((server, Vec::new()));
+        }
+        let mut server = Frames::new(server);
+        let (mut told, mut refused) = (Vec::new(), None);
+        // Written while it is read: a server that cannot say what it has to takes nothing more.
+        let (reader, mut writer) = server.stream.split();
+        let mut reading = Frames::new(reader);
+        let question = messages.sync();
+        let read = async {
+            loop {
+                let frame = reading.next().await?;
+                match frame.kind {
+                    b'Z' => return Ok::<(), std::io::Error>(()),
+                    b'S' => told.push(frame.raw),
+                    b'E' => refused = refused.take().or(Some(frame)),
+                    _ => {}
+                }
+            }
+        };
+        tokio::try_join!(read, send(&mut writer, &question))?;
+        if let Some(frame) = refused {
+            return Err(crate::backend::server_error(&frame));
+        }
+        let (stream, _) = server.into_parts();
+        Ok((stream, told))
+    }
+}
+
+/// Messages of the extended protocol, one behind the other.
+#[derive(Default)]
+struct Messages(BytesMut);
+
+impl Messages {
+    fn add(&mut self, kind: u8, body: impl FnOnce(&mut BytesMut)) {
+        self.0.put_u8(kind);
+        let at = self.0.len();
+        self.0.put_u32(0);
+        body(&mut self.0);
+        let length = u32::try_from(self.0.len() - at).unwrap_or(u32::MAX);
+        self.0[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// `name` with its end.
+    fn parse(&mut self, name: &[u8], text: &[u8], types: &[u32]) {
+        self.add(b'P', |body| {
+            body.put_slice(name);
+            body.put_slice(text);
+            body.put_u8(0);
+            body.put_u16(u16::try_from(types.len()).unwrap_or(u16::MAX));
+            types.iter().for_each(|oid| body.put_u32(*oid));
+        });
+    }
+
+    fn bind(&mut self, name: &[u8], values: &[&Bytes]) {
+        self.add(b'B', |body| {
+            body.put_u8(0);
+            body.put_slice(name);
+            body.put_u16(0);
+            body.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
+            for value in values {
+                body.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                body.put_slice(value);
+            }
+            body.put_u16(0);
+        });
+    }
+
+    fn execute(&mut self) {
+        self.add(b'E', |body| body.put_slice(&[0; 5]));
+    }
+
+    fn sync(mut self) -> BytesMut {
+        self.add(b'S', |_| ());
+        self.0
+    }
+}
+
+/// The columns of a DataRow.
+fn columns<const N: usize>(body: &mut Bytes) -> Option<[Option<Bytes>; N]> {
+    if usize::from(body.try_get_u16().ok()?) != N {
+        return None;
+    }
+    let mut columns = [const { None }; N];
+    for column in &mut columns {
+        let length = body.try_get_i32().ok()?;
+        if let Ok(length) = usize::try_from(length) {
+            if body.len() < length {
+                return None;
+            }
+            *column = Some(body.split_to(length));
+        }
+    }
+    Some(columns)
+}
+
+/// `23 25`
+fn numbers(text: &[u8]) -> Option<Vec<u32>> {
+    std::str::from_utf8(text).ok()?.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
+}

@@ -1,0 +1,181 @@
+//! Hold: sessions rest, and new ones wait, while the server behind the door is switched.
+//!
+//! 1. New clients wait before they sign in to the server; sessions come to rest, each as its transaction ends.
+//! 2. When all rest, they leave the server, with what they need to go on elsewhere (`carry.rs`). Those that
+//!    hold what cannot be carried end. Then nobody uses the server but Stead.
+//! 3. On release they go on, at whatever server the route leads to then.
+//!
+//! Before the second step giving up costs nobody anything: sessions go on where they were. A transaction that
+//! does not end in time has the hold give up, or else (`insist`) is ended itself, so that a session that is
+//! idle in a transaction cannot keep a server from being moved. **The deadline is the gateway's own**: when it
+//! passes sessions go on, whether or not the one who asked for the hold still lives.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::door::{Door, Seats};
+use crate::fail_point;
+use crate::orders::{Order, Standing};
+use crate::refusal::Ending;
+
+/// The longest that anybody may hold, and the longest that sessions may be waited for.
+const LONGEST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
+/// Sessions that end say so to their clients; one that does not listen is not waited for.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How a hold is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// What happens to the server: `is moved`.
+    pub(crate) because: &'static str,
+    /// How long transactions may take to end.
+    pub(crate) patience: Duration,
+    /// How long it may last altogether.
+    pub(crate) deadline: Duration,
+    /// Transactions that do not end in time are ended, rather than the hold given up.
+    pub(crate) insist: bool,
+}
+
+/// What a hold came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parked {
+    /// Sessions that go on when it is released.
+    pub(crate) parked: u32,
+    /// Sessions that were ended.
+    pub(crate) ended: u32,
+}
+
+/// Why there is no hold. Nobody was harmed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Busy {
+    /// There is one.
+    #[error("the server is held already")]
+    Held,
+    /// New sessions are just beginning, or somebody else is about to hold it.
+    #[error("clients were still signing in after {0} ms")]
+    SigningIn(u128),
+    /// Transactions go on.
+    #[error("{sessions} of its sessions had not ended their transactions after {after_ms} ms")]
+    InTransaction {
+        /// How many.
+        sessions: usize,
+        /// After how long.
+        after_ms: u128,
+    },
+}
+
+/// A hold in force. Dropped, it lets new sessions begin.
+pub(crate) struct Held {
+    number: u64,
+    _turn: OwnedRwLockWriteGuard<()>,
+}
+
+impl Door {
+    /// Holds; see the module.
+    pub(crate) async fn hold(self: &Arc<Door>, wish: Wish) -> Result<Parked, Busy> {
+        let began = Instant::now();
+        let (until, end) = (began + wish.patience.min(LONGEST.1), began + wish.deadline.min(LONGEST.0));
+        let waited = || began.elapsed().as_millis();
+        if self.is_held() {
+            return Err(Busy::Held);
+        }
+        // Sign-ins under way come to their end, and from here on new ones wait.
+        let turn = timeout_at(until, self.rest.turn.clone().write_owned())
+            .await
+            .map_err(|_| Busy::SigningIn(waited()))?;
+        self.of_functions.lock().await.clear();
+        let here = self.seats().taken.len();
+        let mut calling_off = CallOff(Some(self));
+        self.seats().order(Order::Rest);
+        if timeout_at(until, self.until(|seats| seats.all(|standing| standing != Standing::Busy)))
+            .await
+            .is_err()
+        {
+            let in_the_way = self.busy();
+            if !wish.insist {
+                return Err(Busy::InTransaction { sessions: in_the_way.len(), after_ms: waited() });
+            }
+            let mut seats = self.seats();
+            for session in in_the_way {
+                seats.send_off(session, Ending::InTheWay);
+            }
+        }
+        self.seats().order(Order::Park { because: wish.because });
+        let gone = |standing| matches!(standing, Standing::Parked | Standing::Leaving);
+        let left = self.until(|seats| seats.all(gone) && seats.all_said());
+        let _ = timeout_at(Instant::now() + FAREWELL, left).await;
+        // Whoever is not parked even now ends with the server.
+        let parked = self.seats().taken.values().filter(|o| o.standing == Standing::Parked).count();
+        self.verifiers.hang_up().await;
+        calling_off.0 = None;
+        let number = self.rest.holds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held { number, _turn: turn });
+        tokio::spawn(let_go(self.clone(), number, end));
+        fail_point!("gateway::held");
+        Ok(Parked { parked: count(parked), ended: count(here.saturating_sub(parked)) })
+    }
+
+    /// Lets sessions go on; whether there was a hold.
+    pub(crate) fn release(&self) -> bool {
+        self.release_if(|_| true)
+    }
+
+    /// Whether new sessions are kept waiting.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn release_if(&self, which: impl FnOnce(u64) -> bool) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !held.as_ref().is_some_and(|held| which(held.number)) {
+            return false;
+        }
+        // Orders first: a session that takes its turn then finds that it may.
+        self.seats().order(Order::Go);
+        *held = None;
+        true
+    }
+
+    fn busy(&self) -> Vec<u64> {
+        let seats = self.seats();
+        let busy = seats.taken.iter().filter(|(_, occupant)| occupant.standing == Standing::Busy);
+        busy.map(|(session, _)| *session).collect()
+    }
+
+    async fn until(&self, good: impl Fn(&Seats) -> bool) {
+        loop {
+            let mut stirred = std::pin::pin!(self.stirred.notified());
+            stirred.as_mut().enable();
+            if good(&self.seats()) {
+                return;
+            }
+            stirred.await;
+        }
+    }
+}
+
+/// A hold that is given up half way, for whatever reason: sessions go on.
+struct CallOff<'a>(Option<&'a Arc<Door>>);
+
+impl Drop for CallOff<'_> {
+    fn drop(&mut self) {
+        if let Some(door) = self.0 {
+            door.seats().order(Order::Go);
+        }
+    }
+}
+
+async fn let_go(door: Arc<Door>, number: u64, end: Instant) {
+    sleep_until(end).await;
+    if door.release_if(|held| held == number) {
+        let server = &door.route().server;
+        tracing::error!(server, "a hold was not released in time; sessions go on");
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

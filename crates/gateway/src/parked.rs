@@ -1,0 +1,194 @@
+//! A session that came to rest because its server is switched: it leaves the server and comes to the next.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use crate::backend::Backend;
+use crate::cancel::Target;
+use crate::carry::{self, Carried, Holdings};
+use crate::conn::Conn;
+use crate::door::Seat;
+use crate::orders::{Order, Standing};
+use crate::refusal::{Ending, Refusal};
+use crate::relay::Parked;
+use crate::session::{Copying, Login, Visit};
+
+/// How the session goes on: with whom, and what cancels there; or how it ended, for the log.
+type Further = Result<(Copying, Option<Target>), (&'static str, Option<String>)>;
+
+type Client = Box<TlsStream<TcpStream>>;
+
+impl Visit {
+    /// From rest to the next statement, which may be at another server.
+    pub(crate) async fn stand_still(
+        &mut self,
+        mut relay: Copying,
+        seat: &mut Seat,
+        login: &Login,
+    ) -> Further {
+        let (parked, server) = relay.park();
+        let (server, holdings) = match self.ask(server, &parked, login).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::debug!(%error, "a session's server failed while it was asked what it holds");
+                return self.part(parked, Ending::ServerVanished).await;
+            }
+        };
+        relay = parked.attach(server, BytesMut::new());
+        // A refusal here is an order that came meanwhile; it is looked at next.
+        let _ = seat.stand(Standing::Resting);
+        let because = loop {
+            match seat.order() {
+                Order::Go => match seat.stand(Standing::Busy) {
+                    Ok(()) => return Ok((relay, None)),
+                    Err(_) => continue,
+                },
+                Order::Park { because } => break because,
+                Order::End(ending) => return Err(self.send_off(relay, ending, None).await),
+                Order::Rest => std::future::poll_fn(|cx| seat.ear.poll(cx)).await,
+            }
+        };
+        seat.retarget(None);
+        let (parked, server) = relay.park();
+        say_goodbye(server).await;
+        match holdings {
+            Holdings::Holds(what) => {
+                let _ = seat.stand(Standing::Leaving);
+                self.part(parked, Ending::Holds { because, what }).await
+            }
+            Holdings::Carried(carried) => {
+                let _ = seat.stand(Standing::Parked);
+                self.wait(parked, carried, seat, login).await
+            }
+        }
+    }
+
+    /// What it holds. What the functions of its database set is asked for once a hold.
+    async fn ask(
+        &self,
+        mut server: UnixStream,
+        parked: &Parked<Client>,
+        login: &Login,
+    ) -> std::io::Result<(UnixStream, Holdings)> {
+        let database = login.startup.database().to_vec();
+        let of_functions = {
+            let mut known = self.door.of_functions.lock().await;
+            match known.get(&database) {
+                Some(names) => names.clone(),
+                None => {
+                    let (again, names) = carry::settings_of_functions(server).await?;
+                    server = again;
+                    known.insert(database, names.clone());
+                    names
+                }
+            }
+        };
+        carry::ask(server, &parked.conversation, &of_functions).await
+    }
+
+    /// Until the client says something and there is a server to hear it.
+    async fn wait(
+        &mut self,
+        mut parked: Parked<Client>,
+        carried: Carried,
+        seat: &mut Seat,
+        login: &Login,
+    ) -> Further {
+        let mut spoken = false;
+        loop {
+            match seat.order() {
+                Order::End(ending) => return self.part(parked, ending).await,
+                Order::Go if spoken => {}
+                _ => {
+                    tokio::select! {
+                        () = std::future::poll_fn(|cx| seat.ear.poll(cx)) => {}
+                        heard = parked.hear(), if !spoken => match heard {
+                            Ok(true) => spoken = true,
+                            Ok(false) => return Err(("closed_by_client", None)),
+                            Err(error) => return Err(("connection_lost", Some(error.to_string()))),
+                        },
+                    }
+                    continue;
+                }
+            }
+            // In its turn, as whoever signs in; by then there may be another order.
+            let sit = || match seat.stand(Standing::Busy) {
+                Ok(()) => Ok(true),
+                Err(Order::End(ending)) => Err(Refusal::Ended(ending)),
+                Err(_) => Ok(false),
+            };
+            let again = self.log_in(login, sit).await;
+            match again {
+                Ok((false, ..)) => {}
+                Ok((true, backend, folder)) => {
+                    return self.arrive(parked, carried, backend, &folder, seat).await;
+                }
+                Err(Refusal::Ended(ending)) => return self.part(parked, ending).await,
+                Err(refusal) => return self.strand(parked, &refusal).await,
+            }
+        }
+    }
+
+    /// Signed in to a server again: what the session had is put in place there.
+    async fn arrive(
+        &mut self,
+        parked: Parked<Client>,
+        carried: Carried,
+        backend: Backend,
+        folder: &std::path::Path,
+        seat: &Seat,
+    ) -> Further {
+        let Backend { stream, greeting, key, .. } = backend;
+        let (server, told) = match carried.put(stream, parked.conversation.unnamed()).await {
+            Ok(done) => done,
+            Err(refusal) => return self.strand(parked, &refusal).await,
+        };
+        let target = key.map(|key| Target::new(folder, key));
+        seat.retarget(target.clone());
+        self.record.moves += 1;
+        crate::fail_point!("gateway::arrived");
+        Ok((parked.attach(server, in_force(greeting, told)), target))
+    }
+
+    /// There is no way back to a server.
+    async fn strand(&mut self, parked: Parked<Client>, why: &Refusal) -> Further {
+        tracing::warn!(server = self.record.server, %why, "a session could not be brought to its server again");
+        let why = match why {
+            Refusal::SignIn(_) => "its password has changed",
+            Refusal::Server { .. } => "the server does not take it as it was",
+            Refusal::TooMany { .. } | Refusal::ServerFull => "the server is full",
+            _ => "the server is not up",
+        };
+        self.part(parked, Ending::Stranded(why)).await
+    }
+
+    async fn part(&mut self, parked: Parked<Client>, ending: Ending) -> Further {
+        (self.record.bytes_in, self.record.bytes_out) = parked.amounts();
+        Conn::Tls(parked.client).close_with(&ending.message()).await;
+        Err((ending.outcome(), Some(ending.to_string())))
+    }
+}
+
+/// As a client that leaves, so that the server's log has no lost connection.
+async fn say_goodbye(mut server: UnixStream) {
+    let _ = crate::wire::send(&mut server, b"X\0\0\0\x04").await;
+}
+
+/// What the client has to be told of settings: each that the server reported, as it is in the end.
+fn in_force(mut greeting: BytesMut, told: Vec<Bytes>) -> BytesMut {
+    let mut reported = std::collections::BTreeMap::new();
+    let mut put = |message: Bytes| {
+        if message.first() == Some(&b'S') && message.len() > 5 {
+            let name = message[5..].split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            reported.insert(name, message);
+        }
+    };
+    while let Ok(Some(frame)) = crate::wire::take_frame(&mut greeting, crate::wire::LONGEST) {
+        put(frame.raw);
+    }
+    told.into_iter().for_each(put);
+    let mut messages = BytesMut::new();
+    reported.values().for_each(|message| messages.put_slice(message));
+    messages
+}
