@@ -235,6 +235,19 @@ impl Client {
         self.send(self.request(Method::POST, &path).query(&[("wait", wait), ("reason", reason)])).await
     }
 
+    /// Moves a server, process and data, to its other place on its host.
+    pub async fn move_component(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        reason: Option<&str>,
+        wait: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/move");
+        self.send(self.request(Method::POST, &path).query(&[("wait", wait), ("reason", reason)])).await
+    }
+
     /// The newest lines of a server's log, oldest first.
     pub async fn logs(
         &self,

@@ -210,7 +210,7 @@ pub struct Operation {
     pub id: Uuid,
     /// On which stead.
     pub stead: String,
-    /// `apply`, `delete` or `rotate`.
+    /// `apply`, `delete`, `rotate` or `move`.
     pub kind: String,
     /// `running`, `succeeded` or `failed`.
     pub state: String,

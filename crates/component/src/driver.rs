@@ -24,12 +24,41 @@ pub struct Target {
     pub generation: u64,
     /// The port given to it for life.
     pub port: u16,
+    /// Which of its two places on the host it shall live in; each move is to the other one.
+    pub place: Place,
     /// Its owner role's password.
     pub password: SecretString,
     /// The password's SCRAM-SHA-256 verifier in PostgreSQL's notation, made once when the password was.
     pub verifier: SecretString,
     /// Contents of the files that the spec names by hash.
     pub files: Arc<dyn Files>,
+}
+
+/// One of the two places that a component has on its host: folder, unit and socket of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Where it was made.
+    #[default]
+    First,
+    /// Where its first move leads.
+    Second,
+}
+
+impl Place {
+    /// The place after so many moves.
+    #[must_use]
+    pub fn after(moves: u32) -> Self {
+        if moves.is_multiple_of(2) { Self::First } else { Self::Second }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
 }
 
 /// Contents by hash.

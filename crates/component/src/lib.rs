@@ -17,7 +17,7 @@ pub mod status;
 use serde::{Deserialize, Serialize};
 
 pub use change::{Difference, differences};
-pub use driver::{Driver, DriverError, Files, Target};
+pub use driver::{Driver, DriverError, Files, Place, Target};
 pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
 pub use status::{Condition, ConditionKind, Phase, Status};

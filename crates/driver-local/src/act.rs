@@ -26,7 +26,8 @@ impl Local {
         spec: &Spec,
         step: &Step,
     ) -> Result<(), DriverError> {
-        let place = Place::of(target)?;
+        let places = self.places(target)?;
+        let place = places.here.clone();
         if !matches!(step, Step::OpenRoute | Step::CloseRoute) {
             self.look_again(&place.handle);
         }
@@ -53,13 +54,23 @@ impl Local {
                 crate::migrate::run(&session, migration, &text).await
             }
             Step::OpenRoute => self.open_route(target, spec, &place).await,
+            Step::Move => self.relocate(target, spec, &places).await,
+            Step::Leave => {
+                self.leave(&places.there).await?;
+                // Left by a move that was killed behind its switch.
+                self.release_hold(&place.handle).await;
+                Ok(())
+            }
             Step::CloseRoute => self.close_route(&place).await,
             Step::Stop => self.stop(&place).await,
-            Step::Remove => self.remove(&place).await,
+            Step::Remove => {
+                self.leave(&places.there).await?;
+                self.remove(&place).await
+            }
         }
     }
 
-    fn engine(&self, spec: &Spec) -> Result<&Engine, DriverError> {
+    pub(crate) fn engine(&self, spec: &Spec) -> Result<&Engine, DriverError> {
         self.0.engines.get(spec.engine).ok_or_else(|| {
             DriverError::Unavailable(format!("engine {} is not on this host any more", spec.engine))
         })
@@ -206,7 +217,12 @@ impl Local {
         })
     }
 
-    async fn open_route(&self, target: &Target, spec: &Spec, place: &Place) -> Result<(), DriverError> {
+    pub(crate) async fn open_route(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        place: &Place,
+    ) -> Result<(), DriverError> {
         let route = self.route(target, spec, place);
         let text =
             serde_json::to_string(&route).map_err(|error| DriverError::Unavailable(error.to_string()))?;

@@ -10,7 +10,9 @@
 //! read in sessions that signed in as the owner with the owner's password.
 //!
 //! **Handles** are derived from ids: `pg-<handle>` is the unit, `servers/<handle>` the tree,
-//! `gateway/routes/<handle>.json` the route. An act done twice finds its own work.
+//! `gateway/routes/<handle>.json` the route. An act done twice finds its own work. A component has two places, so
+//! that it can be moved from one to the other: at the second, unit and tree end in `-2`. Where its tree is, there
+//! it is; all else follows.
 
 mod act;
 pub mod certificates;
@@ -18,6 +20,7 @@ mod control;
 mod engines;
 mod files;
 mod migrate;
+mod moves;
 mod observe;
 mod session;
 mod socket;
@@ -65,6 +68,8 @@ struct Inner {
     sessions: Mutex<HashMap<String, session::Kept>>,
     /// When the bytes on disk of a server were last counted, and what came of it.
     sizes: Mutex<HashMap<String, (Instant, u64)>>,
+    /// How often in a row a server could not be moved, because its clients did not come to rest.
+    busy: Mutex<HashMap<String, u32>>,
     /// Spares were taken.
     taken: Notify,
     /// When the last was.
@@ -120,6 +125,7 @@ impl Local {
             keeper: keeper::Client::new(home),
             sessions: Mutex::default(),
             sizes: Mutex::default(),
+            busy: Mutex::default(),
             taken: Notify::new(),
             last_taken: Mutex::default(),
         })))
@@ -164,25 +170,66 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The names a component has on the host.
-struct Place {
+/// The names a component has on the host, at one of its places there.
+#[derive(Clone)]
+pub(crate) struct Place {
     handle: String,
     tree: Tree,
     unit: Name,
 }
 
 impl Place {
-    fn of(target: &Target) -> Result<Self, DriverError> {
-        Self::named(&target.id.handle())
-    }
-
-    fn named(handle: &str) -> Result<Self, DriverError> {
+    /// The first place's names come from the handle alone.
+    fn named(handle: &str, place: component::Place) -> Result<Self, DriverError> {
         let name =
             |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
-        Ok(Self {
-            handle: handle.to_owned(),
-            tree: Tree::Servers(name(handle.to_owned())?),
-            unit: name(format!("pg-{handle}"))?,
+        let (tree, unit) = match place {
+            component::Place::First => (handle.to_owned(), format!("pg-{handle}")),
+            component::Place::Second => (format!("{handle}{SECOND}"), format!("pg-{handle}{SECOND}")),
+        };
+        Ok(Self { handle: handle.to_owned(), tree: Tree::Servers(name(tree)?), unit: name(unit)? })
+    }
+}
+
+/// What the names at the second place end in.
+const SECOND: &str = "-2";
+
+/// The handle of the component that a unit is of.
+#[must_use]
+pub fn handle_of(unit: &Name) -> Option<&str> {
+    let name = unit.as_str().strip_prefix("pg-")?;
+    Some(name.strip_suffix(SECOND).unwrap_or(name))
+}
+
+/// The trees that a component may be in.
+///
+/// # Errors
+/// Never for an id: its handle is fit for a name.
+pub fn trees_of(id: component::ComponentId) -> Result<[Tree; 2], DriverError> {
+    let tree = |place| Place::named(&id.handle(), place).map(|place| place.tree);
+    Ok([tree(component::Place::First)?, tree(component::Place::Second)?])
+}
+
+/// Where a component is, and where it shall be.
+struct Places {
+    /// Where its tree is; where there is none, where it shall be.
+    here: Place,
+    /// The other one.
+    there: Place,
+    /// Whether the other one is where it shall be.
+    elsewhere: bool,
+}
+
+impl Local {
+    fn places(&self, target: &Target) -> Result<Places, DriverError> {
+        let handle = target.id.handle();
+        let wanted = Place::named(&handle, target.place)?;
+        let other = Place::named(&handle, target.place.other())?;
+        let is_there = |place: &Place| self.tree_dir(&place.tree).is_dir();
+        Ok(if !is_there(&wanted) && is_there(&other) {
+            Places { here: other, there: wanted, elsewhere: true }
+        } else {
+            Places { here: wanted, there: other, elsewhere: false }
         })
     }
 }
@@ -222,7 +269,8 @@ impl Driver for Local {
     fn conditions(&self, target: &Target, status: &mut Status) {
         let Spec::Postgres(spec) = &target.spec;
         let limit = files::disk_limit(spec);
-        let guard = keeper::tree_dir(&self.0.home, &place_tree(target)).join("guard/read_only.conf");
+        let tree = self.places(target).map(|places| self.tree_dir(&places.here.tree));
+        let guard = tree.unwrap_or_default().join("guard/read_only.conf");
         let message = if status.disk_bytes.is_some_and(|bytes| bytes > limit) {
             format!(
                 "the server uses more than its {} MiB of disk and is read-only; delete what is not needed \
@@ -243,8 +291,4 @@ impl Driver for Local {
     fn release(&self, target: &Target) {
         lock(&self.0.sessions).remove(&target.id.handle());
     }
-}
-
-fn place_tree(target: &Target) -> Tree {
-    Place::of(target).map_or(Tree::Control, |place| place.tree)
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio_postgres::error::SqlState;
 
 use crate::session::{describe, owner_looking};
-use crate::{Local, Place, lock};
+use crate::{Local, Place, Places, lock};
 
 /// The state of the helpers that this version makes, as the comment on the database `postgres` tells it.
 pub(crate) const HELPERS: &str = "helpers of Stead, version 2";
@@ -79,13 +79,15 @@ impl Local {
         target: &Target,
         spec: &Spec,
     ) -> Result<Observed, DriverError> {
-        let place = Place::of(target)?;
+        let Places { here: place, there, elsewhere } = self.places(target)?;
+        // A unit without a tree: what a move that was killed leaves.
+        let leftovers = !elsewhere && self.declared(&there.unit).is_some();
         let Some(engine) = self.0.engines.get(spec.engine) else {
             // Enough is known to remove it even so.
             let unit = self.unit(&place).await?;
             let tree = self.tree_dir(&place.tree).is_dir();
             let route = self.observe_route(target, spec, &place).await;
-            return Ok(Observed { unit, tree, route, ..Observed::default() });
+            return Ok(Observed { unit, tree, route, elsewhere, leftovers, ..Observed::default() });
         };
         let dir = self.tree_dir(&place.tree);
         let (tree, data) = (dir.is_dir(), dir.join("data").is_dir());
@@ -115,6 +117,8 @@ impl Local {
         Ok(Observed {
             engine_present: true,
             tree,
+            elsewhere,
+            leftovers,
             data,
             files: if tree { self.file_states(&place.tree, &texts) } else { Seen::Absent },
             declared,

@@ -21,6 +21,10 @@ use crate::fail_point;
 use crate::orders::{Order, Standing};
 use crate::refusal::Ending;
 
+/// What happens to servers while they are held.
+pub(crate) const MOVED: &str = "is moved";
+pub(crate) const ASLEEP: &str = "falls asleep";
+
 /// The longest that anybody may hold, and the longest that sessions may be waited for.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
 /// Sessions that end say so to their clients; one that does not listen is not waited for.
@@ -29,7 +33,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How a hold is to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish {
-    /// What happens to the server: `is moved`.
+    /// What happens to the server: one of the two.
     pub(crate) because: &'static str,
     /// How long transactions may take to end.
     pub(crate) patience: Duration,
@@ -70,6 +74,7 @@ pub(crate) enum Busy {
 /// A hold in force. Dropped, it lets new sessions begin.
 pub(crate) struct Held {
     number: u64,
+    because: &'static str,
     _turn: OwnedRwLockWriteGuard<()>,
 }
 
@@ -79,7 +84,8 @@ impl Door {
         let began = Instant::now();
         let (until, end) = (began + wish.patience.min(LONGEST.1), began + wish.deadline.min(LONGEST.0));
         let waited = || began.elapsed().as_millis();
-        if self.is_held() {
+        // One of the same kind was left by somebody who is gone: this one takes its place.
+        if self.is_held() && !self.release(wish.because) {
             return Err(Busy::Held);
         }
         // Sign-ins under way come to their end, and from here on new ones wait.
@@ -112,15 +118,16 @@ impl Door {
         self.verifiers.hang_up().await;
         calling_off.0 = None;
         let number = self.rest.holds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held { number, _turn: turn });
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Held { number, because: wish.because, _turn: turn });
         tokio::spawn(let_go(self.clone(), number, end));
         fail_point!("gateway::held");
         Ok(Parked { parked: count(parked), ended: count(here.saturating_sub(parked)) })
     }
 
-    /// Lets sessions go on; whether there was a hold.
-    pub(crate) fn release(&self) -> bool {
-        self.release_if(|_| true)
+    /// Lets sessions go on; whether there was a hold of the kind.
+    pub(crate) fn release(&self, because: &'static str) -> bool {
+        self.release_if(|held| held.because == because)
     }
 
     /// Whether new sessions are kept waiting.
@@ -128,9 +135,9 @@ impl Door {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    fn release_if(&self, which: impl FnOnce(u64) -> bool) -> bool {
+    fn release_if(&self, which: impl FnOnce(&Held) -> bool) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !held.as_ref().is_some_and(|held| which(held.number)) {
+        if !held.as_ref().is_some_and(which) {
             return false;
         }
         // Orders first: a session that takes its turn then finds that it may.
@@ -170,7 +177,7 @@ impl Drop for CallOff<'_> {
 
 async fn let_go(door: Arc<Door>, number: u64, end: Instant) {
     sleep_until(end).await;
-    if door.release_if(|held| held == number) {
+    if door.release_if(|held| held.number == number) {
         let server = &door.route().server;
         tracing::error!(server, "a hold was not released in time; sessions go on");
     }

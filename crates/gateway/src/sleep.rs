@@ -197,13 +197,13 @@ async fn fall_asleep(door: &Arc<Door>, wish: &Sleep, folder: &Path) -> Result<()
         return Ok(());
     }
     let (patience, deadline) = HOLD;
-    let hold = hold::Wish { because: "falls asleep", patience, deadline, insist: false };
+    let hold = hold::Wish { because: hold::ASLEEP, patience, deadline, insist: false };
     if let Err(busy) = door.hold(hold).await {
         tracing::debug!(%busy, "a server that was to sleep is used");
         return Ok(());
     }
     let asleep = stop(door, wish, folder).await;
-    door.release();
+    door.release(hold::ASLEEP);
     asleep
 }
 

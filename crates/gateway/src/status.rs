@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Command;
-use crate::hold::{Parked, Wish};
+use crate::hold::{self, Parked, Wish};
 use crate::route::{Hold, Request};
 
 /// Longest request, bytes.
@@ -81,7 +81,7 @@ async fn answer(line: &[u8], commands: &mpsc::Sender<Command>) -> io::Result<Vec
         }
         Ok(Request::Hold { server, patience_ms, deadline_ms, insist }) => {
             let wish = Wish {
-                because: "is moved",
+                because: hold::MOVED,
                 patience: Duration::from_millis(patience_ms),
                 deadline: Duration::from_millis(deadline_ms),
                 insist,
@@ -98,7 +98,7 @@ async fn answer(line: &[u8], commands: &mpsc::Sender<Command>) -> io::Result<Vec
         }
         Ok(Request::Release { server }) => {
             let door = ask(commands, |reply| Command::Door(server, reply)).await?;
-            serde_json::to_vec(&door.is_some_and(|door| door.release()))
+            serde_json::to_vec(&door.is_some_and(|door| door.release(hold::MOVED)))
         }
         Err(error) => serde_json::to_vec(&Complaint { error: format!("not a request: {error}") }),
     };

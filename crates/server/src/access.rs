@@ -33,7 +33,7 @@ pub(crate) enum Action {
     Look,
     /// Read a server's log.
     ReadLogs,
-    /// Edit or remove a stead, rotate a password.
+    /// Edit or remove a stead, rotate a password, move a server.
     Edit,
     /// See a password.
     SeePassword,

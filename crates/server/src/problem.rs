@@ -249,6 +249,7 @@ impl From<EditError> for Problem {
             EditError::Moved { .. } => Kind::Moved,
             EditError::Protected(_) => Kind::Protected,
             EditError::Deleting(_) => Kind::Deleting,
+            EditError::Moving(_) => Kind::InUse,
             EditError::Quota { .. } => Kind::QuotaExceeded,
             EditError::NoHost | EditError::NoPort(_) => Kind::Unavailable,
         };

@@ -145,6 +145,16 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Move a server to another process and folder; clients wait for a moment and go on.
+    Move {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.main [default: the only one].
+        component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Remove a stead with everything in it.
     Down {
         #[command(flatten)]

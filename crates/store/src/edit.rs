@@ -124,6 +124,9 @@ pub enum EditError {
     /// It is on its way out.
     #[error("{0} is being removed; wait until it is gone, then create it anew")]
     Deleting(ComponentName),
+    /// It is on its way to its other place.
+    #[error("{0} is being moved already; wait until that is done")]
+    Moving(ComponentName),
     /// A quota would be exceeded.
     #[error(
         "tenant `{tenant}` may have {limit} {what}, and this would make it {wanted}; remove something or have the quota raised"
@@ -351,33 +354,93 @@ impl Store {
     ) -> Result<OperationId, EditError> {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
-        let component = match held.current.get(name) {
-            None if held.stead.is_none() => {
-                return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
-            }
-            None => return Err(EditError::NoComponent(stead.to_string(), name.to_string())),
-            Some(component) if component.deleting => return Err(EditError::Deleting(name.clone())),
-            Some(component) => component,
-        };
+        let id = held.existing(tenant, stead, name)?.id;
         let operation = OperationId::random();
         open_operation(&mut tx, operation, &held.tenant, stead, "rotate", actor).await?;
-        let version = secret::new_password(&mut tx, &self.key, component.id).await?;
+        let version = secret::new_password(&mut tx, &self.key, id).await?;
         let mut line = Line { actor, held: &held, stead, name, operation, reason };
         let (before, after) = (json!({ "version": version - 1 }), json!({ "version": version }));
         line.write(&mut tx, "password.rotated", before, after).await?;
-        let generation = sqlx::query_scalar!(
-            "update components set generation = generation + 1, wake_at = now(), wakes = wakes + 1
-             where id = $1 returning generation",
-            component.id.0
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        open_target(&mut tx, operation, component.id, name, generation, false).await?;
-        announce(&mut tx).await?;
+        touch(&mut tx, operation, id, name).await?;
         fail_point!("store::rotate-before-commit");
         tx.commit().await?;
         Ok(operation)
     }
+
+    /// Has a component moved to its other place on its host, while clients wait.
+    ///
+    /// # Errors
+    /// When there is no such component, it is being removed, or it is being moved already.
+    pub async fn move_component(
+        &self,
+        actor: &Actor,
+        tenant: &TenantName,
+        stead: &SteadName,
+        name: &ComponentName,
+        reason: Option<&str>,
+    ) -> Result<OperationId, EditError> {
+        let mut tx = self.pool.begin().await?;
+        let held = hold(&mut tx, actor, tenant, stead, false).await?;
+        let id = held.existing(tenant, stead, name)?.id;
+        let moving = sqlx::query_scalar!(
+            "select exists (select from operation_targets t join operations o on o.id = t.operation_id
+                            where t.component_id = $1 and t.state = 'running' and o.kind = 'move') as \"moving!\"",
+            id.0
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if moving {
+            return Err(EditError::Moving(name.clone()));
+        }
+        let operation = OperationId::random();
+        open_operation(&mut tx, operation, &held.tenant, stead, "move", actor).await?;
+        let place = sqlx::query_scalar!("select place from components where id = $1", id.0)
+            .fetch_one(&mut *tx)
+            .await?;
+        let mut line = Line { actor, held: &held, stead, name, operation, reason };
+        let (before, after) = (json!({ "place": place }), json!({ "place": place + 1 }));
+        line.write(&mut tx, "component.move_requested", before, after).await?;
+        sqlx::query!("update components set place = place + 1 where id = $1", id.0).execute(&mut *tx).await?;
+        touch(&mut tx, operation, id, name).await?;
+        fail_point!("store::move-before-commit");
+        tx.commit().await?;
+        Ok(operation)
+    }
+}
+
+impl Held {
+    /// A component that is there, and stays.
+    fn existing(
+        &self,
+        tenant: &TenantName,
+        stead: &SteadName,
+        name: &ComponentName,
+    ) -> Result<&Current, EditError> {
+        match self.current.get(name) {
+            None if self.stead.is_none() => Err(EditError::NoStead(tenant.to_string(), stead.to_string())),
+            None => Err(EditError::NoComponent(stead.to_string(), name.to_string())),
+            Some(component) if component.deleting => Err(EditError::Deleting(name.clone())),
+            Some(component) => Ok(component),
+        }
+    }
+}
+
+/// A generation later it is looked at again, and the operation waits for that.
+async fn touch(
+    tx: &mut PgConnection,
+    operation: OperationId,
+    id: ComponentId,
+    name: &ComponentName,
+) -> Result<(), EditError> {
+    let generation = sqlx::query_scalar!(
+        "update components set generation = generation + 1, wake_at = now(), wakes = wakes + 1
+         where id = $1 returning generation",
+        id.0
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    open_target(tx, operation, id, name, generation, false).await?;
+    announce(tx).await
 }
 
 async fn apply(

@@ -96,7 +96,7 @@ impl Store {
                      and (lease is null or lease_until <= now() or lease_until > now() + make_interval(secs => $4))
                    order by wake_at limit 1 for no key update skip locked)
                returning c.stead_id, c.id, c.name, c.spec, c.generation, c.observed_generation, c.status, c.host,
-                         c.port, c.step, c.last_error, c.attempt, c.wakes,
+                         c.port, c.place, c.step, c.last_error, c.attempt, c.wakes,
                          c.deletion_requested_at as "deletion_requested_at: jiff_sqlx::Timestamp",
                          s.name as stead, t.name as tenant, t.id as tenant_id"#,
             token,
@@ -134,6 +134,7 @@ impl Store {
             spec: component.spec.clone(),
             generation: u64::try_from(component.generation).unwrap_or_default(),
             port: component.port,
+            place: component::Place::after(u32::try_from(row.place).unwrap_or_default()),
             password: password.password,
             verifier: password.verifier,
             files: Arc::new(StoredFiles { store: self.clone(), component: component.id }),

@@ -11,8 +11,12 @@ use super::Migration;
 pub struct Observed {
     /// Whether its engine is on the host.
     pub engine_present: bool,
-    /// Whether its tree (data and all) is where it belongs.
+    /// Whether its tree (data and all) is at one of its places. All else here was seen there.
     pub tree: bool,
+    /// Whether that is its other place: it has to be moved.
+    pub elsewhere: bool,
+    /// Whether something is left of it at the place that it is not at.
+    pub leftovers: bool,
     /// Whether the data directory inside the tree is there.
     pub data: bool,
     /// Its configuration files, against what the spec renders to.

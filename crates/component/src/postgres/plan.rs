@@ -36,6 +36,10 @@ pub enum Step {
     Migrate(Migration),
     /// Open, or change, the front door.
     OpenRoute,
+    /// Move it, process and data, to its other place, while clients wait.
+    Move,
+    /// Take away what is left of it at the place that it left.
+    Leave,
     /// Close the front door.
     CloseRoute,
     /// Stop the process for good.
@@ -69,6 +73,8 @@ impl Step {
             Self::Extension(name) => format!("extension {name}"),
             Self::Migrate(migration) => format!("migrate {}", migration.name),
             Self::OpenRoute => "open".into(),
+            Self::Move => "move".into(),
+            Self::Leave => "leave".into(),
             Self::CloseRoute => "close".into(),
             Self::Stop => "stop".into(),
             Self::Remove => "remove".into(),
@@ -80,13 +86,14 @@ impl Step {
         matches!(self, Self::Migrate(_) | Self::Extension(_))
     }
 
-    /// A migration that ran and a restart are events; the other steps are only the way there.
+    /// A migration that ran, a restart and a move are events; the other steps are only the way there.
     pub(crate) fn on_record(&self) -> Option<serde_json::Value> {
         match self {
             Self::Migrate(migration) => {
                 Some(json!({ "migration": migration.name, "sha256": migration.sha256 }))
             }
             Self::Restart => Some(json!({ "restarted": true })),
+            Self::Move => Some(json!({ "moved": true })),
             _ => None,
         }
     }
@@ -101,6 +108,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         .or_else(|| process(observed, standing.settled))
         .or_else(|| observed.session.as_ref().and_then(|session| inside(spec, session)))
         .or_else(|| front_door(observed))
+        .or_else(|| place(observed))
         .or_else(|| observed.session.as_ref().and_then(|session| extensions(spec, session)))
         .or_else(|| observed.session.as_ref().and_then(|session| schema(spec, session)))
         .unwrap_or(Decision::Settled)
@@ -128,7 +136,9 @@ fn removal(observed: &Observed) -> Decision {
         Unit::Stopping => {
             Decision::Wait { reason: "the server is stopping".into(), again_ms: 20, condition: None }
         }
-        Unit::Absent if observed.tree || observed.declared != Seen::Absent => act(Step::Remove),
+        Unit::Absent if observed.tree || observed.leftovers || observed.declared != Seen::Absent => {
+            act(Step::Remove)
+        }
         Unit::Stopped | Unit::Asleep => act(Step::Remove),
         Unit::Absent => Decision::Gone,
     }
@@ -261,6 +271,14 @@ fn front_door(observed: &Observed) -> Option<Decision> {
         again_ms: 10,
         condition: None,
     })
+}
+
+/// Where it lives. It is moved when all but the tenant's own affairs is well, and not while it sleeps.
+fn place(observed: &Observed) -> Option<Decision> {
+    if observed.leftovers {
+        return Some(act(Step::Leave));
+    }
+    (observed.elsewhere && observed.session.is_some()).then(|| act(Step::Move))
 }
 
 /// The next migration, or why there is none.

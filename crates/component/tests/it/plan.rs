@@ -51,6 +51,14 @@ fn each_observation_has_its_step() {
     assert_eq!(after(|o| o.declared = Seen::Absent), "start");
     assert_eq!(after(|o| o.declared = Seen::Differs), "start");
     assert_eq!(after(|o| o.unit = Unit::Absent), "start");
+    assert_eq!(after(|o| o.elsewhere = true), "move");
+    assert_eq!(after(|o| o.leftovers = true), "leave");
+    assert_eq!(after(|o| (o.elsewhere, o.route.declared) = (true, Seen::Differs)), "open");
+    assert_eq!(
+        after(|o| (o.elsewhere, o.unit, o.session) = (true, Unit::Asleep, None)),
+        "settled",
+        "it is moved when an edit wakes it"
+    );
     assert_eq!(after(|o| o.unit = Unit::Stopped), "start");
     assert_eq!(after(|o| o.unit = Unit::Stopping), "wait: the server is stopping");
     assert_eq!(

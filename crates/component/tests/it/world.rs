@@ -53,6 +53,8 @@ pub(crate) fn settled(spec: &Spec) -> Observed {
     Observed {
         engine_present: true,
         tree: true,
+        elsewhere: false,
+        leftovers: false,
         data: true,
         files: Seen::Same,
         declared: Seen::Same,
@@ -84,6 +86,8 @@ impl World {
         seen.engine_present = !dice.random_bool(0.05);
         seen.tree = dice.random_bool(0.8);
         seen.data = seen.tree && dice.random_bool(0.9);
+        seen.elsewhere = seen.tree && dice.random_bool(0.2);
+        seen.leftovers = !seen.elsewhere && dice.random_bool(0.2);
         seen.files = random_seen(&mut dice);
         seen.declared = random_seen(&mut dice);
         seen.unit = match dice.random_range(0..6) {
@@ -155,6 +159,12 @@ impl World {
                 self.seen.route.declared = Seen::Same;
                 self.seen.route.allow = self.spec.allow.clone();
             }
+            Step::Move => {
+                self.seen.elsewhere = false;
+                self.seen.leftovers = self.needs_restart;
+                self.boot();
+            }
+            Step::Leave => self.seen.leftovers = false,
             Step::CloseRoute => self.seen.route.declared = Seen::Absent,
             Step::Stop => {
                 self.seen.unit = Unit::Stopping;

@@ -114,6 +114,33 @@ pub(crate) async fn rotate(
     super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
 }
 
+/// Move a server to another process and folder
+///
+/// Clients wait for a moment and go on: transactions that are open come to their end first, and sessions take
+/// along their settings and prepared statements.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/move",
+    tag = "components", operation_id = "move", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn relocate(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    let tenant = caller.visible(&app.store, &at.tenant).await?;
+    let edit = async {
+        caller.may(Action::Edit)?;
+        let (actor, reason) = (&caller.actor, query.reason());
+        Ok(app.store.move_component(actor, &at.tenant, &at.stead, &at.component, reason).await?)
+    };
+    let attempt = Attempt::new(&caller, "component.move_requested", Some(&tenant))
+        .stead(&at.stead)
+        .component(&at.component);
+    let operation = attempt.of(&app.store, edit).await?;
+    super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
+}
+
 /// Which part of a log.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

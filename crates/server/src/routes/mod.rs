@@ -36,6 +36,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::get))
         .routes(routes!(components::credentials))
         .routes(routes!(components::rotate))
+        .routes(routes!(components::relocate))
         .routes(routes!(components::logs))
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))

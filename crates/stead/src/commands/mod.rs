@@ -6,6 +6,7 @@ mod history;
 mod logs;
 mod plan;
 mod progress;
+mod relocate;
 mod rotate;
 mod sql;
 mod status;
@@ -87,6 +88,9 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Rotate { which, component, reason } => {
             rotate::run(&context, &which, component.as_deref(), reason.as_deref()).await
+        }
+        Verb::Move { which, component, reason } => {
+            relocate::run(&context, &which, component.as_deref(), reason.as_deref()).await
         }
         Verb::Down { which, yes, unprotect, reason } => {
             down::run(&context, &which, yes, unprotect, reason.as_deref()).await

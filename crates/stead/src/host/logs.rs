@@ -9,7 +9,6 @@ use component::ComponentId;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use keeper::wire::{Name, Tree};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
@@ -33,8 +32,10 @@ impl server::ServerLogs for TreeLogs {
         limit: usize,
         since: Option<Timestamp>,
     ) -> std::io::Result<Vec<LogLine>> {
-        let name = Name::parse(component.handle()).map_err(std::io::Error::other)?;
-        let folder = keeper::tree_dir(&self.home, &Tree::Servers(name)).join("log");
+        let trees = driver_local::trees_of(component).map_err(std::io::Error::other)?;
+        let folders = trees.map(|tree| keeper::tree_dir(&self.home, &tree));
+        // Where it is now; a moved server takes its logs along.
+        let folder = folders.iter().find(|folder| folder.is_dir()).unwrap_or(&folders[0]).join("log");
         tokio::task::spawn_blocking(move || tail(&folder, limit, since))
             .await
             .map_err(std::io::Error::other)?

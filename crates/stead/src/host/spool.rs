@@ -72,7 +72,7 @@ async fn entry(store: &Store, line: SpoolLine) -> Result<Option<Entry>, String> 
         ..Entry::new(&actor, action, Outcome::Noted)
     };
     if let Some(unit) = line.unit {
-        let Some(handle) = unit.as_str().strip_prefix("pg-") else { return Ok(None) };
+        let Some(handle) = driver_local::handle_of(&unit) else { return Ok(None) };
         let Some((tenant, stead, component)) =
             store.by_handle(handle).await.map_err(|error| error.to_string())?
         else {

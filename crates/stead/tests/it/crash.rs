@@ -70,6 +70,19 @@ const SPARE: [&str; 4] = [
 /// Points that the waking of a server for an edit passes; see the tests of sleep.
 const WAKE: [&str; 1] = ["driver-local::woken"];
 
+/// Points that a move passes.
+const MOVE: [&str; 9] = [
+    "store::move-before-commit",
+    "driver-local::move-held",
+    "driver-local::move-stopped",
+    "driver-local::move-renamed",
+    "driver-local::move-started",
+    "driver-local::route-written",
+    "driver-local::move-released",
+    "driver-local::left",
+    "store::record-before-commit",
+];
+
 /// No end but a repetition; see the tests of what is done twice.
 const REPEAT: [&str; 1] = ["reconciler::twice"];
 
@@ -80,8 +93,8 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 10] =
-        [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROLES, &ROTATE, &REMOVE, &SPARE, &WAKE, &REPEAT];
+    let lists: [&[&str]; 11] =
+        [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROLES, &ROTATE, &REMOVE, &SPARE, &WAKE, &MOVE, &REPEAT];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);
 }
@@ -272,6 +285,79 @@ fn killed_while_a_password_is_rotated() {
         assert!(refused.contains("password authentication failed"), "{point}: {refused}");
     }
     stead.finish();
+}
+
+/// A client that writes all the while: what was acknowledged is there, and there was never a second writer.
+#[test]
+fn killed_while_a_server_is_moved() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", "");
+    let (folder, url) = (story.folder.clone(), story.url());
+    story.sql("create table written (n int)").unwrap();
+    let mut moves = 0;
+    for point in MOVE {
+        let writer = Writer::start(&url, moves * 1_000_000);
+        until("the writer to write", || (writer.acknowledged() > 0).then_some(()));
+        dies_at(&mut stead, point, &folder, &["move"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.settled();
+        if point == "store::move-before-commit" {
+            story.ok(&["move"]);
+        }
+        moves += 1;
+        until("the writer to write again", || ask(&url, "select 1").ok());
+        let acknowledged = writer.stop();
+        let first = (moves - 1) * 1_000_000;
+        let kept = format!(
+            "select count(distinct n) from written where n between {first} + 1 and {first} + {acknowledged}"
+        );
+        assert_eq!(ask(&url, &kept).unwrap(), acknowledged.to_string(), "{point}");
+        let place = if moves % 2 == 0 { story.handle() } else { format!("{}-2", story.handle()) };
+        assert_eq!(stead.list("servers"), [place], "{point}");
+        is_whole(&story, &["0001_first", "0002_second"], point);
+        assert_eq!(story.lines("component.move_requested").len(), usize::try_from(moves).unwrap(), "{point}");
+    }
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    story.ok(&["down", "--yes"]);
+    stead.nothing_left_over();
+    stead.finish();
+}
+
+/// A client that inserts one number after the other, and connects again whenever it has to.
+struct Writer {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    acknowledged: std::sync::Arc<std::sync::atomic::AtomicI64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(url: &str, first: i64) -> Writer {
+        use std::sync::atomic::Ordering;
+        let (stop, acknowledged) = <(
+            std::sync::Arc<std::sync::atomic::AtomicBool>,
+            std::sync::Arc<std::sync::atomic::AtomicI64>,
+        )>::default();
+        let (url, stopped, done) = (url.to_owned(), stop.clone(), acknowledged.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let next = done.load(Ordering::Relaxed) + 1;
+                if ask(&url, &format!("insert into written values ({})", first + next)).is_ok() {
+                    done.store(next, Ordering::Relaxed);
+                }
+            }
+        });
+        Writer { stop, acknowledged, thread }
+    }
+
+    fn acknowledged(&self) -> i64 {
+        self.acknowledged.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn stop(self) -> i64 {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.acknowledged.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }
 
 #[test]

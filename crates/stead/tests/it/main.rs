@@ -12,6 +12,7 @@ mod disk;
 mod drift;
 mod installation;
 mod lifecycle;
+mod moves;
 mod os_users;
 mod owner;
 mod secrets;

@@ -151,9 +151,11 @@ impl<'a> Story<'a> {
         id
     }
 
-    /// The tree of the server.
+    /// The tree of the server: at one of its two places.
     pub(crate) fn tree(&self) -> PathBuf {
-        self.stead.home.join("servers").join(self.handle())
+        let first = self.stead.home.join("servers").join(self.handle());
+        let second = first.with_file_name(format!("{}-2", self.handle()));
+        if second.is_dir() { second } else { first }
     }
 
     /// A question to the server through the front door, as a client asks it.
@@ -267,6 +269,11 @@ impl Installation {
     pub(crate) fn nothing_left_over(&self) {
         let handles = self.control("select left(replace(id::text, '-', ''), 16) from components order by 1");
         let handles: Vec<String> = handles.lines().map(str::to_owned).collect();
+        // After an odd number of moves a server is at its second place.
+        let places =
+            "select left(replace(id::text, '-', ''), 16) || case place % 2 when 1 then '-2' else '' end
+                      from components order by 1";
+        let places: Vec<String> = self.control(places).lines().map(str::to_owned).collect();
         // A new spare may be in the making, and what was removed is deleted in the background.
         let pool = self.environment.iter().any(|(name, value)| name == "STEAD_SPARES" && value != "0");
         let engines = || self.control("select max(cardinality(engines)) from hosts").parse().unwrap();
@@ -281,15 +288,15 @@ impl Installation {
         for folder in ["keeper/trash", "keeper/new"] {
             until(&format!("{folder} to be empty"), || self.list(folder).is_empty().then_some(()));
         }
-        assert_eq!(self.list("servers"), handles);
-        let files = |suffix: &str, prefix: &str| -> Vec<String> {
-            handles.iter().map(|handle| format!("{prefix}{handle}{suffix}")).collect()
+        assert_eq!(self.list("servers"), places);
+        let files = |names: &[String], prefix: &str| -> Vec<String> {
+            names.iter().map(|name| format!("{prefix}{name}.json")).collect()
         };
-        assert_eq!(self.list("gateway/routes"), files(".json", ""));
-        let units = [vec!["control.json".into(), "gateway.json".into()], files(".json", "pg-")].concat();
+        assert_eq!(self.list("gateway/routes"), files(&handles, ""));
+        let units = [vec!["control.json".into(), "gateway.json".into()], files(&places, "pg-")].concat();
         assert_eq!(self.list("units"), units);
         let spares = self.list("spares");
-        for (folder, trees) in [("servers", &handles), ("spares", &spares)] {
+        for (folder, trees) in [("servers", &places), ("spares", &spares)] {
             for tree in trees {
                 let conf = self.list(&format!("{folder}/{tree}/conf"));
                 assert!(conf.iter().all(|file| !file.ends_with(".new")), "drafts left behind: {conf:?}");
@@ -304,7 +311,7 @@ impl Installation {
             "select s.name, c.generation, count(j.id) from components c join steads s on s.id = c.stead_id
              left join journal j on j.tenant_id = s.tenant_id and j.stead = s.name and j.component = c.name
                   and j.action in ('component.created', 'component.edited', 'password.rotated',
-                                   'component.deletion_requested')
+                                   'component.move_requested', 'component.deletion_requested')
                   and j.at >= c.created_at
              group by c.id, s.name having c.generation <> count(j.id)",
         );
