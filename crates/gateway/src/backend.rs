@@ -133,7 +133,7 @@ async fn expect(server: &mut Frames<UnixStream>, wanted: u32) -> Result<Bytes, R
 }
 
 /// An ErrorResponse as the client is to see it.
-fn server_error(frame: &Frame) -> Refusal {
+pub(crate) fn server_error(frame: &Frame) -> Refusal {
     let field = |wanted: u8| {
         frame
             .body

@@ -45,6 +45,9 @@ mod control;
 mod door;
 mod files;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 mod record;
 mod refusal;

@@ -86,7 +86,7 @@ impl<S: AsyncRead + Unpin> Frames<S> {
 }
 
 /// Takes one whole message off the front, if there is one.
-fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
+pub(crate) fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
     let Some(&[kind, a, b, c, d]) = buffer.first_chunk::<5>() else {
         return Ok(None);
     };
