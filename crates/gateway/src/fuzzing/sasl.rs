@@ -72,40 +72,67 @@ impl Role {
         Role { client_key, stored_key, verifier }
     }
 
-    /// The only last message that is right.
-    fn last(&self, first: &[u8], end_point: Option<&[u8]>, exchange: &Exchange) -> String {
-        let Ok(first) = std::str::from_utf8(first) else { panic!("taken, and no text") };
-        let (flag, bare) = (first.split(',').next(), first.splitn(3, ',').nth(2));
-        let (Some(flag), Some(bare)) = (flag, bare) else { panic!("taken, and without a header: {first}") };
+    /// What the last message must say before its proof: to what it is bound, and the nonce of both sides.
+    fn due(first: &str, end_point: Option<&[u8]>, exchange: &Exchange) -> String {
+        let flag = first.split(',').next().unwrap_or_default();
         let mut bound = format!("{flag},,").into_bytes();
         if flag.starts_with("p=") {
             bound.extend_from_slice(end_point.unwrap_or_default());
         }
-        let challenge = exchange.server_first();
-        let nonce = challenge.split(',').next().unwrap_or_default();
-        let theirs = bare.split(',').nth(1).unwrap_or_default();
+        let nonce = exchange.server_first().split(',').next().unwrap_or_default();
+        let theirs = bare(first).split(',').nth(1).unwrap_or_default();
         assert!(nonce.len() > theirs.len() + 16 && nonce.starts_with(theirs), "{theirs} {nonce}");
-        let without_proof = format!("c={},{nonce}", BASE64.encode(bound));
-        let auth = format!("{bare},{challenge},{without_proof}");
+        format!("c={},{nonce}", BASE64.encode(bound))
+    }
+
+    /// The last message that says something, with the proof for it that only who knows the password has.
+    fn proved(&self, first: &str, exchange: &Exchange, said: &str) -> String {
+        let auth = format!("{},{},{said}", bare(first), exchange.server_first());
         let mut proof = mac(&self.stored_key, &[auth.as_bytes()]);
         proof.iter_mut().zip(self.client_key).for_each(|(proof, key)| *proof ^= key);
-        format!("{without_proof},p={}", BASE64.encode(proof))
+        format!("{said},p={}", BASE64.encode(proof))
     }
+}
+
+/// The first message without what is said of binding.
+fn bare(first: &str) -> &str {
+    first.splitn(3, ',').nth(2).unwrap_or_default()
 }
 
 /// A first message that was taken leads to a sign-in by the right last message, and by no other.
 fn exchanged(role: &Role, mechanism: &str, end_point: Option<&[u8]>, first: &[u8], last: &[u8]) {
     let start = || Exchange::start(mechanism, first, end_point, role.verifier.clone()).ok();
-    let (Some(one), Some(two), Some(three)) = (start(), start(), start()) else { return };
-    let right = role.last(first, end_point, &one);
-    assert!(one.finish(right.as_bytes()).is_ok(), "{right}");
-    assert!(two.finish(last).is_err(), "nobody can know the nonce");
-    let right = role.last(first, end_point, &three);
-    let mut wrong = right.clone().into_bytes();
-    let at = last.first().map_or(0, |at| usize::from(*at) % wrong.len());
-    wrong[at] ^= last.get(1).copied().unwrap_or(1);
-    wrong.extend_from_slice(last.get(2..).unwrap_or_default());
-    assert_eq!(three.finish(&wrong).is_ok(), wrong == right.as_bytes(), "{right}");
+    let (Some(right), Some(unknown), Some(bent), Some(other)) = (start(), start(), start(), start()) else {
+        return;
+    };
+    let Ok(first) = std::str::from_utf8(first) else { panic!("taken, and no text") };
+    let message = role.proved(first, &right, &Role::due(first, end_point, &right));
+    assert!(right.finish(message.as_bytes()).is_ok(), "{message}");
+
+    assert!(unknown.finish(last).is_err(), "nobody can know the nonce");
+
+    // One byte changed on the way, or some more behind.
+    let message = role.proved(first, &bent, &Role::due(first, end_point, &bent));
+    let changed = mangled(message.as_bytes(), last);
+    assert_eq!(bent.finish(&changed).is_ok(), changed == message.as_bytes(), "{message}");
+
+    // Who has the password says something else, and proves that: of another certificate, or of another time.
+    let due = Role::due(first, end_point, &other);
+    let said = mangled(due.as_bytes(), &last[..last.len().min(2)]);
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let message = role.proved(first, &other, &said);
+    if other.finish(message.as_bytes()).is_ok() {
+        assert!(said.split(',').take(2).eq(due.split(',')), "{said} instead of {due}");
+    }
+}
+
+/// Where and how to change a byte, and what to put behind.
+fn mangled(message: &[u8], by: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    let at = by.first().map_or(0, |at| usize::from(*at) % message.len());
+    message[at] ^= by.get(1).copied().unwrap_or(1);
+    message.extend_from_slice(by.get(2..).unwrap_or_default());
+    message
 }
 
 /// The other end: a server's first message is answered only where it continues our nonce and has the salt
