@@ -48,6 +48,7 @@ mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod limited;
 mod listener;
 mod record;
 mod refusal;

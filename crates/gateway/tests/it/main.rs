@@ -10,4 +10,6 @@ mod refusals;
 mod routes;
 mod sessions;
 mod shapes;
+mod slow;
 mod support;
+mod taken_over;
