@@ -13,3 +13,4 @@ mod shapes;
 mod slow;
 mod support;
 mod taken_over;
+mod tls;
