@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use gateway::Limits;
+use gateway::route::Route;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-use crate::support::clients::{SSL_REQUEST, connect, encrypted, message, psql, startup, tcp, tcp_from};
+use crate::support::clients::{
+    SSL_REQUEST, connect, encrypted, message, program, psql, result, startup, tcp, tcp_from,
+};
 use crate::support::eventually;
-use crate::support::home::{Home, limits};
+use crate::support::home::{Home, free_port, limits};
 use crate::support::server::Server;
 
 /// The beginning of a TLS record of 16 kB, and of the hello in it.
@@ -43,7 +46,7 @@ where
 }
 
 /// At each phase up to the session one such client, from each of some connections.
-async fn crowd(home: &Home, route: &gateway::route::Route, each: usize) -> Vec<JoinHandle<Vec<u8>>> {
+async fn crowd(home: &Home, route: &Route, each: usize) -> Vec<JoinHandle<Vec<u8>>> {
     let mut crowd = Vec::new();
     for _ in 0..each {
         crowd.push(dribble(tcp(route).await, STARTUP.to_vec()));
@@ -71,7 +74,7 @@ async fn who_is_slow_at_any_phase_is_cut_off_and_keeps_nobody_out() {
     let home = Home::new();
     let route = home.route(&server);
     home.declare(&route);
-    let patience = Limits { sign_in: Duration::from_secs(3), ..limits() };
+    let patience = Limits { sign_in: Duration::from_secs(6), ..limits() };
     let gateway = home.gateway(patience).await;
     home.refresh(&route.server).await;
     let crowd = crowd(&home, &route, 5).await;
@@ -95,7 +98,7 @@ async fn places_of_slow_clients_come_back() {
     let mut route = home.route(&server);
     route.allow = vec!["127.0.0.1/32".parse().unwrap()];
     home.declare(&route);
-    let short = Duration::from_millis(300);
+    let short = Duration::from_millis(500);
     let few = Limits { sign_in: short, stranger: short, waiting: 4, strangers: 2, ..limits() };
     let gateway = home.gateway(few).await;
     home.refresh(&route.server).await;
@@ -113,5 +116,39 @@ async fn places_of_slow_clients_come_back() {
     eventually("every line", || async { (ended("not_allowed") == 12).then_some(()) }).await;
     assert!(ended("too_many_signing_in") > 0, "the control: there were more than places");
     assert!(ended("sign_in_deadline") >= 4);
+    gateway.stop().await;
+}
+
+/// The same at the port that all servers share, where it takes TLS to know whom a client wants.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_of_the_shared_port_keep_nobody_out() {
+    let server = Server::start(18).await;
+    let home = Home::new();
+    let route = home.route(&server);
+    let shared = Route { port: free_port(), ..route.clone() };
+    home.share(shared.port);
+    home.declare(&route);
+    let short = Limits { stranger: Duration::from_millis(500), waiting: 4, ..limits() };
+    let gateway = home.gateway(short).await;
+    home.refresh(&route.server).await;
+    let come_in = || {
+        let mut psql = program(18, "psql", &home, &shared);
+        psql.env("PGHOST", format!("{}.stead.localhost", route.server)).env("PGSSLMODE", "require");
+        result(psql.args(["-XAtc", "select 1"]))
+    };
+    assert_eq!(come_in().as_deref(), Ok("1"), "the control");
+    let mut crowd = Vec::new();
+    for begun in [&STARTUP[..], &HELLO].iter().cycle().take(12) {
+        crowd.push(dribble(tcp(&shared).await, begun.to_vec()));
+    }
+    // Who has a port of his own does not notice.
+    assert_eq!(psql(18, &home, &route, "select 1").unwrap(), "1");
+    for slow in crowd {
+        slow.await.unwrap();
+    }
+    eventually("a place", || async { come_in().ok() }).await;
+    let ended = |outcome| home.log().iter().filter(|line| line["outcome"] == outcome).count();
+    assert!(ended("sign_in_deadline") >= 4, "{:?}", home.log());
+    assert!(ended("too_many_signing_in") > 0, "the control: there were more than places");
     gateway.stop().await;
 }

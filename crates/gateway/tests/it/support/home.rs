@@ -74,6 +74,12 @@ impl Home {
         self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
     }
 
+    /// Opens the port that all servers share, beside their own.
+    pub(crate) fn share(&self, port: u16) {
+        let settings = Settings { listen: vec![Ipv4Addr::LOCALHOST.into()], shared_port: Some(port) };
+        self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
+    }
+
     /// A route to a server, for everybody on loopback.
     pub(crate) fn route(&self, server: &Server) -> Route {
         Route {
