@@ -13,6 +13,10 @@ use crate::scram::{self, Keys, Login, ScramError};
 use crate::startup::Startup;
 use crate::wire::{Frame, Frames, send};
 
+/// What a server may say between sign-in and its first ReadyForQuery, bytes: settings, and what a trigger at
+/// login has to say. It is kept until the client is greeted.
+const MAX_GREETING: usize = 1 << 20;
+
 /// The server's socket inside its folder: its port is always the default one.
 pub(crate) fn socket(folder: &Path) -> PathBuf {
     folder.join(".s.PGSQL.5432")
@@ -96,6 +100,9 @@ async fn settle(mut server: Frames<UnixStream>) -> Result<Backend, Refusal> {
             b'Z' => {
                 let (stream, rest) = server.into_parts();
                 return Ok(Backend { stream, greeting, ready: frame.raw, rest, key });
+            }
+            _ if greeting.len() + frame.raw.len() > MAX_GREETING => {
+                return Err(broken("it does not come to an end before it is ready for queries"));
             }
             _ => greeting.put_slice(&frame.raw),
         }

@@ -47,7 +47,11 @@ mod conversation;
 mod door;
 mod files;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hold;
+mod limited;
 mod listener;
 mod orders;
 mod own_settings;

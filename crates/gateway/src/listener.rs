@@ -16,7 +16,10 @@ use crate::shared::{self, Directory};
 
 /// Connections that the kernel holds while we are busy.
 const BACKLOG: i32 = 1024;
-/// A peer that has gone silent is found out after about 60 + 6 x 10 s.
+/// A peer that has gone silent is found out after about 60 + 6 x 10 s; with an answer of ours under way to it,
+/// by TCP's own retransmissions (`tcp_retries2`, about 15 minutes). TCP_USER_TIMEOUT would be sooner, but Linux
+/// counts the time in which a live peer's window is shut as well: it would end a client that reads slowly, as
+/// a pager does, or `pg_dump` into a pipe that waits.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 6;

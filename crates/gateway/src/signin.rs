@@ -58,7 +58,7 @@ pub(crate) async fn sign_in(
 
 /// What a client that asks for more than we do is told: our newest version, in full (as PostgreSQL
 /// sends it, whatever its documentation says), and the options that we do not know.
-fn negotiation(startup: &Startup) -> BytesMut {
+pub(crate) fn negotiation(startup: &Startup) -> BytesMut {
     let version = (3 << 16) | i32::from(startup.minor.min(NEWEST_MINOR));
     let options =
         startup.unknown_options.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
@@ -66,7 +66,7 @@ fn negotiation(startup: &Startup) -> BytesMut {
 }
 
 /// SASLInitialResponse: the mechanism's name, then a length and that many bytes.
-fn initial_response(mut body: Bytes) -> Result<(String, Bytes), Refusal> {
+pub(crate) fn initial_response(mut body: Bytes) -> Result<(String, Bytes), Refusal> {
     const MALFORMED: Refusal = Refusal::Protocol("malformed SASL initial response");
     let end = body.iter().position(|byte| *byte == 0).ok_or(MALFORMED)?;
     let name = String::from_utf8(body.split_to(end).to_vec()).map_err(|_| MALFORMED)?;

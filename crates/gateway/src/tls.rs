@@ -41,6 +41,14 @@ pub(crate) enum CertificateError {
     /// The two do not belong together, or the algorithm is unknown.
     #[error("certificate and key cannot be used together: {0}; write a pair that belongs together")]
     Pair(#[from] rustls::Error),
+    /// It would take the place of one that clients accept.
+    #[error("the certificate is valid from {from} to {until} only; write one that is valid now")]
+    NotNow {
+        /// Its beginning.
+        from: jiff::Timestamp,
+        /// Its end.
+        until: jiff::Timestamp,
+    },
     /// The certificate is no X.509.
     #[error("the certificate cannot be read: {0}")]
     X509(String),
@@ -52,6 +60,8 @@ pub(crate) struct Certificate {
     pub(crate) config: Arc<ServerConfig>,
     /// Hash of the certificate for `tls-server-end-point`; `None` where RFC 5929 defines none (Ed25519).
     pub(crate) end_point: Option<Vec<u8>>,
+    /// When it begins.
+    from: Option<jiff::Timestamp>,
     /// When it ends.
     pub(crate) until: Option<jiff::Timestamp>,
     /// What it was made from, to see a change.
@@ -83,27 +93,28 @@ impl Certificates {
 
     /// Looks at the files again. A pair that cannot serve leaves the one in force, and is said once.
     pub(crate) fn reload(&self) {
-        let loaded = self.load();
+        let wrong = match self.load() {
+            Ok(new) => {
+                if let Some(new) = new {
+                    tracing::info!(until = ?new.until, "certificate loaded");
+                    if new.end_point.is_none() {
+                        tracing::warn!("the certificate's signature algorithm has no channel binding");
+                    }
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(new));
+                }
+                // Nothing better is there: clients that look at the time refuse it themselves, in words.
+                self.current().and_then(|current| current.not_now())
+            }
+            Err(error) => Some(error),
+        };
+        let wrong = wrong.map(|error| error.to_string());
         let mut last_error = self.last_error.write().unwrap_or_else(PoisonError::into_inner);
-        match loaded {
-            Ok(None) => *last_error = None,
-            Ok(Some(new)) => {
-                tracing::info!(until = ?new.until, "certificate loaded");
-                if new.end_point.is_none() {
-                    tracing::warn!("the certificate's signature algorithm has no channel binding");
-                }
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(new));
-                *last_error = None;
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if last_error.as_ref() != Some(&error) {
-                    let kept = self.current().is_some();
-                    tracing::error!(%error, kept, "the new certificate cannot be used");
-                    *last_error = Some(error);
-                }
-            }
+        if let Some(error) = &wrong
+            && last_error.as_ref() != Some(error)
+        {
+            tracing::error!(error, kept = self.current().is_some(), "the certificate is not as it should be");
         }
+        *last_error = wrong;
     }
 
     /// `None` where the files are as they were.
@@ -132,8 +143,23 @@ impl Certificates {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        let (end_point, until) = describe(&leaf)?;
-        Ok(Some(Certificate { config: Arc::new(config), end_point, until, source }))
+        let Description { end_point, from, until } = describe(&leaf)?;
+        let new = Certificate { config: Arc::new(config), end_point, from, until, source };
+        // One that has ended, or has yet to begin, does not take the place of one that clients accept.
+        match new.not_now() {
+            Some(wrong) if self.current().is_some_and(|current| current.not_now().is_none()) => Err(wrong),
+            _ => Ok(Some(new)),
+        }
+    }
+}
+
+impl Certificate {
+    /// What is wrong where clients that look at the time refuse it.
+    fn not_now(&self) -> Option<CertificateError> {
+        let from = self.from.unwrap_or(jiff::Timestamp::MIN);
+        let until = self.until.unwrap_or(jiff::Timestamp::MAX);
+        let valid = (from..=until).contains(&jiff::Timestamp::now());
+        (!valid).then_some(CertificateError::NotNow { from, until })
     }
 }
 
@@ -141,19 +167,25 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     std::fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
 }
 
+/// What counts of a certificate. Times are `None` where they are beyond what a clock will ever show.
+struct Description {
+    end_point: Option<Vec<u8>>,
+    from: Option<jiff::Timestamp>,
+    until: Option<jiff::Timestamp>,
+}
+
 /// The end-point hash (RFC 5929, section 4.1: the hash of the certificate's own signature, SHA-256 in
-/// place of MD5 and SHA-1) and the end of validity.
-fn describe(
-    leaf: &CertificateDer<'_>,
-) -> Result<(Option<Vec<u8>>, Option<jiff::Timestamp>), CertificateError> {
+/// place of MD5 and SHA-1) and the time for which it is valid.
+fn describe(leaf: &CertificateDer<'_>) -> Result<Description, CertificateError> {
     let (_, parsed) = parse_x509_certificate(leaf).map_err(|e| CertificateError::X509(e.to_string()))?;
-    let until = jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok();
+    let moment = |time: x509_parser::time::ASN1Time| jiff::Timestamp::from_second(time.timestamp()).ok();
+    let (from, until) = (moment(parsed.validity().not_before), moment(parsed.validity().not_after));
     let algorithm = &parsed.signature_algorithm;
     let mut oid = algorithm.algorithm.to_id_string();
     if let Ok(SignatureAlgorithm::RSASSA_PSS(parameters)) = SignatureAlgorithm::try_from(algorithm) {
         oid = parameters.hash_algorithm_oid().to_id_string();
     }
-    let hash = match oid.as_str() {
+    let end_point = match oid.as_str() {
         // md5, sha1, sha256 WithRSAEncryption; ecdsa-with-SHA1, -SHA256; the bare hashes (of PSS).
         "1.2.840.113549.1.1.4"
         | "1.2.840.113549.1.1.5"
@@ -170,5 +202,5 @@ fn describe(
         }
         _ => None,
     };
-    Ok((hash, until))
+    Ok(Description { end_point, from, until })
 }

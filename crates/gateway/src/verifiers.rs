@@ -42,11 +42,15 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::backend;
+use crate::limited::Limited;
 use crate::refusal::Refusal;
 use crate::scram::Verifier;
 
 const ROLE: &str = "stead_gateway";
 const DATABASE: &str = "postgres";
+/// What one connection may be told in all, bytes: some ten thousand answers, or every verifier of as many
+/// roles. Then there is a new one.
+const MOST: usize = 8 << 20;
 const QUESTION: &str = "SELECT verifier FROM stead.verifier($1)";
 
 /// One server's verifiers.
@@ -141,7 +145,7 @@ impl Verifiers {
             .user(ROLE)
             .dbname(DATABASE)
             .application_name("stead gateway")
-            .connect_raw(stream, NoTls)
+            .connect_raw(Limited::new(stream, MOST), NoTls)
             .await?;
         let driver = tokio::spawn(connection);
         let question = client.prepare_typed(QUESTION, &[Type::TEXT]).await?;

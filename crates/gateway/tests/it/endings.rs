@@ -86,6 +86,26 @@ async fn a_client_that_vanishes_leaves_nothing() {
     gateway.stop().await;
 }
 
+/// Nothing comes from a machine that lost its power: the kernel asks whether it is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_silent_is_asked_whether_it_lives() {
+    let (_server, home, route, gateway) = front_door(18).await;
+    let stream = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
+    let client = stream.get_ref().0.local_addr().unwrap().port();
+    let (ours, theirs) = (format!("0100007F:{:04X}", route.port), format!("0100007F:{client:04X}"));
+    // Which timer runs (2 is keepalive) and when it is up, in hundredths of a second.
+    let timer = || {
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut line = line.filter(|line| line[1] == ours && line[2] == theirs);
+        line.next().map(|line| line[5].to_owned()).unwrap()
+    };
+    let left = eventually("keepalive", || async { timer().strip_prefix("02:").map(str::to_owned) }).await;
+    assert!(u32::from_str_radix(&left, 16).unwrap() <= 60 * 100, "{left}: not the kernel's own two hours");
+    drop(stream);
+    gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_gateway_a_home() {
     let home = Home::new();

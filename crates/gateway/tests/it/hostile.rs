@@ -6,29 +6,11 @@ use gateway::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::clients::{
-    Encrypted, connect, encrypted, message, psql, signed_in, startup, tcp, tcp_from,
+    Encrypted, GSS_REQUEST, SSL_REQUEST, connect, encrypted, message, psql, rest, signed_in,
+    sqlstate_of as sqlstate, startup, tcp, tcp_from,
 };
 use crate::support::home::{Home, front_door, limits};
 use crate::support::server::Server;
-
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
-
-/// All that comes until the other side closes.
-async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut all))
-        .await
-        .expect("the gateway must close");
-    all
-}
-
-/// The SQLSTATE of an ErrorResponse.
-fn sqlstate(message: &[u8]) -> Option<String> {
-    let body = message.strip_prefix(b"E")?.get(4..)?;
-    let code = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))?;
-    Some(String::from_utf8_lossy(code).into_owned())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_packets_get_an_error_and_the_door_stays_open() {
@@ -160,11 +142,28 @@ async fn random_bytes_hurt_nobody() {
 /// After sign-in the server is asked to make sense of it, as if the client had come directly.
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_a_session_ends_that_session() {
-    let (_server, home, route, gateway) = front_door(18).await;
-    let stream = encrypted(tcp(&route).await, &home).await.unwrap();
-    let mut stream = signed_in(stream).await;
-    stream.write_all(b"\xff\xff\xff\xff\xffgarbage").await.unwrap();
-    assert_eq!(sqlstate(&rest(&mut stream).await).as_deref(), Some("08P01"));
+    let (server, home, route, gateway) = front_door(18).await;
+    for (garbage, code) in [
+        (&b"\xff\xff\xff\xff\xffgarbage"[..], "08P01"),
+        // Of a length that cannot be, the server tells its log only, and closes.
+        (b"Q\x7f\xff\xff\xffselect 1\0", "57P01"),
+        (b"Q\xff\xff\xff\xffselect 1\0", "57P01"),
+        (b"Q\0\0\0\x03select 1\0", "57P01"),
+    ] {
+        let mut stream = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
+        stream.write_all(garbage).await.unwrap();
+        let said = rest(&mut stream).await;
+        assert_eq!(sqlstate(&said).as_deref(), Some(code), "{garbage:?} -> {said:?}");
+    }
+    // Half a statement, and gone.
+    let mut stream = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
+    stream.write_all(b"Q\x10\0\0\0select").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(rest(&mut stream).await, b"");
+    crate::support::eventually("its session to end", || async {
+        (server.sessions().await == 0).then_some(())
+    })
+    .await;
     assert_eq!(psql(18, &home, &route, "select 1").unwrap(), "1");
     gateway.stop().await;
 }

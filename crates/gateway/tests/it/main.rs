@@ -11,4 +11,7 @@ mod refusals;
 mod routes;
 mod sessions;
 mod shapes;
+mod slow;
 mod support;
+mod taken_over;
+mod tls;

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt, TryStreamExt};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tokio_postgres::AsyncMessage;
 
-use crate::support::clients::{connect, encrypted, tcp};
+use crate::support::clients::{connect, encrypted, message, psql, signed_in, tcp};
 use crate::support::home::front_door;
 use crate::support::{DATABASE, PASSWORD, USER};
 
@@ -126,8 +129,44 @@ async fn a_client_that_does_not_read_holds_up_nobody() {
     gateway.stop().await;
 }
 
+/// The other way round: a server that reads nothing holds up its own client, which has to wait with what it
+/// sends, and gets it all through in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_read_holds_up_its_client_alone() {
+    let (server, home, route, gateway) = front_door(18).await;
+    psql(18, &home, &route, "create table t (x text)").unwrap();
+    let mut client = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
+    let query = b"Q\0\0\0\x16copy t from stdin\0";
+    client.write_all(query).await.unwrap();
+    assert_eq!(message(&mut client).await.unwrap().0, b'G');
+    let question = "select pid from pg_stat_activity where application_name = 'by hand'";
+    let backend: i32 = server.admin().await.query_one(question, &[]).await.unwrap().get(0);
+    let backend = Pid::from_raw(backend).unwrap();
+    kill_process(backend, Signal::STOP).unwrap();
+    let line = [&b"d\0\0\x40\x04"[..], &[b'x'; 0x3fff], b"\n"].concat();
+    let before = resident();
+    let mut lines = 0_u64;
+    // Until nothing moves any more. A line that is cut off half way goes on where it was.
+    let mut sending = Box::pin(async {
+        while lines < 1 << 14 {
+            client.write_all(&line).await.unwrap();
+            lines += 1;
+        }
+    });
+    let all_taken = timeout(Duration::from_secs(2), &mut sending).await.is_ok();
+    let grown = resident().saturating_sub(before);
+    assert!(!all_taken, "a quarter of a gigabyte went to a server that reads nothing");
+    assert!(grown < 100 << 20, "{grown} bytes of it are kept in memory");
+    assert_eq!(psql(18, &home, &route, "select 1").unwrap(), "1", "others are served meanwhile");
+    kill_process(backend, Signal::CONT).unwrap();
+    sending.await;
+    client.write_all(b"c\0\0\0\x04").await.unwrap();
+    assert_eq!(message(&mut client).await.unwrap(), (b'C', b"COPY 16384\0".to_vec()));
+    gateway.stop().await;
+}
+
 /// Resident memory of this process, which is the gateway's too, bytes.
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway::route::Route;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -51,6 +52,26 @@ pub(crate) fn result(command: &mut Command) -> Result<String, String> {
     if status.success() { Ok(text(stdout)) } else { Err(text(stderr)) }
 }
 
+/// What clients ask before they say who they are.
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+pub(crate) const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+
+/// All that comes until the other side closes.
+pub(crate) async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+    let mut all = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut all))
+        .await
+        .expect("the gateway must close");
+    all
+}
+
+/// The SQLSTATE of an ErrorResponse that is all there is.
+pub(crate) fn sqlstate_of(message: &[u8]) -> Option<String> {
+    let body = message.strip_prefix(b"E")?.get(4..)?;
+    let code = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))?;
+    Some(String::from_utf8_lossy(code).into_owned())
+}
+
 /// Who tokio-postgres is; the stream that it is given is encrypted already.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
@@ -60,16 +81,22 @@ pub(crate) fn config() -> Config {
 
 /// rustls that trusts the home's CA.
 pub(crate) fn tls(ca: &Path) -> tokio_rustls::TlsConnector {
+    tls_asking_for(&[], ca)
+}
+
+/// The same, asking for protocols inside (ALPN).
+pub(crate) fn tls_asking_for(protocols: &[&[u8]], ca: &Path) -> tokio_rustls::TlsConnector {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     tokio_rustls::TlsConnector::from(Arc::new(config))
 }
 
@@ -87,7 +114,7 @@ pub(crate) async fn tcp(route: &Route) -> TcpStream {
 
 /// Asks for TLS as clients do, and does it.
 pub(crate) async fn encrypted(mut tcp: TcpStream, home: &Home) -> io::Result<Encrypted> {
-    tcp.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+    tcp.write_all(&SSL_REQUEST).await?;
     let answer = tcp.read_u8().await?;
     assert_eq!(answer, b'S', "the gateway must speak TLS");
     tls(&home.ca()).connect("localhost".try_into().unwrap(), tcp).await

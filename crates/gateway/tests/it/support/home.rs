@@ -59,9 +59,24 @@ impl Home {
         self.write("gateway/tls/cert.pem", &self.sign(key));
     }
 
+    /// Puts one in place that is valid from the beginning of one year to that of another.
+    pub(crate) fn certify_for(&self, key: &KeyPair, from: i32, to: i32) {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        self.write("gateway/tls/key.pem", &key.serialize_pem());
+        self.write("gateway/tls/cert.pem", &params.signed_by(key, &self.ca).unwrap().pem());
+    }
+
     /// Says where to listen.
     pub(crate) fn listen(&self, addresses: &[IpAddr]) {
         let settings = Settings { listen: addresses.to_vec(), shared_port: None };
+        self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
+    }
+
+    /// Opens the port that all servers share, beside their own.
+    pub(crate) fn share(&self, port: u16) {
+        let settings = Settings { listen: vec![Ipv4Addr::LOCALHOST.into()], shared_port: Some(port) };
         self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
     }
 
