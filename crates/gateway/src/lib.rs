@@ -10,7 +10,8 @@
 //! | stage | file | what can go wrong there |
 //! |---|---|---|
 //! | accept | `ports.rs`, `listener.rs` | a port is taken, out of descriptors |
-//! | allow-list, before a byte is read | `door.rs`, `session.rs` | not allowed |
+//! | whose it is, where a load balancer brings it | `caller.rs`, `proxy.rs` | no PROXY protocol header |
+//! | allow-list, before a byte of the client's is read | `door.rs`, `session.rs` | not allowed |
 //! | TLS, first packet | `conn.rs`, `startup.rs`, `tls.rs` | in the clear, garbage, a deadline missed |
 //! | sign-in | `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, binding, server down |
 //! | a seat | `door.rs` | all sessions in use |
@@ -38,6 +39,7 @@
 //!   put between two of them.
 
 mod backend;
+mod caller;
 mod cancel;
 pub mod client;
 mod conn;
@@ -47,6 +49,7 @@ mod files;
 mod frames;
 mod listener;
 mod ports;
+mod proxy;
 mod record;
 mod refusal;
 mod relay;
@@ -76,6 +79,7 @@ use tokio::time::timeout;
 
 pub use client::{Client, ClientError};
 
+use caller::Balancers;
 use files::Paths;
 use record::Log;
 use session::Context;
@@ -189,6 +193,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         log,
         mock_secret: rand::random(),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
+        balancers: Balancers::default(),
         arriving: Arc::new(Semaphore::new(limits.waiting)),
         connections: AtomicU64::new(1),
         limits,

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::caller::{self, Caller};
 use crate::door::Door;
 use crate::session::{self, Context};
 use crate::shared::{self, Directory};
@@ -88,16 +89,22 @@ async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance
                     continue;
                 }
                 let (context, alive) = (context.clone(), alive.clone());
-                match entrance.clone() {
-                    Entrance::Door(door) => tokio::spawn(async move {
-                        session::serve(context, door, tcp, peer).await;
-                        drop(alive);
-                    }),
-                    Entrance::Shared(directory) => tokio::spawn(async move {
-                        shared::serve(context, directory, tcp, peer).await;
-                        drop(alive);
-                    }),
-                };
+                let caller = Caller::new(context.number(), peer);
+                let entrance = entrance.clone();
+                tokio::spawn(async move {
+                    // Boxed: it would lie in memory as long as a session lasts.
+                    let whose = Box::pin(caller::identify(&context, tcp, caller)).await;
+                    match (whose, entrance) {
+                        (Some((conn, caller)), Entrance::Door(door)) => {
+                            session::serve(context, door, conn, caller).await;
+                        }
+                        (Some((conn, caller)), Entrance::Shared(directory)) => {
+                            shared::serve(context, directory, conn, caller).await;
+                        }
+                        (None, _) => {}
+                    }
+                    drop(alive);
+                });
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {

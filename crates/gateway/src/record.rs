@@ -6,7 +6,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,6 +15,8 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
+
+use crate::caller::Caller;
 
 /// Lines waiting to be written; about 4 MB.
 const WAITING: usize = 8192;
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     pub(crate) server: String,
     /// The client's address and port.
     pub(crate) client: String,
+    /// Those of the load balancer that said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,17 +74,18 @@ pub(crate) struct Record {
 
 impl Record {
     /// Of a connection of which nothing is known yet but where it comes from.
-    pub(crate) fn of_nobody(connection: u64, client: SocketAddr) -> Record {
+    pub(crate) fn of_nobody(caller: &Caller) -> Record {
         Record {
             at: Timestamp::now(),
             event: "close",
-            connection,
+            connection: caller.number,
             gateway_pid: std::process::id(),
             tenant: String::new(),
             stead: String::new(),
             component: String::new(),
             server: String::new(),
-            client: client.to_string(),
+            client: caller.client.to_string(),
+            via: caller.via.map(|balancer| balancer.to_string()),
             user: None,
             database: None,
             application_name: None,

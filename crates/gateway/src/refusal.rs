@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::proxy::HeaderError;
 use crate::scram::ScramError;
 
 /// A connection that comes to no session.
@@ -27,6 +28,9 @@ pub(crate) enum Refusal {
     /// Not the protocol.
     #[error("{0}")]
     Protocol(&'static str),
+    /// A load balancer's word that does not count.
+    #[error("no usable PROXY protocol header: {0}")]
+    Header(#[from] HeaderError),
     /// Not a protocol that we speak.
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")]
     UnsupportedProtocol {
@@ -147,7 +151,7 @@ impl Refusal {
             | Refusal::Starting(_)
             | Refusal::Asleep(_)
             | Refusal::Unready => "57P03",
-            Refusal::Protocol(_) => "08P01",
+            Refusal::Protocol(_) | Refusal::Header(_) => "08P01",
             Refusal::UnsupportedProtocol { .. } => "0A000",
             Refusal::SignIn(_) => "28P01",
             Refusal::Scram(ScramError::Binding(_)) => "28000",
@@ -174,6 +178,7 @@ impl Refusal {
             Refusal::NotEncrypted => "not_encrypted",
             Refusal::NoCertificate => "no_certificate",
             Refusal::Protocol(_) | Refusal::UnsupportedProtocol { .. } | Refusal::NoUser => "bad_protocol",
+            Refusal::Header(_) => "bad_proxy_header",
             Refusal::Nameless => "unknown_name",
             Refusal::SignIn(_) => "bad_password",
             Refusal::Scram(ScramError::Binding(_)) => "channel_binding",

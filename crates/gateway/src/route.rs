@@ -20,12 +20,21 @@ pub struct Settings {
     /// the server's handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_port: Option<u16>,
+    /// Networks of load balancers. Each connection from there has to begin with a PROXY protocol header of
+    /// version 2, whose word counts: for the allow-list, the limits and the log the client is who it says.
+    /// From anywhere else a header is garbage. Empty: there is no load balancer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 impl Default for Settings {
     /// What holds where there is no file: loopback alone.
     fn default() -> Self {
-        Settings { listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], shared_port: None }
+        Settings {
+            listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            shared_port: None,
+            proxy_protocol_from: Vec::new(),
+        }
     }
 }
 
@@ -47,7 +56,7 @@ pub struct Route {
     pub port: u16,
     /// Folder of the server's Unix socket.
     pub socket_dir: PathBuf,
-    /// Who may connect; checked before anything is read. Empty: nobody.
+    /// Who may connect; checked before anything of the client's is read. Empty: nobody.
     pub allow: Vec<IpNet>,
     /// Sessions at once through the gateway.
     pub max_sessions: u32,

@@ -1,6 +1,5 @@
 //! One connection from accept to close: allow-list, TLS, sign-in, the server, copying, the log.
 
-use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
 use crate::backend::{self, Backend};
+use crate::caller::{Balancers, Caller};
 use crate::cancel::Target;
 use crate::conn::Conn;
 use crate::door::{Door, Seat, allows};
@@ -37,6 +37,8 @@ pub(crate) struct Context {
     /// Places for those of whom it is not known yet whom they want, at the shared port.
     pub(crate) arriving: Arc<Semaphore>,
     pub(crate) connections: AtomicU64,
+    /// Who may say whose a connection is.
+    pub(crate) balancers: Balancers,
 }
 
 impl Context {
@@ -50,8 +52,7 @@ impl Context {
 pub(crate) struct Visit {
     context: Arc<Context>,
     door: Arc<Door>,
-    address: IpAddr,
-    started: Instant,
+    caller: Caller,
     /// The one that the client is shown; until it has signed in.
     certificate: Option<Arc<Certificate>>,
     record: Record,
@@ -79,26 +80,23 @@ enum Interrupt {
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
-    let (number, certificate) = (context.number(), context.certificates.current());
-    Visit::new(context, door, number, peer, Instant::now(), certificate).serve(Conn::Plain(tcp)).await;
+pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, conn: Conn, caller: Caller) {
+    let certificate = context.certificates.current();
+    Visit::new(context, door, caller, certificate).serve(conn).await;
 }
 
 impl Visit {
     pub(crate) fn new(
         context: Arc<Context>,
         door: Arc<Door>,
-        number: u64,
-        peer: SocketAddr,
-        started: Instant,
+        caller: Caller,
         certificate: Option<Arc<Certificate>>,
     ) -> Visit {
-        let address = peer.ip().to_canonical();
         let route = door.route();
-        let mut record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
+        let mut record = Record::of_nobody(&caller);
         (record.tenant, record.stead) = (route.tenant.clone(), route.stead.clone());
         (record.component, record.server) = (route.component.clone(), route.server.clone());
-        Visit { context, door, address, started, certificate, record }
+        Visit { context, door, caller, certificate, record }
     }
 
     /// To its end.
@@ -109,17 +107,17 @@ impl Visit {
 
     async fn run(&mut self, mut conn: Conn) -> (&'static str, Option<String>) {
         let (context, door) = (self.context.clone(), self.door.clone());
-        // Before a byte is read. Who is not allowed gets no sign-in: a TLS handshake at most, so that
+        // Before a byte of the client's is read. Who is not allowed gets no sign-in: a TLS handshake at most, so that
         // its client can show why (current clients discard an error that comes before TLS), one of few
         // places, and little time.
-        let allowed = allows(&door.route(), self.address);
+        let allowed = allows(&door.route(), self.caller.address());
         let (places, patience) = if allowed {
             (&door.waiting, context.limits.sign_in)
         } else {
             (&context.strangers, context.limits.stranger)
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.address) };
+            let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.caller.address()) };
             if allowed {
                 conn.close_with(&refusal.message()).await;
             }
@@ -127,11 +125,12 @@ impl Visit {
         };
         // Boxed, as all that is not copying: what a session needs to begin and to end must not lie in
         // memory as long as it lasts.
-        let entering = timeout(patience, Box::pin(self.enter(&mut conn, allowed))).await;
+        let until = self.caller.started + patience;
+        let entering = timeout_at(until, Box::pin(self.enter(&mut conn, allowed))).await;
         let entered = match entering {
             Ok(entered) => entered,
             Err(_) if allowed => Err(Refusal::Deadline(patience)),
-            Err(_) => Err(Refusal::NotAllowed(self.address)),
+            Err(_) => Err(Refusal::NotAllowed(self.caller.address())),
         };
         self.record.tls = conn.tls_version();
         match (entered, conn) {
@@ -165,7 +164,7 @@ impl Visit {
             self.note(startup);
         }
         if !allowed {
-            return Err(Refusal::NotAllowed(self.address));
+            return Err(Refusal::NotAllowed(self.caller.address()));
         }
         let startup = match packet {
             Packet::Startup(startup) => startup,
@@ -224,7 +223,8 @@ impl Visit {
                 let route = self.door.route();
                 let Some(sleep) = &route.sleep else { return Err(down) };
                 let role = String::from_utf8_lossy(startup.user());
-                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.address)).await?;
+                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.caller.address()))
+                    .await?;
                 self.log_in(startup, folder, keys).await?
             }
             done => done?,
@@ -249,7 +249,7 @@ impl Visit {
         keys: crate::scram::Keys,
     ) -> Result<(Seat, Backend), Refusal> {
         let _turn = self.door.rest.turn.read().await;
-        let seat = self.door.sit(self.record.connection, self.address)?;
+        let seat = self.door.sit(self.record.connection, self.caller.address())?;
         Ok((seat, backend::log_in(folder, startup, keys).await?))
     }
 
@@ -338,7 +338,7 @@ impl Visit {
     }
 
     fn write(&self, event: &'static str, outcome: &'static str, message: Option<String>) {
-        let record = self.record.clone().said(event, self.started, (outcome, message));
+        let record = self.record.clone().said(event, self.caller.started, (outcome, message));
         self.context.log.write(record);
     }
 }

@@ -6,12 +6,11 @@
 //! is meant; nothing of PostgreSQL's protocol does.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{timeout, timeout_at};
 
+use crate::caller::Caller;
 use crate::cancel::Target;
 use crate::conn::{Conn, Secured};
 use crate::door::Door;
@@ -50,20 +49,11 @@ impl Directory {
 }
 
 /// Serves a connection of the shared port to its end.
-pub(crate) async fn serve(
-    context: Arc<Context>,
-    directory: Arc<Directory>,
-    tcp: TcpStream,
-    peer: SocketAddr,
-) {
-    let began = Instant::now();
-    let number = context.number();
-    let address = peer.ip().to_canonical();
+pub(crate) async fn serve(context: Arc<Context>, directory: Arc<Directory>, mut conn: Conn, caller: Caller) {
     let certificate = context.certificates.current();
-    let mut conn = Conn::Plain(tcp);
     let close = |outcome| {
-        let record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
-        context.log.write(record.said("close", began, outcome));
+        let record = Record::of_nobody(&caller);
+        context.log.write(record.said("close", caller.started, outcome));
     };
     let Ok(place) = context.arriving.clone().try_acquire_owned() else {
         let refusal = Refusal::Crowded;
@@ -72,7 +62,8 @@ pub(crate) async fn serve(
     };
     // Whether the address is allowed is not known yet: it gets the little time of those who are not.
     let patience = context.limits.stranger;
-    let arrived = timeout(patience, Box::pin(conn.secure(certificate.as_deref()))).await;
+    let until = caller.started + patience;
+    let arrived = timeout_at(until, Box::pin(conn.secure(certificate.as_deref()))).await;
     drop(place);
     let outcome = match arrived.unwrap_or(Err(Refusal::Deadline(patience))) {
         Ok(Secured::Cancel(request)) => {
@@ -86,11 +77,11 @@ pub(crate) async fn serve(
         Ok(Secured::Tls) => {
             let name = conn.server_name();
             if let Some(door) = name.as_deref().and_then(|name| directory.find(name)) {
-                let visit = Visit::new(context.clone(), door, number, peer, began, certificate);
+                let visit = Visit::new(context.clone(), door, caller, certificate);
                 return visit.serve(conn).await;
             }
             let refusal = match name {
-                Some(_) => Refusal::NotAllowed(address),
+                Some(_) => Refusal::NotAllowed(caller.address()),
                 None => Refusal::Nameless,
             };
             conn.close_with(&refusal.message()).await;

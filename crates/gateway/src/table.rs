@@ -65,6 +65,9 @@ impl Table {
         self.context.certificates.reload();
         match files::read_settings(&self.paths.settings) {
             Ok(settings) => {
+                self.context
+                    .balancers
+                    .trust(settings.as_ref().map_or(&[], |settings| &settings.proxy_protocol_from));
                 self.settings = settings;
                 self.refused.remove("gateway.json");
             }

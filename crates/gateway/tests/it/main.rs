@@ -1,6 +1,7 @@
 //! The gateway between real clients and real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod balancer;
 mod cancel;
 mod clients;
 mod endings;

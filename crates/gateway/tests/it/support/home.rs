@@ -20,7 +20,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// A home with a certificate for `localhost`, `127.0.0.1` and `::1`, listening on v4 loopback.
+    /// A home with a certificate for `localhost`, `*.stead.localhost`, `127.0.0.1` and `::1`, listening on v4 loopback.
     pub(crate) fn new() -> Home {
         let folder = super::folder();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -49,7 +49,7 @@ impl Home {
 
     /// A certificate of the home's CA for a key.
     pub(crate) fn sign(&self, key: &KeyPair) -> String {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        let names = ["localhost", "*.stead.localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         CertificateParams::new(names).unwrap().signed_by(key, &self.ca).unwrap().pem()
     }
 
