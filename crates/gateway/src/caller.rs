@@ -13,13 +13,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::conn::Conn;
+use crate::crowd::{Neighbourhood, Place};
 use crate::proxy;
 use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::session::Context;
 
-/// One connection's origin. Addresses are canonical: no v4 inside v6.
-#[derive(Debug, Clone, Copy)]
+/// One connection's origin. Addresses are canonical: no v4 inside v6. Boxed where it is handed on: it would lie in
+/// memory several times as long as a session lasts.
 pub(crate) struct Caller {
     /// Counts connections of this run of the gateway.
     pub(crate) number: u64,
@@ -29,12 +30,14 @@ pub(crate) struct Caller {
     pub(crate) client: SocketAddr,
     /// The load balancer that brings it, if one does.
     pub(crate) via: Option<SocketAddr>,
+    /// Its place among those of its address that sign in, until it has.
+    pub(crate) place: Option<Place<Neighbourhood>>,
 }
 
 impl Caller {
     /// A connection as it was accepted.
     pub(crate) fn new(number: u64, peer: SocketAddr) -> Caller {
-        Caller { number, started: Instant::now(), client: canonical(peer), via: None }
+        Caller { number, started: Instant::now(), client: canonical(peer), via: None, place: None }
     }
 
     /// The client's address.
@@ -61,19 +64,25 @@ impl Balancers {
     }
 }
 
-/// Whose connection it is. One without the header that it must have is turned away and logged: `None`.
+/// Whose connection it is. One that may not even say what it wants is turned away and logged: `None`.
 pub(crate) async fn identify(
     context: &Context,
     mut tcp: TcpStream,
-    caller: Caller,
-) -> Option<(Conn, Caller)> {
-    if !context.balancers.are_at(caller.address()) {
-        return Some((Conn::Plain(tcp), caller));
-    }
-    let refusal = match hear(context, &mut tcp, caller).await {
-        Ok(caller) => return Some((Conn::Plain(tcp), caller)),
-        Err(refusal) => refusal,
+    mut caller: Box<Caller>,
+) -> Option<(Conn, Box<Caller>)> {
+    let admitted = match hear(context, &mut tcp, &mut caller).await {
+        Ok(()) => context.calling.join(caller.address().into()),
+        Err(refusal) => return turn_away(context, tcp, caller, refusal).await,
     };
+    if admitted.is_none() {
+        let refusal = Refusal::CrowdedAddress(caller.address());
+        return turn_away(context, tcp, caller, refusal).await;
+    }
+    caller.place = admitted;
+    Some((Conn::Plain(tcp), caller))
+}
+
+async fn turn_away<T>(context: &Context, tcp: TcpStream, caller: Box<Caller>, refusal: Refusal) -> Option<T> {
     Conn::Plain(tcp).refuse(&refusal).await;
     let record = Record::of_nobody(&caller);
     let outcome = (refusal.outcome(), Some(refusal.to_string()));
@@ -81,16 +90,20 @@ pub(crate) async fn identify(
     None
 }
 
-/// The header comes before anything else, in little time: it is not known yet whether the address is allowed.
-async fn hear(context: &Context, tcp: &mut TcpStream, caller: Caller) -> Result<Caller, Refusal> {
+/// What a load balancer says of its client. That comes before anything else, in little time: it is not known
+/// yet whether the address is allowed.
+async fn hear(context: &Context, tcp: &mut TcpStream, caller: &mut Caller) -> Result<(), Refusal> {
+    if !context.balancers.are_at(caller.address()) {
+        return Ok(());
+    }
     let _place = context.arriving.clone().try_acquire_owned().map_err(|_| Refusal::Crowded)?;
     let patience = context.limits.stranger;
     let header = timeout_at(caller.started + patience, proxy::read(tcp)).await;
-    let client = match header.map_err(|_| Refusal::Deadline(patience))?? {
-        proxy::Origin::Client(client) => canonical(client),
-        proxy::Origin::Balancer => return Ok(caller),
-    };
-    Ok(Caller { client, via: Some(caller.client), ..caller })
+    if let proxy::Origin::Client(client) = header.map_err(|_| Refusal::Deadline(patience))?? {
+        caller.via = Some(caller.client);
+        caller.client = canonical(client);
+    }
+    Ok(())
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -89,7 +89,7 @@ async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance
                     continue;
                 }
                 let (context, alive) = (context.clone(), alive.clone());
-                let caller = Caller::new(context.number(), peer);
+                let caller = Box::new(Caller::new(context.number(), peer));
                 let entrance = entrance.clone();
                 tokio::spawn(async move {
                     // Boxed: it would lie in memory as long as a session lasts.

@@ -54,6 +54,17 @@ pub(crate) enum Refusal {
     /// Too many that have not signed in yet.
     #[error("too many connections are signing in at once; retry in a few seconds")]
     Crowded,
+    /// The same, of one address.
+    #[error("too many connections from {0} are signing in at once; retry in a few seconds")]
+    CrowdedAddress(IpAddr),
+    /// Too many wrong passwords of one address at one server.
+    #[error("too many wrong passwords came from {address}; retry in {} s", pause.as_secs() + 1)]
+    Guessing {
+        /// Whose.
+        address: IpAddr,
+        /// Until it may try again.
+        pause: Duration,
+    },
     /// The shared port has to know which server is meant.
     #[error(
         "the shared port needs the server's name in TLS (SNI): connect by the host name that `stead url --shared` gives"
@@ -66,6 +77,14 @@ pub(crate) enum Refusal {
         server: String,
         /// Sessions at once.
         limit: u32,
+    },
+    /// Signed in, but the address has as many sessions as one may have.
+    #[error("all {limit} sessions that one address may have here are in use by {address}; close some")]
+    TooManyOfAddress {
+        /// Whose.
+        address: IpAddr,
+        /// Sessions at once, of all servers.
+        limit: usize,
     },
     /// The server is starting, stopping, stopped or gone.
     #[error("the server is starting or stopped; retry in a few seconds")]
@@ -145,7 +164,11 @@ impl Refusal {
     /// The SQLSTATE that PostgreSQL itself would use.
     fn sqlstate(&self) -> &str {
         match self {
-            Refusal::NotAllowed(_) | Refusal::NotEncrypted | Refusal::NoUser | Refusal::Nameless => "28000",
+            Refusal::NotAllowed(_)
+            | Refusal::NotEncrypted
+            | Refusal::NoUser
+            | Refusal::Nameless
+            | Refusal::Guessing { .. } => "28000",
             Refusal::NoCertificate
             | Refusal::Down
             | Refusal::Starting(_)
@@ -158,7 +181,11 @@ impl Refusal {
             Refusal::Scram(ScramError::Unsupported(_)) => "0A000",
             Refusal::Scram(_) => "08P01",
             Refusal::Deadline(_) => "57014",
-            Refusal::Crowded | Refusal::TooMany { .. } | Refusal::ServerFull => "53300",
+            Refusal::Crowded
+            | Refusal::CrowdedAddress(_)
+            | Refusal::TooMany { .. }
+            | Refusal::TooManyOfAddress { .. }
+            | Refusal::ServerFull => "53300",
             Refusal::Server { code, .. } => code,
             Refusal::Ended(_) => "57P01",
             Refusal::Tls(_) | Refusal::Lost(_) => "08006",
@@ -185,7 +212,10 @@ impl Refusal {
             Refusal::Scram(_) => "bad_protocol",
             Refusal::Deadline(_) => "sign_in_deadline",
             Refusal::Crowded => "too_many_signing_in",
+            Refusal::CrowdedAddress(_) => "too_many_signing_in_of_address",
+            Refusal::Guessing { .. } => "too_many_wrong_passwords",
             Refusal::TooMany { .. } => "too_many_sessions",
+            Refusal::TooManyOfAddress { .. } => "too_many_sessions_of_address",
             Refusal::Down | Refusal::Starting(_) | Refusal::Unready => "server_down",
             Refusal::Asleep(_) => "wake_failed",
             Refusal::ServerFull => "server_full",

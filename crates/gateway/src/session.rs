@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
@@ -15,7 +15,9 @@ use crate::backend::{self, Backend};
 use crate::caller::{Balancers, Caller};
 use crate::cancel::Target;
 use crate::conn::Conn;
+use crate::crowd::{Crowd, Neighbourhood, Place};
 use crate::door::{Door, Seat, allows};
+use crate::guessing::Guessing;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::{Relay, Stop};
@@ -39,6 +41,13 @@ pub(crate) struct Context {
     pub(crate) connections: AtomicU64,
     /// Who may say whose a connection is.
     pub(crate) balancers: Balancers,
+    /// Those who sign in, by address and by tenant.
+    pub(crate) calling: Arc<Crowd<Neighbourhood>>,
+    pub(crate) tenants: Arc<Crowd<String>>,
+    /// Those who have signed in, by address.
+    pub(crate) present: Arc<Crowd<Neighbourhood>>,
+    /// Those who gave a wrong password.
+    pub(crate) guessing: Guessing,
 }
 
 impl Context {
@@ -52,7 +61,7 @@ impl Context {
 pub(crate) struct Visit {
     context: Arc<Context>,
     door: Arc<Door>,
-    caller: Caller,
+    caller: Box<Caller>,
     /// The one that the client is shown; until it has signed in.
     certificate: Option<Arc<Certificate>>,
     record: Record,
@@ -72,6 +81,7 @@ struct Session {
     /// Goes to the client before anything else.
     greeting: BytesMut,
     target: Option<Target>,
+    place: Place<Neighbourhood>,
 }
 
 enum Interrupt {
@@ -80,7 +90,7 @@ enum Interrupt {
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, conn: Conn, caller: Caller) {
+pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, conn: Conn, caller: Box<Caller>) {
     let certificate = context.certificates.current();
     Visit::new(context, door, caller, certificate).serve(conn).await;
 }
@@ -89,7 +99,7 @@ impl Visit {
     pub(crate) fn new(
         context: Arc<Context>,
         door: Arc<Door>,
-        caller: Caller,
+        caller: Box<Caller>,
         certificate: Option<Arc<Certificate>>,
     ) -> Visit {
         let route = door.route();
@@ -111,12 +121,8 @@ impl Visit {
         // its client can show why (current clients discard an error that comes before TLS), one of few
         // places, and little time.
         let allowed = allows(&door.route(), self.caller.address());
-        let (places, patience) = if allowed {
-            (&door.waiting, context.limits.sign_in)
-        } else {
-            (&context.strangers, context.limits.stranger)
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let patience = if allowed { context.limits.sign_in } else { context.limits.stranger };
+        let Some(place) = self.place(allowed) else {
             let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.caller.address()) };
             if allowed {
                 conn.close_with(&refusal.message()).await;
@@ -135,7 +141,7 @@ impl Visit {
         self.record.tls = conn.tls_version();
         match (entered, conn) {
             (Ok(Entered::Session(session)), Conn::Tls(tls)) => {
-                drop(place);
+                drop((place, self.caller.place.take()));
                 self.record.signed_in = true;
                 self.copy(session, tls).await
             }
@@ -147,6 +153,7 @@ impl Visit {
             }
             (Err(refusal), conn) => {
                 if matches!(refusal, Refusal::SignIn(_)) {
+                    context.guessing.failed(self.caller.address(), &self.record.server);
                     sleep(context.limits.failure_delay).await;
                 }
                 conn.refuse(&refusal).await;
@@ -154,6 +161,15 @@ impl Visit {
                 (outcome, Some(refusal.to_string()))
             }
         }
+    }
+
+    /// A place among those who sign in: at the server and among its tenant's, or among strangers.
+    fn place(&self, allowed: bool) -> Option<(OwnedSemaphorePermit, Option<Place<String>>)> {
+        let places = if allowed { &self.door.waiting } else { &self.context.strangers };
+        let place = places.clone().try_acquire_owned().ok()?;
+        let tenant = || self.context.tenants.join(self.record.tenant.clone());
+        let of_tenant = if allowed { Some(tenant()?) } else { None };
+        Some((place, of_tenant))
     }
 
     /// Everything that the deadline of sign-in is for.
@@ -178,6 +194,10 @@ impl Visit {
             Packet::Ssl | Packet::Gss => return Err(Refusal::Protocol("unexpected encryption request")),
         };
         let Some(tls) = conn.tls() else { return Err(Refusal::NotEncrypted) };
+        let address = self.caller.address();
+        if let Some(pause) = self.context.guessing.pause(address, &self.record.server) {
+            return Err(Refusal::Guessing { address, pause });
+        }
         let end_point = certificate.as_ref().and_then(|certificate| certificate.end_point.as_deref());
         let route = self.door.route();
         let verifier = self.verifier(&route.socket_dir, &startup);
@@ -216,6 +236,9 @@ impl Visit {
         folder: &std::path::Path,
         keys: crate::scram::Keys,
     ) -> Result<Session, Refusal> {
+        let (present, address) = (&self.context.present, self.caller.address());
+        let too_many = || Refusal::TooManyOfAddress { address, limit: present.limit() };
+        let place = present.join(address.into()).ok_or_else(too_many)?;
         let rest = &self.door.rest;
         rest.touch();
         let (mut seat, mut backend) = match self.log_in(startup, folder, keys.clone()).await {
@@ -238,7 +261,7 @@ impl Visit {
             greeting.unsplit(backend::key_message(pid, key));
         }
         greeting.extend_from_slice(&backend.ready);
-        Ok(Session { seat, backend, greeting, target })
+        Ok(Session { seat, backend, greeting, target, place })
     }
 
     /// A seat first; while the server falls asleep nobody gets one.
@@ -258,7 +281,7 @@ impl Visit {
         session: Box<Session>,
         mut tls: Box<TlsStream<TcpStream>>,
     ) -> (&'static str, Option<String>) {
-        let Session { mut seat, backend, greeting, target } = *session;
+        let Session { mut seat, backend, greeting, target, place: _place } = *session;
         self.record.backend_pid = seat.pid();
         let greeted = send(&mut tls, &greeting).await;
         drop(greeting);

@@ -49,7 +49,12 @@ impl Directory {
 }
 
 /// Serves a connection of the shared port to its end.
-pub(crate) async fn serve(context: Arc<Context>, directory: Arc<Directory>, mut conn: Conn, caller: Caller) {
+pub(crate) async fn serve(
+    context: Arc<Context>,
+    directory: Arc<Directory>,
+    mut conn: Conn,
+    caller: Box<Caller>,
+) {
     let certificate = context.certificates.current();
     let close = |outcome| {
         let record = Record::of_nobody(&caller);

@@ -4,6 +4,7 @@
 mod balancer;
 mod cancel;
 mod clients;
+mod crowds;
 mod endings;
 mod hostile;
 mod log;
