@@ -15,7 +15,6 @@ use tokio::time::{Instant, timeout_at};
 use crate::conn::Conn;
 use crate::crowd::{Neighbourhood, Place};
 use crate::proxy;
-use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::session::Context;
 
@@ -84,9 +83,7 @@ pub(crate) async fn identify(
 
 async fn turn_away<T>(context: &Context, tcp: TcpStream, caller: Box<Caller>, refusal: Refusal) -> Option<T> {
     Conn::Plain(tcp).refuse(&refusal).await;
-    let record = Record::of_nobody(&caller);
-    let outcome = (refusal.outcome(), Some(refusal.to_string()));
-    context.log.write(record.said("close", caller.started, outcome));
+    context.turned_away(&caller, (refusal.outcome(), Some(refusal.to_string())));
     None
 }
 

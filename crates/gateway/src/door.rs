@@ -12,6 +12,7 @@ use crate::cancel::{Cancels, Target};
 use crate::refusal::{Ending, Refusal};
 use crate::route::Route;
 use crate::sleep::Rest;
+use crate::stats::ServerStats;
 use crate::verifiers::Verifiers;
 
 /// A server's front door. Lives as long as its route file; an edit changes it in place.
@@ -26,6 +27,10 @@ pub(crate) struct Door {
     pub(crate) verifiers: Verifiers,
     /// The server's sleep.
     pub(crate) rest: Arc<Rest>,
+    /// What is counted of it.
+    pub(crate) stats: ServerStats,
+    /// Places for those who sign in.
+    places: usize,
 }
 
 #[derive(Default)]
@@ -60,6 +65,8 @@ impl Door {
             cancels: Cancels::default(),
             verifiers: Verifiers::new(verifier_idle),
             rest: Arc::new(rest),
+            stats: ServerStats::default(),
+            places: waiting,
         })
     }
 
@@ -71,6 +78,11 @@ impl Door {
     /// Sessions now.
     pub(crate) fn sessions(&self) -> u32 {
         u32::try_from(self.seats().taken.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Connections that have not signed in yet.
+    pub(crate) fn signing_in(&self) -> u64 {
+        u64::try_from(self.places.saturating_sub(self.waiting.available_permits())).unwrap_or(u64::MAX)
     }
 
     /// Takes an edited route: sessions whose address is no longer allowed end, all others stay.

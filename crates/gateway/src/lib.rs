@@ -25,7 +25,7 @@
 //!
 //! It goes by files (`route.rs`, `files.rs`) and needs nothing else: one task (`control.rs`) keeps the
 //! table of doors (`table.rs`) in agreement with them, and answers on a Unix socket (`status.rs`,
-//! `client.rs`). So it serves while everything else of Stead is down.
+//! `client.rs`). What it counts (`stats.rs`) can be asked for by HTTP (`metrics.rs`, `scrape.rs`). So it serves while everything else of Stead is down.
 //!
 //! Decisions worth knowing:
 //!
@@ -51,6 +51,7 @@ mod files;
 mod frames;
 mod guessing;
 mod listener;
+mod metrics;
 mod ports;
 mod proxy;
 mod record;
@@ -58,11 +59,13 @@ mod refusal;
 mod relay;
 pub mod route;
 mod scram;
+mod scrape;
 mod session;
 mod shared;
 mod signin;
 mod sleep;
 mod startup;
+mod stats;
 mod status;
 mod table;
 mod tls;
@@ -88,6 +91,7 @@ use files::Paths;
 use guessing::Guessing;
 use record::Log;
 use session::Context;
+use stats::ProcessStats;
 use table::Table;
 use tls::Certificates;
 
@@ -126,6 +130,8 @@ pub struct Limits {
     pub verifier_idle: Duration,
     /// A session that lasts longer has a line in the log before it ends.
     pub long_session: Duration,
+    /// How often, from then on, a session adds what it has copied to the metrics.
+    pub counted_every: Duration,
     /// How long a session that is ended may still take to finish a message.
     pub farewell: Duration,
     /// How often files are looked at even though nothing seems to have changed.
@@ -153,6 +159,7 @@ impl Default for Limits {
             failure_refill: Duration::from_millis(500),
             verifier_idle: Duration::from_secs(5),
             long_session: Duration::from_secs(10),
+            counted_every: Duration::from_secs(15),
             farewell: Duration::from_secs(2),
             rescan: Duration::from_secs(5),
             rotate_at: 64 << 20,
@@ -222,6 +229,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         arriving: Arc::new(Semaphore::new(limits.waiting)),
         connections: AtomicU64::new(1),
         calling: Crowd::new(limits.waiting_per_address),
+        stats: ProcessStats::default(),
         tenants: Crowd::new(limits.waiting_per_tenant),
         present: Crowd::new(limits.sessions_per_address),
         guessing: Guessing::new(limits.failures, limits.failure_refill),

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::caller::{self, Caller};
 use crate::door::Door;
+use crate::scrape::Scrapes;
 use crate::session::{self, Context};
 use crate::shared::{self, Directory};
 
@@ -29,6 +30,8 @@ pub(crate) enum Entrance {
     Door(Arc<Door>),
     /// Every server's.
     Shared(Arc<Directory>),
+    /// No server's: whoever asks for metrics.
+    Metrics(Arc<Scrapes>),
 }
 
 impl Entrance {
@@ -37,6 +40,7 @@ impl Entrance {
         match self {
             Entrance::Door(door) => door.route().server.clone(),
             Entrance::Shared(_) => "every server".to_owned(),
+            Entrance::Metrics(_) => "the metrics".to_owned(),
         }
     }
 }
@@ -88,6 +92,11 @@ async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance
                     tracing::debug!(%error, "a connection was gone before it began");
                     continue;
                 }
+                if let Entrance::Metrics(scrapes) = &entrance {
+                    let scrapes = scrapes.clone();
+                    tokio::spawn(async move { scrapes.serve(tcp).await });
+                    continue;
+                }
                 let (context, alive) = (context.clone(), alive.clone());
                 let caller = Box::new(Caller::new(context.number(), peer));
                 let entrance = entrance.clone();
@@ -101,7 +110,7 @@ async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance
                         (Some((conn, caller)), Entrance::Shared(directory)) => {
                             shared::serve(context, directory, conn, caller).await;
                         }
-                        (None, _) => {}
+                        (None, _) | (_, Entrance::Metrics(_)) => {}
                     }
                     drop(alive);
                 });

@@ -126,7 +126,9 @@ fn is_zero(n: &u64) -> bool {
 pub(crate) struct Log {
     lines: Mutex<Option<SyncSender<Record>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Lines lost since the last one that was written.
     dropped: Arc<AtomicU64>,
+    dropped_ever: AtomicU64,
 }
 
 impl Log {
@@ -139,7 +141,12 @@ impl Log {
         let writer = std::thread::Builder::new()
             .name("connection-log".into())
             .spawn(move || file.write_all_of(&inbox, &lost))?;
-        Ok(Log { lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)), dropped })
+        Ok(Log {
+            lines: Mutex::new(Some(lines)),
+            writer: Mutex::new(Some(writer)),
+            dropped,
+            dropped_ever: AtomicU64::new(0),
+        })
     }
 
     /// Never waits.
@@ -147,7 +154,13 @@ impl Log {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.as_ref().is_none_or(|lines| lines.try_send(record).is_err()) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped_ever.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Lines lost in this run of the gateway.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped_ever.load(Ordering::Relaxed)
     }
 
     /// Writes what is waiting, and ends.

@@ -3,7 +3,7 @@
 //! Routes are declared by files, `gateway/routes/<server>.json`, one a server, written by atomic rename.
 //! The gateway needs nothing else to serve, so it serves while the control plane is down.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -25,6 +25,10 @@ pub struct Settings {
     /// From anywhere else a header is garbage. Empty: there is no load balancer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proxy_protocol_from: Vec<IpNet>,
+    /// Where metrics can be asked for by HTTP, `GET /metrics`; absent: nowhere. They name tenants and servers
+    /// to whoever asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -34,6 +38,7 @@ impl Default for Settings {
             listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             shared_port: None,
             proxy_protocol_from: Vec::new(),
+            metrics: None,
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
+use keeper::wire::Name;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
@@ -24,6 +25,7 @@ use crate::relay::{Relay, Stop};
 use crate::scram::{Binding, Verifier};
 use crate::signin;
 use crate::startup::{Packet, Startup};
+use crate::stats::ProcessStats;
 use crate::tls::{Certificate, Certificates};
 use crate::wire::send;
 
@@ -46,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) tenants: Arc<Crowd<String>>,
     /// Those who have signed in, by address.
     pub(crate) present: Arc<Crowd<Neighbourhood>>,
+    /// What is counted of the process.
+    pub(crate) stats: ProcessStats,
     /// Those who gave a wrong password.
     pub(crate) guessing: Guessing,
 }
@@ -54,6 +58,17 @@ impl Context {
     /// The next connection's number.
     pub(crate) fn number(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Connections so far.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// Notes a connection of which it never was known which server it wants.
+    pub(crate) fn turned_away(&self, caller: &Caller, outcome: (&'static str, Option<String>)) {
+        self.stats.turned_away.count(outcome.0);
+        self.log.write(Record::of_nobody(caller).said("close", caller.started, outcome));
     }
 }
 
@@ -86,7 +101,7 @@ struct Session {
 
 enum Interrupt {
     End(Ending),
-    Lasting,
+    Count,
 }
 
 /// Serves one accepted connection to its end.
@@ -112,6 +127,7 @@ impl Visit {
     /// To its end.
     pub(crate) async fn serve(mut self, conn: Conn) {
         let (outcome, message) = self.run(conn).await;
+        self.door.stats.closed(outcome, self.record.signed_in);
         self.write("close", outcome, message);
     }
 
@@ -143,6 +159,8 @@ impl Visit {
             (Ok(Entered::Session(session)), Conn::Tls(tls)) => {
                 drop((place, self.caller.place.take()));
                 self.record.signed_in = true;
+                context.stats.sign_ins.observe(self.caller.started.elapsed().as_secs_f64());
+                door.stats.sessions.inc();
                 self.copy(session, tls).await
             }
             (Ok(entered), conn) => {
@@ -246,8 +264,8 @@ impl Visit {
                 let route = self.door.route();
                 let Some(sleep) = &route.sleep else { return Err(down) };
                 let role = String::from_utf8_lossy(startup.user());
-                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.caller.address()))
-                    .await?;
+                let why = format!("role {role} signed in from {}", self.caller.address());
+                self.wake(&sleep.unit, why).await?;
                 self.log_in(startup, folder, keys).await?
             }
             done => done?,
@@ -262,6 +280,19 @@ impl Visit {
         }
         greeting.extend_from_slice(&backend.ready);
         Ok(Session { seat, backend, greeting, target, place })
+    }
+
+    async fn wake(&self, unit: &Name, why: String) -> Result<(), Refusal> {
+        let (stats, began) = (&self.door.stats, Instant::now());
+        match self.door.rest.wake(unit, why).await {
+            Ok(true) => stats.wakes.observe(began.elapsed().as_secs_f64()),
+            Ok(false) => {}
+            Err(refusal) => {
+                stats.wakes_failed.inc();
+                return Err(refusal);
+            }
+        }
+        Ok(())
     }
 
     /// A seat first; while the server falls asleep nobody gets one.
@@ -290,7 +321,7 @@ impl Visit {
             Ok(()) => self.relay(&mut relay, &mut seat).await,
             Err(error) => Err(error),
         };
-        (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
+        self.count(relay.amounts());
         let ending = match end {
             Ok(Ok(Stop::ByClient)) => return ("closed_by_client", None),
             Ok(Ok(Stop::ByServer)) => {
@@ -310,23 +341,26 @@ impl Visit {
         relay: &mut Relay<Box<TlsStream<TcpStream>>, UnixStream>,
         seat: &mut Seat,
     ) -> std::io::Result<Result<Stop, Ending>> {
-        let mut lasting = pin!(sleep(self.context.limits.long_session));
+        let mut time_to_count = pin!(sleep(self.context.limits.long_session));
         let mut announced = false;
         loop {
             let mut interrupt = pin!(async {
                 tokio::select! {
                     biased;
                     ending = &mut seat.end => Interrupt::End(ending.unwrap_or(Ending::Stopping)),
-                    () = &mut lasting, if !announced => Interrupt::Lasting,
+                    () = &mut time_to_count => Interrupt::Count,
                 }
             });
             match relay.run(&mut interrupt).await? {
                 Ok(stop) => return Ok(Ok(stop)),
                 Err(Interrupt::End(ending)) => return Ok(Err(ending)),
-                Err(Interrupt::Lasting) => {
-                    announced = true;
-                    (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
-                    self.write("open", "open", None);
+                Err(Interrupt::Count) => {
+                    self.count(relay.amounts());
+                    if !announced {
+                        announced = true;
+                        self.write("open", "open", None);
+                    }
+                    time_to_count.as_mut().reset(Instant::now() + self.context.limits.counted_every);
                 }
             }
         }
@@ -358,6 +392,14 @@ impl Visit {
         self.record.user = Some(readable(startup.user()));
         self.record.database = Some(readable(startup.database()));
         self.record.application_name = startup.get("application_name").map(|name| readable(name));
+    }
+
+    /// Adds what was copied since the last time.
+    fn count(&mut self, (received, sent): (u64, u64)) {
+        let stats = &self.door.stats;
+        stats.received.inc_by(received.saturating_sub(self.record.bytes_in));
+        stats.sent.inc_by(sent.saturating_sub(self.record.bytes_out));
+        (self.record.bytes_in, self.record.bytes_out) = (received, sent);
     }
 
     fn write(&self, event: &'static str, outcome: &'static str, message: Option<String>) {

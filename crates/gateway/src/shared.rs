@@ -14,7 +14,6 @@ use crate::caller::Caller;
 use crate::cancel::Target;
 use crate::conn::{Conn, Secured};
 use crate::door::Door;
-use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::session::{Context, Visit};
 use crate::startup::CancelRequest;
@@ -32,6 +31,11 @@ impl Directory {
 
     pub(crate) fn remove(&self, server: &str) {
         self.doors.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+    }
+
+    /// Every door, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Door>> {
+        self.doors.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The door that a name leads to: what counts is its first label.
@@ -56,10 +60,7 @@ pub(crate) async fn serve(
     caller: Box<Caller>,
 ) {
     let certificate = context.certificates.current();
-    let close = |outcome| {
-        let record = Record::of_nobody(&caller);
-        context.log.write(record.said("close", caller.started, outcome));
-    };
+    let close = |outcome| context.turned_away(&caller, outcome);
     let Ok(place) = context.arriving.clone().try_acquire_owned() else {
         let refusal = Refusal::Crowded;
         conn.close_with(&refusal.message()).await;

@@ -4,21 +4,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 
 use crate::door::Door;
 use crate::files::{self, Paths, Stamp};
 use crate::listener::Entrance;
+use crate::metrics::Sources;
 use crate::ports::{self, Ports};
 use crate::refusal::Ending;
 use crate::route::{Route, RouteStatus, Settings, Status};
+use crate::scrape::Scrapes;
 use crate::session::Context;
 use crate::shared::Directory;
 use crate::sleep::{self, Rest};
 
-/// What is said of the shared port stands under this name.
-const SHARED: &str = "shared port";
+/// Who has ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Owner {
+    /// A server, by its handle.
+    Server(String),
+    /// Every server.
+    Shared,
+    /// Whoever asks for metrics.
+    Metrics,
+}
 
 /// The routes, their doors and their ports.
 pub(crate) struct Table {
@@ -34,6 +45,7 @@ pub(crate) struct Table {
     /// The shared port, and whom it leads to.
     shared: Ports,
     directory: Arc<Directory>,
+    metrics: Ports,
     alive: mpsc::Sender<()>,
 }
 
@@ -47,6 +59,9 @@ impl Table {
     pub(crate) fn new(context: Arc<Context>, paths: Paths, alive: mpsc::Sender<()>) -> Table {
         let directory = Arc::<Directory>::default();
         let shared = Ports::new(context.clone(), Entrance::Shared(directory.clone()), alive.clone());
+        let sources = Sources { context: context.clone(), directory: directory.clone() };
+        let scrapes = Entrance::Metrics(Scrapes::new(sources));
+        let metrics = Ports::new(context.clone(), scrapes, alive.clone());
         Table {
             context,
             paths,
@@ -56,6 +71,7 @@ impl Table {
             seen: BTreeMap::new(),
             shared,
             directory,
+            metrics,
             alive,
         }
     }
@@ -86,14 +102,15 @@ impl Table {
             Err(error) => self.refuse("routes", format!("cannot be listed: {error}")),
         }
         // All that is to be closed first: ports may have been swapped.
-        let mut owners: Vec<Option<String>> = self.entries.keys().cloned().map(Some).collect();
-        owners.push(None);
+        let mut owners: Vec<Owner> = self.entries.keys().cloned().map(Owner::Server).collect();
+        owners.extend([Owner::Shared, Owner::Metrics]);
         for owner in &owners {
-            self.close_ports(owner.as_deref()).await;
+            self.close_ports(owner).await;
         }
         for owner in &owners {
-            self.open_ports(owner.as_deref());
+            self.open_ports(owner);
         }
+        self.note_faults();
     }
 
     /// Looks at one server's file and ports again.
@@ -103,21 +120,24 @@ impl Table {
             return None;
         }
         self.take(server).await;
-        self.close_ports(Some(server)).await;
-        self.open_ports(Some(server));
+        let owner = Owner::Server(server.to_owned());
+        self.close_ports(&owner).await;
+        self.open_ports(&owner);
+        self.note_faults();
         self.entries.get(server).map(|entry| entry.status())
     }
 
     /// Whether a port could not be opened, so that trying again soon is worth it.
     pub(crate) fn has_errors(&self) -> bool {
-        self.shared.error().is_some() || self.entries.values().any(|entry| entry.ports.error().is_some())
+        self.all_ports().any(|ports| ports.error().is_some())
     }
 
     /// What is in force.
     pub(crate) fn status(&self) -> Status {
         let mut refused: Vec<(String, String)> =
             self.refused.iter().map(|(name, reason)| (name.clone(), reason.clone())).collect();
-        refused.extend(self.shared.error().map(|error| (SHARED.to_owned(), error)));
+        refused.extend(self.shared.error().map(|error| ("shared port".to_owned(), error)));
+        refused.extend(self.metrics.error().map(|error| ("metrics".to_owned(), error)));
         refused.extend(self.context.certificates.error().map(|error| ("tls".to_owned(), error)));
         Status {
             pid: std::process::id(),
@@ -129,6 +149,7 @@ impl Table {
 
     /// Closes every port and sends everybody off.
     pub(crate) async fn stop(self) {
+        self.metrics.close().await;
         self.shared.close().await;
         for (_, entry) in self.entries {
             entry.ports.close().await;
@@ -203,33 +224,47 @@ impl Table {
         }
     }
 
-    /// The ports of a server, or (`None`) the shared one, and where they are to be.
-    fn ports(&mut self, server: Option<&str>) -> Option<(&mut Ports, Vec<SocketAddr>)> {
-        let settings = self.settings.clone().unwrap_or_default();
-        let at = |port: u16| settings.listen.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-        let Some(server) = server else {
-            return Some((&mut self.shared, settings.shared_port.map(at).unwrap_or_default()));
-        };
-        let entry = self.entries.get_mut(server)?;
-        let wanted = at(entry.door.route().port);
-        Some((&mut entry.ports, wanted))
+    fn all_ports(&self) -> impl Iterator<Item = &Ports> {
+        self.entries.values().map(|entry| &entry.ports).chain([&self.shared, &self.metrics])
     }
 
-    /// Closes the ports that a server (or the shared one) no longer asks for.
-    async fn close_ports(&mut self, server: Option<&str>) {
-        if let Some((ports, wanted)) = self.ports(server) {
+    /// For the metrics.
+    fn note_faults(&self) {
+        let ports = self.all_ports().filter(|ports| ports.error().is_some()).count();
+        let faults = ports + self.refused.len() + usize::from(self.context.certificates.error().is_some());
+        self.context.stats.faults.store(u64::try_from(faults).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Somebody's ports, and where they are to be.
+    fn ports(&mut self, owner: &Owner) -> Option<(&mut Ports, Vec<SocketAddr>)> {
+        let settings = self.settings.clone().unwrap_or_default();
+        let at = |port: u16| settings.listen.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        match owner {
+            Owner::Server(server) => {
+                let entry = self.entries.get_mut(server)?;
+                let wanted = at(entry.door.route().port);
+                Some((&mut entry.ports, wanted))
+            }
+            Owner::Shared => Some((&mut self.shared, settings.shared_port.map(at).unwrap_or_default())),
+            Owner::Metrics => Some((&mut self.metrics, settings.metrics.into_iter().collect())),
+        }
+    }
+
+    /// Closes the ports that are no longer asked for.
+    async fn close_ports(&mut self, owner: &Owner) {
+        if let Some((ports, wanted)) = self.ports(owner) {
             ports.keep(&wanted).await;
         }
     }
 
-    /// Opens the ports that a server (or the shared one) asks for.
-    fn open_ports(&mut self, server: Option<&str>) {
-        let failed = self.ports(server).map(|(ports, wanted)| ports.open(&wanted)).unwrap_or_default();
+    /// Opens the ports that are asked for.
+    fn open_ports(&mut self, owner: &Owner) {
+        let failed = self.ports(owner).map(|(ports, wanted)| ports.open(&wanted)).unwrap_or_default();
         for (at, error) in failed {
             // Nobody asked for IPv6 on a host that has none.
             let nobody_minds = self.settings.is_none() && ports::is_absent(&error);
             let why = ports::explain(at, &error, self.holder(at));
-            let Some((ports, _)) = self.ports(server) else { return };
+            let Some((ports, _)) = self.ports(owner) else { return };
             if nobody_minds {
                 ports.pass_over(at);
             } else {
@@ -242,6 +277,9 @@ impl Table {
     fn holder(&self, at: SocketAddr) -> Option<String> {
         if self.shared.holds(at) {
             return Some("every server (`shared_port` in gateway.json)".to_owned());
+        }
+        if self.metrics.holds(at) {
+            return Some("the metrics (`metrics` in gateway.json)".to_owned());
         }
         let holder = self.entries.iter().find(|(_, entry)| entry.ports.holds(at));
         holder.map(|(server, _)| format!("route `{server}`"))

@@ -284,6 +284,9 @@ pub(crate) struct ServerArgs {
     /// Where servers' ports listen; give it more than once for several.
     #[arg(long, env = "STEAD_GATEWAY_LISTEN", hide_env_values = true, value_name = "ADDRESS", value_delimiter = ',', default_values = ["127.0.0.1", "::1"])]
     pub(crate) gateway_listen: Vec<IpAddr>,
+    /// Where the gateway's metrics can be asked for, `GET /metrics`; they name tenants to whoever asks.
+    #[arg(long, env = "STEAD_GATEWAY_METRICS", hide_env_values = true, value_name = "ADDRESS:PORT")]
+    pub(crate) gateway_metrics: Option<SocketAddr>,
     /// Network of load balancers that say by PROXY protocol v2 who a client is; more than once for several.
     #[arg(long, env = "STEAD_PROXY_PROTOCOL_FROM", hide_env_values = true, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     pub(crate) proxy_protocol_from: Vec<IpNet>,

@@ -8,6 +8,7 @@ mod crowds;
 mod endings;
 mod hostile;
 mod log;
+mod metrics;
 mod refusals;
 mod routes;
 mod sessions;
