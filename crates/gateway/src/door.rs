@@ -15,6 +15,7 @@ use crate::orders::{Bell, Ear, Order, Standing};
 use crate::refusal::{Ending, Refusal};
 use crate::route::Route;
 use crate::sleep::Rest;
+use crate::stats::ServerStats;
 use crate::verifiers::Verifiers;
 
 /// A server's front door. Lives as long as its route file; an edit changes it in place.
@@ -35,6 +36,10 @@ pub(crate) struct Door {
     pub(crate) of_functions: tokio::sync::Mutex<HashMap<Vec<u8>, Names>>,
     /// What keeps new sessions out while the server is switched.
     pub(crate) held: Mutex<Option<Held>>,
+    /// What is counted of it.
+    pub(crate) stats: ServerStats,
+    /// Places for those who sign in.
+    places: usize,
 }
 
 #[derive(Default)]
@@ -76,6 +81,8 @@ impl Door {
             stirred: Notify::new(),
             of_functions: tokio::sync::Mutex::default(),
             held: Mutex::default(),
+            stats: ServerStats::default(),
+            places: waiting,
         })
     }
 
@@ -87,6 +94,11 @@ impl Door {
     /// Sessions now.
     pub(crate) fn sessions(&self) -> u32 {
         u32::try_from(self.seats().taken.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Connections that have not signed in yet.
+    pub(crate) fn signing_in(&self) -> u64 {
+        u64::try_from(self.places.saturating_sub(self.waiting.available_permits())).unwrap_or(u64::MAX)
     }
 
     /// Takes an edited route: sessions whose address is no longer allowed end, all others stay.

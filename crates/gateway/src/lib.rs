@@ -9,10 +9,12 @@
 //!
 //! | stage | file | what can go wrong there |
 //! |---|---|---|
-//! | accept | `listener.rs` | out of descriptors |
-//! | allow-list, before a byte is read | `door.rs`, `session.rs` | not allowed |
+//! | accept | `ports.rs`, `listener.rs` | a port is taken, out of descriptors |
+//! | whose it is, where a load balancer brings it | `caller.rs`, `proxy.rs` | no PROXY protocol header |
+//! | allow-list, before a byte of the client's is read | `door.rs`, `session.rs` | not allowed |
+//! | a place among those who sign in | `crowd.rs` | too many at once, of one address or tenant |
 //! | TLS, first packet | `conn.rs`, `startup.rs`, `tls.rs` | in the clear, garbage, a deadline missed |
-//! | sign-in | `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, binding, server down |
+//! | sign-in | `guessing.rs`, `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, too many of them, binding, server down |
 //! | a seat | `door.rs` | all sessions in use |
 //! | the server's own sign-in | `backend.rs` | no such database |
 //! | a server that sleeps is woken | `sleep.rs` | it does not wake up |
@@ -23,7 +25,7 @@
 //!
 //! It goes by files (`route.rs`, `files.rs`) and needs nothing else: one task (`control.rs`) keeps the
 //! table of doors (`table.rs`) in agreement with them, and answers on a Unix socket (`status.rs`,
-//! `client.rs`). So it serves while everything else of Stead is down.
+//! `client.rs`). What it counts (`stats.rs`) can be asked for by HTTP (`metrics.rs`, `scrape.rs`). So it serves while everything else of Stead is down.
 //!
 //! Decisions worth knowing:
 //!
@@ -38,34 +40,42 @@
 //!   put between two of them.
 
 mod backend;
+mod caller;
 mod cancel;
 mod carry;
 pub mod client;
 mod conn;
 mod control;
 mod conversation;
+mod crowd;
 mod door;
 mod files;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod guessing;
 mod hold;
 mod limited;
 mod listener;
+mod metrics;
 mod orders;
 mod own_settings;
 mod parked;
+mod ports;
+mod proxy;
 mod record;
 mod refusal;
 mod relay;
 pub mod route;
 mod scram;
+mod scrape;
 mod session;
 mod shared;
 mod signin;
 mod sleep;
 mod startup;
+mod stats;
 mod status;
 mod table;
 mod tls;
@@ -85,9 +95,13 @@ use tokio::time::timeout;
 
 pub use client::{Client, ClientError};
 
+use caller::Balancers;
+use crowd::Crowd;
 use files::Paths;
+use guessing::Guessing;
 use record::Log;
 use session::Context;
+use stats::ProcessStats;
 use table::Table;
 use tls::Certificates;
 
@@ -109,12 +123,25 @@ pub struct Limits {
     pub waiting: usize,
     /// Connections of addresses that are not allowed, of all routes.
     pub strangers: usize,
+    /// Connections of one address (of IPv6: one network of 64 bits) that have not signed in yet, of all
+    /// routes.
+    pub waiting_per_address: usize,
+    /// The same of one tenant's servers together.
+    pub waiting_per_tenant: usize,
+    /// Sessions of one address, of all routes.
+    pub sessions_per_address: usize,
     /// How long a wrong password waits for its answer.
     pub failure_delay: Duration,
+    /// Wrong passwords that one address may give in a row at one server before it has to wait.
+    pub failures: u32,
+    /// After how long it may give one more.
+    pub failure_refill: Duration,
     /// How long the connection that asks for verifiers outlives its last question.
     pub verifier_idle: Duration,
     /// A session that lasts longer has a line in the log before it ends.
     pub long_session: Duration,
+    /// How often, from then on, a session adds what it has copied to the metrics.
+    pub counted_every: Duration,
     /// How long a session that is ended may still take to finish a message.
     pub farewell: Duration,
     /// How often files are looked at even though nothing seems to have changed.
@@ -130,9 +157,19 @@ impl Default for Limits {
             stranger: Duration::from_secs(5),
             waiting: 256,
             strangers: 64,
+            // pgbench, and whoever connects for each transaction, has as many under way as it has threads.
+            waiting_per_address: 128,
+            waiting_per_tenant: 512,
+            // A pooler before all servers of a host is one address too.
+            sessions_per_address: 10_000,
             failure_delay: Duration::from_millis(250),
+            // An app that still has its old password tries a few times a second: others behind the same
+            // address must come through beside it.
+            failures: 60,
+            failure_refill: Duration::from_millis(500),
             verifier_idle: Duration::from_secs(5),
             long_session: Duration::from_secs(10),
+            counted_every: Duration::from_secs(15),
             farewell: Duration::from_secs(2),
             rescan: Duration::from_secs(5),
             rotate_at: 64 << 20,
@@ -198,8 +235,14 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         log,
         mock_secret: rand::random(),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
+        balancers: Balancers::default(),
         arriving: Arc::new(Semaphore::new(limits.waiting)),
         connections: AtomicU64::new(1),
+        calling: Crowd::new(limits.waiting_per_address),
+        stats: ProcessStats::default(),
+        tenants: Crowd::new(limits.waiting_per_tenant),
+        present: Crowd::new(limits.sessions_per_address),
+        guessing: Guessing::new(limits.failures, limits.failure_refill),
         limits,
     });
     let (alive, mut all_gone) = mpsc::channel(1);

@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::caller::{self, Caller};
 use crate::door::Door;
+use crate::scrape::Scrapes;
 use crate::session::{self, Context};
 use crate::shared::{self, Directory};
 
@@ -31,6 +33,19 @@ pub(crate) enum Entrance {
     Door(Arc<Door>),
     /// Every server's.
     Shared(Arc<Directory>),
+    /// No server's: whoever asks for metrics.
+    Metrics(Arc<Scrapes>),
+}
+
+impl Entrance {
+    /// Whose it is, for the operator's log.
+    pub(crate) fn owner(&self) -> String {
+        match self {
+            Entrance::Door(door) => door.route().server.clone(),
+            Entrance::Shared(_) => "every server".to_owned(),
+            Entrance::Metrics(_) => "the metrics".to_owned(),
+        }
+    }
 }
 
 /// A port that is open.
@@ -80,17 +95,28 @@ async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance
                     tracing::debug!(%error, "a connection was gone before it began");
                     continue;
                 }
+                if let Entrance::Metrics(scrapes) = &entrance {
+                    let scrapes = scrapes.clone();
+                    tokio::spawn(async move { scrapes.serve(tcp).await });
+                    continue;
+                }
                 let (context, alive) = (context.clone(), alive.clone());
-                match entrance.clone() {
-                    Entrance::Door(door) => tokio::spawn(async move {
-                        session::serve(context, door, tcp, peer).await;
-                        drop(alive);
-                    }),
-                    Entrance::Shared(directory) => tokio::spawn(async move {
-                        shared::serve(context, directory, tcp, peer).await;
-                        drop(alive);
-                    }),
-                };
+                let caller = Box::new(Caller::new(context.number(), peer));
+                let entrance = entrance.clone();
+                tokio::spawn(async move {
+                    // Boxed: it would lie in memory as long as a session lasts.
+                    let whose = Box::pin(caller::identify(&context, tcp, caller)).await;
+                    match (whose, entrance) {
+                        (Some((conn, caller)), Entrance::Door(door)) => {
+                            session::serve(context, door, conn, caller).await;
+                        }
+                        (Some((conn, caller)), Entrance::Shared(directory)) => {
+                            shared::serve(context, directory, conn, caller).await;
+                        }
+                        (None, _) | (_, Entrance::Metrics(_)) => {}
+                    }
+                    drop(alive);
+                });
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {

@@ -164,7 +164,7 @@ impl Visit {
     }
 
     async fn part(&mut self, parked: Parked<Client>, ending: Ending) -> Further {
-        (self.record.bytes_in, self.record.bytes_out) = parked.amounts();
+        self.count(parked.amounts());
         Conn::Tls(parked.client).close_with(&ending.message()).await;
         Err((ending.outcome(), Some(ending.to_string())))
     }

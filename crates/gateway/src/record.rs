@@ -6,7 +6,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,6 +15,8 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
+
+use crate::caller::Caller;
 
 /// Lines waiting to be written; about 4 MB.
 const WAITING: usize = 8192;
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     pub(crate) server: String,
     /// The client's address and port.
     pub(crate) client: String,
+    /// Those of the load balancer that said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,17 +80,18 @@ pub(crate) struct Record {
 
 impl Record {
     /// Of a connection of which nothing is known yet but where it comes from.
-    pub(crate) fn of_nobody(connection: u64, client: SocketAddr) -> Record {
+    pub(crate) fn of_nobody(caller: &Caller) -> Record {
         Record {
             at: Timestamp::now(),
             event: "close",
-            connection,
+            connection: caller.number,
             gateway_pid: std::process::id(),
             tenant: String::new(),
             stead: String::new(),
             component: String::new(),
             server: String::new(),
-            client: client.to_string(),
+            client: caller.client.to_string(),
+            via: caller.via.map(|balancer| balancer.to_string()),
             user: None,
             database: None,
             application_name: None,
@@ -129,7 +134,9 @@ fn is_zero(n: &u64) -> bool {
 pub(crate) struct Log {
     lines: Mutex<Option<SyncSender<Record>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Lines lost since the last one that was written.
     dropped: Arc<AtomicU64>,
+    dropped_ever: AtomicU64,
 }
 
 impl Log {
@@ -142,7 +149,12 @@ impl Log {
         let writer = std::thread::Builder::new()
             .name("connection-log".into())
             .spawn(move || file.write_all_of(&inbox, &lost))?;
-        Ok(Log { lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)), dropped })
+        Ok(Log {
+            lines: Mutex::new(Some(lines)),
+            writer: Mutex::new(Some(writer)),
+            dropped,
+            dropped_ever: AtomicU64::new(0),
+        })
     }
 
     /// Never waits.
@@ -150,7 +162,13 @@ impl Log {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.as_ref().is_none_or(|lines| lines.try_send(record).is_err()) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped_ever.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Lines lost in this run of the gateway.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped_ever.load(Ordering::Relaxed)
     }
 
     /// Writes what is waiting, and ends.

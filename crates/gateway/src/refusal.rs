@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::proxy::HeaderError;
 use crate::scram::ScramError;
 
 /// A connection that comes to no session.
@@ -27,6 +28,9 @@ pub(crate) enum Refusal {
     /// Not the protocol.
     #[error("{0}")]
     Protocol(&'static str),
+    /// A load balancer's word that does not count.
+    #[error("no usable PROXY protocol header: {0}")]
+    Header(#[from] HeaderError),
     /// Not a protocol that we speak.
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")]
     UnsupportedProtocol {
@@ -50,6 +54,17 @@ pub(crate) enum Refusal {
     /// Too many that have not signed in yet.
     #[error("too many connections are signing in at once; retry in a few seconds")]
     Crowded,
+    /// The same, of one address.
+    #[error("too many connections from {0} are signing in at once; retry in a few seconds")]
+    CrowdedAddress(IpAddr),
+    /// Too many wrong passwords of one address at one server.
+    #[error("too many wrong passwords came from {address}; retry in {} s", pause.as_secs() + 1)]
+    Guessing {
+        /// Whose.
+        address: IpAddr,
+        /// Until it may try again.
+        pause: Duration,
+    },
     /// The shared port has to know which server is meant.
     #[error(
         "the shared port needs the server's name in TLS (SNI): connect by the host name that `stead url --shared` gives"
@@ -62,6 +77,14 @@ pub(crate) enum Refusal {
         server: String,
         /// Sessions at once.
         limit: u32,
+    },
+    /// Signed in, but the address has as many sessions as one may have.
+    #[error("all {limit} sessions that one address may have here are in use by {address}; close some")]
+    TooManyOfAddress {
+        /// Whose.
+        address: IpAddr,
+        /// Sessions at once, of all servers.
+        limit: usize,
     },
     /// The server is starting, stopping, stopped or gone.
     #[error("the server is starting or stopped; retry in a few seconds")]
@@ -158,20 +181,28 @@ impl Refusal {
     /// The SQLSTATE that PostgreSQL itself would use.
     fn sqlstate(&self) -> &str {
         match self {
-            Refusal::NotAllowed(_) | Refusal::NotEncrypted | Refusal::NoUser | Refusal::Nameless => "28000",
+            Refusal::NotAllowed(_)
+            | Refusal::NotEncrypted
+            | Refusal::NoUser
+            | Refusal::Nameless
+            | Refusal::Guessing { .. } => "28000",
             Refusal::NoCertificate
             | Refusal::Down
             | Refusal::Starting(_)
             | Refusal::Asleep(_)
             | Refusal::Unready => "57P03",
-            Refusal::Protocol(_) => "08P01",
+            Refusal::Protocol(_) | Refusal::Header(_) => "08P01",
             Refusal::UnsupportedProtocol { .. } => "0A000",
             Refusal::SignIn(_) => "28P01",
             Refusal::Scram(ScramError::Binding(_)) => "28000",
             Refusal::Scram(ScramError::Unsupported(_)) => "0A000",
             Refusal::Scram(_) => "08P01",
             Refusal::Deadline(_) => "57014",
-            Refusal::Crowded | Refusal::TooMany { .. } | Refusal::ServerFull => "53300",
+            Refusal::Crowded
+            | Refusal::CrowdedAddress(_)
+            | Refusal::TooMany { .. }
+            | Refusal::TooManyOfAddress { .. }
+            | Refusal::ServerFull => "53300",
             Refusal::Server { code, .. } => code,
             Refusal::Ended(_) => "57P01",
             Refusal::Tls(_) | Refusal::Lost(_) => "08006",
@@ -191,13 +222,17 @@ impl Refusal {
             Refusal::NotEncrypted => "not_encrypted",
             Refusal::NoCertificate => "no_certificate",
             Refusal::Protocol(_) | Refusal::UnsupportedProtocol { .. } | Refusal::NoUser => "bad_protocol",
+            Refusal::Header(_) => "bad_proxy_header",
             Refusal::Nameless => "unknown_name",
             Refusal::SignIn(_) => "bad_password",
             Refusal::Scram(ScramError::Binding(_)) => "channel_binding",
             Refusal::Scram(_) => "bad_protocol",
             Refusal::Deadline(_) => "sign_in_deadline",
             Refusal::Crowded => "too_many_signing_in",
+            Refusal::CrowdedAddress(_) => "too_many_signing_in_of_address",
+            Refusal::Guessing { .. } => "too_many_wrong_passwords",
             Refusal::TooMany { .. } => "too_many_sessions",
+            Refusal::TooManyOfAddress { .. } => "too_many_sessions_of_address",
             Refusal::Down | Refusal::Starting(_) | Refusal::Unready => "server_down",
             Refusal::Asleep(_) => "wake_failed",
             Refusal::ServerFull => "server_full",

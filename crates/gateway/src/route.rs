@@ -3,7 +3,7 @@
 //! Routes are declared by files, `gateway/routes/<server>.json`, one a server, written by atomic rename.
 //! The gateway needs nothing else to serve, so it serves while the control plane is down.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -20,6 +20,27 @@ pub struct Settings {
     /// the server's handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_port: Option<u16>,
+    /// Networks of load balancers. Each connection from there has to begin with a PROXY protocol header of
+    /// version 2, whose word counts: for the allow-list, the limits and the log the client is who it says.
+    /// From anywhere else a header is garbage. Empty: there is no load balancer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Where metrics can be asked for by HTTP, `GET /metrics`; absent: nowhere. They name tenants and servers
+    /// to whoever asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Default for Settings {
+    /// What holds where there is no file: loopback alone.
+    fn default() -> Self {
+        Settings {
+            listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            shared_port: None,
+            proxy_protocol_from: Vec::new(),
+            metrics: None,
+        }
+    }
 }
 
 /// One server's front door.
@@ -40,7 +61,7 @@ pub struct Route {
     pub port: u16,
     /// Folder of the server's Unix socket.
     pub socket_dir: PathBuf,
-    /// Who may connect; checked before anything is read. Empty: nobody.
+    /// Who may connect; checked before anything of the client's is read. Empty: nobody.
     pub allow: Vec<IpNet>,
     /// Sessions at once through the gateway.
     pub max_sessions: u32,

@@ -1,7 +1,6 @@
 //! One connection from accept to close: allow-list, TLS, sign-in, the server, copying, the log.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,16 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::BytesMut;
+use keeper::wire::Name;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
 use crate::backend::{self, Backend};
+use crate::caller::{Balancers, Caller};
 use crate::cancel::Target;
 use crate::conn::Conn;
+use crate::crowd::{Crowd, Neighbourhood, Place};
 use crate::door::{Door, Seat, allows};
+use crate::guessing::Guessing;
 use crate::orders::Order;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
@@ -26,6 +29,7 @@ use crate::relay::{Relay, Stop};
 use crate::scram::{Binding, Keys, Verifier};
 use crate::signin;
 use crate::startup::{Packet, Startup};
+use crate::stats::ProcessStats;
 use crate::tls::{Certificate, Certificates};
 use crate::wire::send;
 
@@ -41,6 +45,17 @@ pub(crate) struct Context {
     /// Places for those of whom it is not known yet whom they want, at the shared port.
     pub(crate) arriving: Arc<Semaphore>,
     pub(crate) connections: AtomicU64,
+    /// Who may say whose a connection is.
+    pub(crate) balancers: Balancers,
+    /// Those who sign in, by address and by tenant.
+    pub(crate) calling: Arc<Crowd<Neighbourhood>>,
+    pub(crate) tenants: Arc<Crowd<String>>,
+    /// Those who have signed in, by address.
+    pub(crate) present: Arc<Crowd<Neighbourhood>>,
+    /// What is counted of the process.
+    pub(crate) stats: ProcessStats,
+    /// Those who gave a wrong password.
+    pub(crate) guessing: Guessing,
 }
 
 impl Context {
@@ -48,14 +63,24 @@ impl Context {
     pub(crate) fn number(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// Connections so far.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// Notes a connection of which it never was known which server it wants.
+    pub(crate) fn turned_away(&self, caller: &Caller, outcome: (&'static str, Option<String>)) {
+        self.stats.turned_away.count(outcome.0);
+        self.log.write(Record::of_nobody(caller).said("close", caller.started, outcome));
+    }
 }
 
 /// A connection, for the log and the cancel keys.
 pub(crate) struct Visit {
     pub(crate) context: Arc<Context>,
     pub(crate) door: Arc<Door>,
-    address: IpAddr,
-    started: Instant,
+    caller: Box<Caller>,
     /// The one that the client is shown; until it has signed in.
     certificate: Option<Arc<Certificate>>,
     pub(crate) record: Record,
@@ -85,11 +110,12 @@ struct Session {
     greeting: BytesMut,
     target: Option<Target>,
     login: Box<Login>,
+    place: Place<Neighbourhood>,
 }
 
 enum Interrupt {
     Ordered,
-    Lasting,
+    Count,
 }
 
 /// Why the copying stopped.
@@ -101,47 +127,41 @@ pub(crate) enum Stopped {
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
-    let (number, certificate) = (context.number(), context.certificates.current());
-    Visit::new(context, door, number, peer, Instant::now(), certificate).serve(Conn::Plain(tcp)).await;
+pub(crate) async fn serve(context: Arc<Context>, door: Arc<Door>, conn: Conn, caller: Box<Caller>) {
+    let certificate = context.certificates.current();
+    Visit::new(context, door, caller, certificate).serve(conn).await;
 }
 
 impl Visit {
     pub(crate) fn new(
         context: Arc<Context>,
         door: Arc<Door>,
-        number: u64,
-        peer: SocketAddr,
-        started: Instant,
+        caller: Box<Caller>,
         certificate: Option<Arc<Certificate>>,
     ) -> Visit {
-        let address = peer.ip().to_canonical();
         let route = door.route();
-        let mut record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
+        let mut record = Record::of_nobody(&caller);
         (record.tenant, record.stead) = (route.tenant.clone(), route.stead.clone());
         (record.component, record.server) = (route.component.clone(), route.server.clone());
-        Visit { context, door, address, started, certificate, record }
+        Visit { context, door, caller, certificate, record }
     }
 
     /// To its end.
     pub(crate) async fn serve(mut self, conn: Conn) {
         let (outcome, message) = self.run(conn).await;
+        self.door.stats.closed(outcome, self.record.signed_in);
         self.write("close", outcome, message);
     }
 
     async fn run(&mut self, mut conn: Conn) -> (&'static str, Option<String>) {
         let (context, door) = (self.context.clone(), self.door.clone());
-        // Before a byte is read. Who is not allowed gets no sign-in: a TLS handshake at most, so that
+        // Before a byte of the client's is read. Who is not allowed gets no sign-in: a TLS handshake at most, so that
         // its client can show why (current clients discard an error that comes before TLS), one of few
         // places, and little time.
-        let allowed = allows(&door.route(), self.address);
-        let (places, patience) = if allowed {
-            (&door.waiting, context.limits.sign_in)
-        } else {
-            (&context.strangers, context.limits.stranger)
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.address) };
+        let allowed = allows(&door.route(), self.caller.address());
+        let patience = if allowed { context.limits.sign_in } else { context.limits.stranger };
+        let Some(place) = self.place(allowed) else {
+            let refusal = if allowed { Refusal::Crowded } else { Refusal::NotAllowed(self.caller.address()) };
             if allowed {
                 conn.close_with(&refusal.message()).await;
             }
@@ -149,17 +169,20 @@ impl Visit {
         };
         // Boxed, as all that is not copying: what a session needs to begin and to end must not lie in
         // memory as long as it lasts.
-        let entering = timeout(patience, Box::pin(self.enter(&mut conn, allowed))).await;
+        let until = self.caller.started + patience;
+        let entering = timeout_at(until, Box::pin(self.enter(&mut conn, allowed))).await;
         let entered = match entering {
             Ok(entered) => entered,
             Err(_) if allowed => Err(Refusal::Deadline(patience)),
-            Err(_) => Err(Refusal::NotAllowed(self.address)),
+            Err(_) => Err(Refusal::NotAllowed(self.caller.address())),
         };
         self.record.tls = conn.tls_version();
         match (entered, conn) {
             (Ok(Entered::Session(session)), Conn::Tls(tls)) => {
-                drop(place);
+                drop((place, self.caller.place.take()));
                 self.record.signed_in = true;
+                context.stats.sign_ins.observe(self.caller.started.elapsed().as_secs_f64());
+                door.stats.sessions.inc();
                 self.copy(session, tls).await
             }
             (Ok(entered), conn) => {
@@ -170,6 +193,7 @@ impl Visit {
             }
             (Err(refusal), conn) => {
                 if matches!(refusal, Refusal::SignIn(_)) {
+                    context.guessing.failed(self.caller.address(), &self.record.server);
                     sleep(context.limits.failure_delay).await;
                 }
                 conn.refuse(&refusal).await;
@@ -177,6 +201,15 @@ impl Visit {
                 (outcome, Some(refusal.to_string()))
             }
         }
+    }
+
+    /// A place among those who sign in: at the server and among its tenant's, or among strangers.
+    fn place(&self, allowed: bool) -> Option<(OwnedSemaphorePermit, Option<Place<String>>)> {
+        let places = if allowed { &self.door.waiting } else { &self.context.strangers };
+        let place = places.clone().try_acquire_owned().ok()?;
+        let tenant = || self.context.tenants.join(self.record.tenant.clone());
+        let of_tenant = if allowed { Some(tenant()?) } else { None };
+        Some((place, of_tenant))
     }
 
     /// Everything that the deadline of sign-in is for.
@@ -187,7 +220,7 @@ impl Visit {
             self.note(startup);
         }
         if !allowed {
-            return Err(Refusal::NotAllowed(self.address));
+            return Err(Refusal::NotAllowed(self.caller.address()));
         }
         let startup = match packet {
             Packet::Startup(startup) => startup,
@@ -201,6 +234,10 @@ impl Visit {
             Packet::Ssl | Packet::Gss => return Err(Refusal::Protocol("unexpected encryption request")),
         };
         let Some(tls) = conn.tls() else { return Err(Refusal::NotEncrypted) };
+        let address = self.caller.address();
+        if let Some(pause) = self.context.guessing.pause(address, &self.record.server) {
+            return Err(Refusal::Guessing { address, pause });
+        }
         let end_point = certificate.as_ref().and_then(|certificate| certificate.end_point.as_deref());
         let verifier = self.verifier(&startup);
         let signed_in = signin::sign_in(tls, &startup, end_point, verifier).await?;
@@ -239,9 +276,12 @@ impl Visit {
 
     /// A seat, and a session of the server in it.
     async fn open(&self, startup: Startup, keys: Keys) -> Result<Session, Refusal> {
+        let (present, address) = (&self.context.present, self.caller.address());
+        let too_many = || Refusal::TooManyOfAddress { address, limit: present.limit() };
+        let place = present.join(address.into()).ok_or_else(too_many)?;
         self.door.rest.touch();
         let login = Box::new(Login { startup, keys });
-        let sit = || self.door.sit(self.record.connection, self.address);
+        let sit = || self.door.sit(self.record.connection, address);
         let (mut seat, mut backend, folder) = self.log_in(&login, sit).await?;
         crate::fail_point!("gateway::logged_in");
         let mut greeting = std::mem::take(&mut backend.greeting);
@@ -252,7 +292,7 @@ impl Visit {
             greeting.unsplit(backend::key_message(pid, key));
         }
         greeting.extend_from_slice(&backend.ready);
-        Ok(Session { seat, backend, greeting, target, login })
+        Ok(Session { seat, backend, greeting, target, login, place })
     }
 
     /// Signs in to the server that the route leads to; wakes it where it sleeps. A seat first, which `sit`
@@ -262,9 +302,8 @@ impl Visit {
         login: &Login,
         sit: impl Fn() -> Result<T, Refusal>,
     ) -> Result<(T, Backend, PathBuf), Refusal> {
-        let rest = &self.door.rest;
         let enter = async || {
-            let _turn = rest.turn.read().await;
+            let _turn = self.door.rest.turn.read().await;
             let seat = sit()?;
             let folder = self.door.route().socket_dir.clone();
             let backend = backend::log_in(&folder, &login.startup, login.keys.clone()).await?;
@@ -275,11 +314,25 @@ impl Visit {
                 let route = self.door.route();
                 let Some(sleep) = &route.sleep else { return Err(down) };
                 let role = String::from_utf8_lossy(login.startup.user());
-                rest.wake(&sleep.unit, format!("role {role} signed in from {}", self.address)).await?;
+                let why = format!("role {role} signed in from {}", self.caller.address());
+                self.wake(&sleep.unit, why).await?;
                 enter().await
             }
             done => done,
         }
+    }
+
+    async fn wake(&self, unit: &Name, why: String) -> Result<(), Refusal> {
+        let (stats, began) = (&self.door.stats, Instant::now());
+        match self.door.rest.wake(unit, why).await {
+            Ok(true) => stats.wakes.observe(began.elapsed().as_secs_f64()),
+            Ok(false) => {}
+            Err(refusal) => {
+                stats.wakes_failed.inc();
+                return Err(refusal);
+            }
+        }
+        Ok(())
     }
 
     async fn copy(
@@ -287,7 +340,7 @@ impl Visit {
         session: Box<Session>,
         mut tls: Box<TlsStream<TcpStream>>,
     ) -> (&'static str, Option<String>) {
-        let Session { mut seat, backend, greeting, mut target, login } = *session;
+        let Session { mut seat, backend, greeting, mut target, login, place: _place } = *session;
         self.record.backend_pid = seat.pid();
         let greeted = send(&mut tls, &greeting).await;
         drop(greeting);
@@ -297,7 +350,7 @@ impl Visit {
         }
         loop {
             let end = self.relay(&mut relay, &mut seat).await;
-            (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
+            self.count(relay.amounts());
             let ending = match end {
                 Ok(Stopped::By(Stop::AtRest)) => {
                     match Box::pin(self.stand_still(relay, &mut seat, &login)).await {
@@ -321,14 +374,14 @@ impl Visit {
 
     /// Copies until somebody stops it, or until the session rests because it was told to.
     async fn relay(&mut self, relay: &mut Copying, seat: &mut Seat) -> std::io::Result<Stopped> {
-        let mut lasting = pin!(sleep(self.context.limits.long_session));
-        let mut announced = self.record.announced;
+        let Limits { long_session, counted_every, .. } = self.context.limits;
+        let mut time_to_count = pin!(sleep(if self.record.announced { counted_every } else { long_session }));
         loop {
             let mut interrupt = poll_fn(|cx| {
                 if seat.ear.poll(cx).is_ready() {
                     return Poll::Ready(Interrupt::Ordered);
                 }
-                if announced { Poll::Pending } else { lasting.as_mut().poll(cx).map(|()| Interrupt::Lasting) }
+                time_to_count.as_mut().poll(cx).map(|()| Interrupt::Count)
             });
             match relay.run(&mut interrupt).await? {
                 Ok(stop) => return Ok(Stopped::By(stop)),
@@ -336,11 +389,12 @@ impl Visit {
                     Order::End(ending) => return Ok(Stopped::Ended(ending)),
                     order => relay.resting = order != Order::Go,
                 },
-                Err(Interrupt::Lasting) => {
-                    announced = true;
-                    self.record.announced = true;
-                    (self.record.bytes_in, self.record.bytes_out) = relay.amounts();
-                    self.write("open", "open", None);
+                Err(Interrupt::Count) => {
+                    self.count(relay.amounts());
+                    if !std::mem::replace(&mut self.record.announced, true) {
+                        self.write("open", "open", None);
+                    }
+                    time_to_count.as_mut().reset(Instant::now() + counted_every);
                 }
             }
         }
@@ -375,8 +429,16 @@ impl Visit {
         self.record.application_name = startup.get("application_name").map(|name| readable(name));
     }
 
+    /// Adds what was copied since the last time.
+    pub(crate) fn count(&mut self, (received, sent): (u64, u64)) {
+        let stats = &self.door.stats;
+        stats.received.inc_by(received.saturating_sub(self.record.bytes_in));
+        stats.sent.inc_by(sent.saturating_sub(self.record.bytes_out));
+        (self.record.bytes_in, self.record.bytes_out) = (received, sent);
+    }
+
     fn write(&self, event: &'static str, outcome: &'static str, message: Option<String>) {
-        let record = self.record.clone().said(event, self.started, (outcome, message));
+        let record = self.record.clone().said(event, self.caller.started, (outcome, message));
         self.context.log.write(record);
     }
 }

@@ -6,16 +6,14 @@
 //! is meant; nothing of PostgreSQL's protocol does.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{timeout, timeout_at};
 
+use crate::caller::Caller;
 use crate::cancel::Target;
 use crate::conn::{Conn, Secured};
 use crate::door::Door;
-use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::session::{Context, Visit};
 use crate::startup::CancelRequest;
@@ -33,6 +31,11 @@ impl Directory {
 
     pub(crate) fn remove(&self, server: &str) {
         self.doors.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+    }
+
+    /// Every door, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Door>> {
+        self.doors.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The door that a name leads to: what counts is its first label.
@@ -53,26 +56,20 @@ impl Directory {
 pub(crate) async fn serve(
     context: Arc<Context>,
     directory: Arc<Directory>,
-    tcp: TcpStream,
-    peer: SocketAddr,
+    mut conn: Conn,
+    caller: Box<Caller>,
 ) {
-    let began = Instant::now();
-    let number = context.number();
-    let address = peer.ip().to_canonical();
     let certificate = context.certificates.current();
-    let mut conn = Conn::Plain(tcp);
-    let write = |outcome| {
-        let record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
-        context.log.write(record.said("close", began, outcome));
-    };
+    let close = |outcome| context.turned_away(&caller, outcome);
     let Ok(place) = context.arriving.clone().try_acquire_owned() else {
         let refusal = Refusal::Crowded;
         conn.close_with(&refusal.message()).await;
-        return write((refusal.outcome(), Some(refusal.to_string())));
+        return close((refusal.outcome(), Some(refusal.to_string())));
     };
     // Whether the address is allowed is not known yet: it gets the little time of those who are not.
     let patience = context.limits.stranger;
-    let arrived = timeout(patience, Box::pin(conn.secure(certificate.as_deref()))).await;
+    let until = caller.started + patience;
+    let arrived = timeout_at(until, Box::pin(conn.secure(certificate.as_deref()))).await;
     drop(place);
     let outcome = match arrived.unwrap_or(Err(Refusal::Deadline(patience))) {
         Ok(Secured::Cancel(request)) => {
@@ -86,11 +83,11 @@ pub(crate) async fn serve(
         Ok(Secured::Tls) => {
             let name = conn.server_name();
             if let Some(door) = name.as_deref().and_then(|name| directory.find(name)) {
-                let visit = Visit::new(context.clone(), door, number, peer, began, certificate);
+                let visit = Visit::new(context.clone(), door, caller, certificate);
                 return visit.serve(conn).await;
             }
             let refusal = match name {
-                Some(_) => Refusal::NotAllowed(address),
+                Some(_) => Refusal::NotAllowed(caller.address()),
                 None => Refusal::Nameless,
             };
             conn.close_with(&refusal.message()).await;
@@ -101,5 +98,5 @@ pub(crate) async fn serve(
             (refusal.outcome(), Some(refusal.to_string()))
         }
     };
-    write(outcome);
+    close(outcome);
 }

@@ -106,14 +106,16 @@ impl Rest {
         }
     }
 
-    /// Wakes the server and waits until it takes sessions. Of many at once one asks, all wait.
-    pub(crate) async fn wake(&self, unit: &Name, why: String) -> Result<(), Refusal> {
+    /// Wakes the server and waits until it takes sessions. Of many at once one asks, all wait. Whether it was
+    /// this one that woke it.
+    pub(crate) async fn wake(&self, unit: &Name, why: String) -> Result<bool, Refusal> {
         let _one = self.waking.lock().await;
+        let asleep = self.frozen.exists();
         let woken = self.start(unit, why).await;
         woken.map_err(Refusal::Asleep)?;
         fail_point!("gateway::woken");
         self.thaw();
-        Ok(())
+        Ok(asleep)
     }
 
     /// Asks the keeper, which answers at once, and looks until the server is ready. What went wrong is told
@@ -220,6 +222,7 @@ async fn stop(door: &Door, wish: &Sleep, folder: &Path) -> Result<(), String> {
     let unit = wish.unit.clone();
     let why = format!("no client ran a statement for {}", spoken(wish.after_ms));
     rest.ask(move |keeper| keeper.sleep(&unit, &why)).await?;
+    door.stats.sleeps.inc();
     fail_point!("gateway::asleep");
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use component::{SteadName, TenantName};
+use ipnet::IpNet;
 
 /// Heading of the options that every verb has.
 const EVERYWHERE: &str = "Everywhere";
@@ -293,6 +294,12 @@ pub(crate) struct ServerArgs {
     /// Where servers' ports listen; give it more than once for several.
     #[arg(long, env = "STEAD_GATEWAY_LISTEN", hide_env_values = true, value_name = "ADDRESS", value_delimiter = ',', default_values = ["127.0.0.1", "::1"])]
     pub(crate) gateway_listen: Vec<IpAddr>,
+    /// Where the gateway's metrics can be asked for, `GET /metrics`; they name tenants to whoever asks.
+    #[arg(long, env = "STEAD_GATEWAY_METRICS", hide_env_values = true, value_name = "ADDRESS:PORT")]
+    pub(crate) gateway_metrics: Option<SocketAddr>,
+    /// Network of load balancers that say by PROXY protocol v2 who a client is; more than once for several.
+    #[arg(long, env = "STEAD_PROXY_PROTOCOL_FROM", hide_env_values = true, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// The name of this host that clients are told.
     #[arg(
         long,
@@ -373,6 +380,12 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
     if first < 1024 || first > last { Err(wrong()) } else { Ok((first, last)) }
 }
 
+/// `10.0.0.0/8`; a single address is a network too.
+fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| single()).map_err(|_| "write it like 10.0.0.0/8 or 10.0.0.5".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -392,6 +405,9 @@ mod tests {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
         assert_eq!(ports("6001-9999"), Ok((6001, 9999)));
+        assert_eq!(network("10.0.0.5"), Ok("10.0.0.5/32".parse().unwrap()));
+        assert_eq!(network("2001:db8::/32"), Ok("2001:db8::/32".parse().unwrap()));
+        assert!(network("10.0.0.0/33").is_err());
         for wrong in ["6001", "9-6", "80-90", "1-70000", "a-b"] {
             assert!(ports(wrong).is_err(), "{wrong}");
         }

@@ -185,7 +185,9 @@ async fn a_kill_at_any_fail_point_leaves_nothing_to_repair() {
         home.declare(&route);
         let mut doomed = spawn(&home, &format!("{point}=return"));
         // Each step that can reach one of the points, as far as there is a gateway to take it.
-        let _ = tokio::time::timeout(Duration::from_secs(2), home.client()).await;
+        // One that answers has opened its ports.
+        let answered = async { home.client().await.status().await };
+        let _ = tokio::time::timeout(Duration::from_secs(2), answered).await;
         let _ = psql(18, &home, &route, "select 1");
         route.max_sessions += 1;
         home.declare(&route);

@@ -10,6 +10,7 @@ use crate::support::clients::{
     sqlstate_of as sqlstate, startup, tcp, tcp_from,
 };
 use crate::support::home::{Home, front_door, limits};
+use crate::support::raw::{first_to_end, rest, sqlstate};
 use crate::support::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,10 +241,4 @@ async fn crowds_are_bounded() {
     crate::support::eventually("a place", || async { psql(18, &home, &route, "select 1").ok() }).await;
     drop(strangers);
     gateway.stop().await;
-}
-
-/// What the first of some connections heard before it was closed.
-async fn first_to_end(streams: &mut [tokio::net::TcpStream]) -> Vec<u8> {
-    let ends = streams.iter_mut().map(|stream| Box::pin(rest(stream)));
-    futures::future::select_all(ends).await.0
 }

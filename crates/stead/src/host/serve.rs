@@ -125,6 +125,8 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     let settings = gateway::route::Settings {
         listen: args.gateway_listen.clone(),
         shared_port: args.shared().map(|shared| shared.port),
+        proxy_protocol_from: args.proxy_protocol_from.clone(),
+        metrics: args.gateway_metrics,
     };
     local.write_gateway_settings(&settings).map_err(Failure::failed)?;
     let state = match &args.state {

@@ -1,7 +1,7 @@
 //! A server that nobody uses sleeps, and wakes for a client that proves itself, also with the control plane
 //! down; nobody else wakes it, and nobody notices but by a moment's wait.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -66,6 +66,50 @@ fn a_right_password_wakes_and_nothing_else_does() {
         "{asleep:?}"
     );
     assert_eq!(story.lines("drift.found"), Vec::<serde_json::Value>::new());
+    story.ok(&["down", "--yes"]);
+    stead.nothing_left_over();
+    stead.finish();
+}
+
+/// What the gateway's metrics say of it, with the control plane down.
+#[test]
+fn sleeps_and_wakes_are_counted() {
+    let mut stead = Installation::new();
+    // The last of the ports that servers may have: one server takes the first.
+    let at = format!("127.0.0.1:{}", stead.shared_port() - 1);
+    stead.environment.push(("STEAD_GATEWAY_METRICS".into(), at.clone()));
+    stead.start();
+    let story = Story::up(&stead, "shop", IDLE);
+    let url = story.url();
+    ask(&url, "select 1").unwrap();
+    story.until_asleep();
+    stead.kill_server();
+    let counted = |name: &str| {
+        let mut stream = TcpStream::connect(&at).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("stead_gateway_{name}{{"))).unwrap();
+        assert!(line.contains("component=\"postgres.main\""), "{line}");
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    until("the sleep to be counted", || (counted("sleeps_total") == 1.0).then_some(()));
+    assert_eq!(counted("wake_seconds_count"), 0.0);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let url = url.clone();
+            std::thread::spawn(move || ask(&url, "select 1"))
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap().unwrap(), "1");
+    }
+    assert_eq!(counted("wake_seconds_count"), 1.0, "one wake, however many wait for it");
+    let took = counted("wake_seconds_sum");
+    assert!(took > 0.0 && took < 60.0, "{took}");
+    assert_eq!(counted("wakes_failed_total"), 0.0);
+    stead.start();
+    let story = Story { stead: &stead, name: "shop".into(), folder: stead.folder().join("shop") };
     story.ok(&["down", "--yes"]);
     stead.nothing_left_over();
     stead.finish();

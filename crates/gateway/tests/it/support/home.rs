@@ -20,7 +20,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// A home with a certificate for `localhost`, `127.0.0.1` and `::1`, listening on v4 loopback.
+    /// A home with a certificate for `localhost`, `*.stead.localhost`, `127.0.0.1` and `::1`, listening on v4 loopback.
     pub(crate) fn new() -> Home {
         let folder = super::folder();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -49,7 +49,7 @@ impl Home {
 
     /// A certificate of the home's CA for a key.
     pub(crate) fn sign(&self, key: &KeyPair) -> String {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        let names = ["localhost", "*.stead.localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         CertificateParams::new(names).unwrap().signed_by(key, &self.ca).unwrap().pem()
     }
 
@@ -70,8 +70,17 @@ impl Home {
 
     /// Says where to listen.
     pub(crate) fn listen(&self, addresses: &[IpAddr]) {
-        let settings = Settings { listen: addresses.to_vec(), shared_port: None };
-        self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
+        self.settle(&Settings { listen: addresses.to_vec(), ..Settings::default() });
+    }
+
+    /// Says what holds for every route.
+    pub(crate) fn settle(&self, settings: &Settings) {
+        self.write("gateway/gateway.json", &serde_json::to_string(settings).unwrap());
+    }
+
+    /// Settings for v4 loopback, and nothing else asked for.
+    pub(crate) fn settings() -> Settings {
+        Settings { listen: vec![Ipv4Addr::LOCALHOST.into()], ..Settings::default() }
     }
 
     /// Opens the port that all servers share, beside their own.

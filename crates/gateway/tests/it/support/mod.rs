@@ -4,6 +4,8 @@
 
 pub(crate) mod clients;
 pub(crate) mod home;
+pub(crate) mod open_metrics;
+pub(crate) mod raw;
 pub(crate) mod server;
 
 use std::path::PathBuf;
