@@ -9,7 +9,7 @@
 //!
 //! | stage | file | what can go wrong there |
 //! |---|---|---|
-//! | accept | `listener.rs` | out of descriptors |
+//! | accept | `ports.rs`, `listener.rs` | a port is taken, out of descriptors |
 //! | allow-list, before a byte is read | `door.rs`, `session.rs` | not allowed |
 //! | TLS, first packet | `conn.rs`, `startup.rs`, `tls.rs` | in the clear, garbage, a deadline missed |
 //! | sign-in | `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, binding, server down |
@@ -46,6 +46,7 @@ mod door;
 mod files;
 mod frames;
 mod listener;
+mod ports;
 mod record;
 mod refusal;
 mod relay;

@@ -30,6 +30,16 @@ pub(crate) enum Entrance {
     Shared(Arc<Directory>),
 }
 
+impl Entrance {
+    /// Whose it is, for the operator's log.
+    pub(crate) fn owner(&self) -> String {
+        match self {
+            Entrance::Door(door) => door.route().server.clone(),
+            Entrance::Shared(_) => "every server".to_owned(),
+        }
+    }
+}
+
 /// A port that is open.
 pub(crate) struct Listener {
     task: JoinHandle<()>,

@@ -3,7 +3,7 @@
 //! Routes are declared by files, `gateway/routes/<server>.json`, one a server, written by atomic rename.
 //! The gateway needs nothing else to serve, so it serves while the control plane is down.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -20,6 +20,13 @@ pub struct Settings {
     /// the server's handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_port: Option<u16>,
+}
+
+impl Default for Settings {
+    /// What holds where there is no file: loopback alone.
+    fn default() -> Self {
+        Settings { listen: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], shared_port: None }
+    }
 }
 
 /// One server's front door.

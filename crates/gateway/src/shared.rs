@@ -61,9 +61,14 @@ pub(crate) async fn serve(
     let address = peer.ip().to_canonical();
     let certificate = context.certificates.current();
     let mut conn = Conn::Plain(tcp);
+    let close = |outcome| {
+        let record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
+        context.log.write(record.said("close", began, outcome));
+    };
     let Ok(place) = context.arriving.clone().try_acquire_owned() else {
-        conn.close_with(&Refusal::Crowded.message()).await;
-        return;
+        let refusal = Refusal::Crowded;
+        conn.close_with(&refusal.message()).await;
+        return close((refusal.outcome(), Some(refusal.to_string())));
     };
     // Whether the address is allowed is not known yet: it gets the little time of those who are not.
     let patience = context.limits.stranger;
@@ -81,7 +86,7 @@ pub(crate) async fn serve(
         Ok(Secured::Tls) => {
             let name = conn.server_name();
             if let Some(door) = name.as_deref().and_then(|name| directory.find(name)) {
-                let visit = Visit::new(context, door, number, peer, began, certificate);
+                let visit = Visit::new(context.clone(), door, number, peer, began, certificate);
                 return visit.serve(conn).await;
             }
             let refusal = match name {
@@ -96,6 +101,5 @@ pub(crate) async fn serve(
             (refusal.outcome(), Some(refusal.to_string()))
         }
     };
-    let record = Record::of_nobody(number, SocketAddr::new(address, peer.port()));
-    context.log.write(record.said("close", began, outcome));
+    close(outcome);
 }

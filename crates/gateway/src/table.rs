@@ -2,15 +2,15 @@
 //! something may have changed, never what, and can be told so at any moment and twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::door::Door;
 use crate::files::{self, Paths, Stamp};
-use crate::listener::{Entrance, Listener};
+use crate::listener::Entrance;
+use crate::ports::{self, Ports};
 use crate::refusal::Ending;
 use crate::route::{Route, RouteStatus, Settings, Status};
 use crate::session::Context;
@@ -32,21 +32,21 @@ pub(crate) struct Table {
     /// Version of each route file last looked at, taken or refused.
     seen: BTreeMap<String, Stamp>,
     /// The shared port, and whom it leads to.
-    shared: BTreeMap<SocketAddr, Listener>,
+    shared: Ports,
     directory: Arc<Directory>,
     alive: mpsc::Sender<()>,
 }
 
 struct Entry {
     door: Arc<Door>,
-    listeners: BTreeMap<SocketAddr, Listener>,
-    /// Ports that could not be opened.
-    errors: BTreeMap<SocketAddr, String>,
+    ports: Ports,
 }
 
 impl Table {
     /// Nothing in force yet.
     pub(crate) fn new(context: Arc<Context>, paths: Paths, alive: mpsc::Sender<()>) -> Table {
+        let directory = Arc::<Directory>::default();
+        let shared = Ports::new(context.clone(), Entrance::Shared(directory.clone()), alive.clone());
         Table {
             context,
             paths,
@@ -54,8 +54,8 @@ impl Table {
             entries: BTreeMap::new(),
             refused: BTreeMap::new(),
             seen: BTreeMap::new(),
-            shared: BTreeMap::new(),
-            directory: Arc::default(),
+            shared,
+            directory,
             alive,
         }
     }
@@ -82,45 +82,14 @@ impl Table {
             // A folder that is gone is a mishap, not the wish to have no routes.
             Err(error) => self.refuse("routes", format!("cannot be listed: {error}")),
         }
-        let servers: Vec<String> = self.entries.keys().cloned().collect();
-        for server in &servers {
-            self.close_ports(server).await;
+        // All that is to be closed first: ports may have been swapped.
+        let mut owners: Vec<Option<String>> = self.entries.keys().cloned().map(Some).collect();
+        owners.push(None);
+        for owner in &owners {
+            self.close_ports(owner.as_deref()).await;
         }
-        for server in &servers {
-            self.open_ports(server);
-        }
-        self.share().await;
-    }
-
-    /// Opens the shared port, or moves or closes it.
-    async fn share(&mut self) {
-        let addresses = self.addresses();
-        let port = self.settings.as_ref().and_then(|settings| settings.shared_port);
-        let wanted: Vec<SocketAddr> = port
-            .into_iter()
-            .flat_map(|port| addresses.iter().map(move |ip| SocketAddr::new(*ip, port)))
-            .collect();
-        let gone: Vec<SocketAddr> = self.shared.keys().filter(|at| !wanted.contains(at)).copied().collect();
-        for at in gone {
-            if let Some(listener) = self.shared.remove(&at) {
-                listener.close().await;
-            }
-        }
-        let mut wrong = Vec::new();
-        for at in wanted {
-            if self.shared.contains_key(&at) {
-                continue;
-            }
-            let entrance = Entrance::Shared(self.directory.clone());
-            match Listener::open(at, self.context.clone(), entrance, self.alive.clone()) {
-                Ok(listener) => drop(self.shared.insert(at, listener)),
-                Err(error) => wrong.push(self.explain("", at, &error)),
-            }
-        }
-        if wrong.is_empty() {
-            self.refused.remove(SHARED);
-        } else {
-            self.refuse(SHARED, wrong.join("; "));
+        for owner in &owners {
+            self.open_ports(owner.as_deref());
         }
     }
 
@@ -131,20 +100,21 @@ impl Table {
             return None;
         }
         self.take(server).await;
-        self.close_ports(server).await;
-        self.open_ports(server);
+        self.close_ports(Some(server)).await;
+        self.open_ports(Some(server));
         self.entries.get(server).map(|entry| entry.status())
     }
 
     /// Whether a port could not be opened, so that trying again soon is worth it.
     pub(crate) fn has_errors(&self) -> bool {
-        self.refused.contains_key(SHARED) || self.entries.values().any(|entry| !entry.errors.is_empty())
+        self.shared.error().is_some() || self.entries.values().any(|entry| entry.ports.error().is_some())
     }
 
     /// What is in force.
     pub(crate) fn status(&self) -> Status {
         let mut refused: Vec<(String, String)> =
             self.refused.iter().map(|(name, reason)| (name.clone(), reason.clone())).collect();
+        refused.extend(self.shared.error().map(|error| (SHARED.to_owned(), error)));
         refused.extend(self.context.certificates.error().map(|error| ("tls".to_owned(), error)));
         Status {
             pid: std::process::id(),
@@ -156,13 +126,9 @@ impl Table {
 
     /// Closes every port and sends everybody off.
     pub(crate) async fn stop(self) {
-        for (_, listener) in self.shared {
-            listener.close().await;
-        }
+        self.shared.close().await;
         for (_, entry) in self.entries {
-            for (_, listener) in entry.listeners {
-                listener.close().await;
-            }
+            entry.ports.close().await;
             entry.door.shut(Ending::Stopping);
         }
     }
@@ -210,8 +176,8 @@ impl Table {
         let door = Door::new(route, rest, limits.waiting, limits.verifier_idle);
         sleep::follow(&door);
         self.directory.put(server.clone(), door.clone());
-        self.entries
-            .insert(server.clone(), Entry { door, listeners: BTreeMap::new(), errors: BTreeMap::new() });
+        let ports = Ports::new(self.context.clone(), Entrance::Door(door.clone()), self.alive.clone());
+        self.entries.insert(server.clone(), Entry { door, ports });
         tracing::info!(server, generation, "route added");
     }
 
@@ -220,9 +186,7 @@ impl Table {
         self.refused.remove(&format!("{server}.json"));
         self.directory.remove(server);
         let Some(entry) = self.entries.remove(server) else { return };
-        for (_, listener) in entry.listeners {
-            listener.close().await;
-        }
+        entry.ports.close().await;
         crate::fail_point!("gateway::ports_closed");
         entry.door.shut(Ending::RouteRemoved);
         entry.door.rest.thaw();
@@ -236,96 +200,60 @@ impl Table {
         }
     }
 
-    fn addresses(&self) -> Vec<IpAddr> {
-        match &self.settings {
-            Some(settings) => settings.listen.clone(),
-            None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+    /// The ports of a server, or (`None`) the shared one, and where they are to be.
+    fn ports(&mut self, server: Option<&str>) -> Option<(&mut Ports, Vec<SocketAddr>)> {
+        let settings = self.settings.clone().unwrap_or_default();
+        let at = |port: u16| settings.listen.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        let Some(server) = server else {
+            return Some((&mut self.shared, settings.shared_port.map(at).unwrap_or_default()));
+        };
+        let entry = self.entries.get_mut(server)?;
+        let wanted = at(entry.door.route().port);
+        Some((&mut entry.ports, wanted))
+    }
+
+    /// Closes the ports that a server (or the shared one) no longer asks for.
+    async fn close_ports(&mut self, server: Option<&str>) {
+        if let Some((ports, wanted)) = self.ports(server) {
+            ports.keep(&wanted).await;
         }
     }
 
-    /// Closes the ports that a route no longer asks for.
-    async fn close_ports(&mut self, server: &str) {
-        let addresses = self.addresses();
-        let Some(entry) = self.entries.get_mut(server) else { return };
-        let port = entry.door.route().port;
-        let wanted = |at: &SocketAddr| at.port() == port && addresses.contains(&at.ip());
-        entry.errors.retain(|at, _| wanted(at));
-        let gone: Vec<SocketAddr> = entry.listeners.keys().filter(|at| !wanted(at)).copied().collect();
-        for at in gone {
-            if let Some(listener) = entry.listeners.remove(&at) {
-                listener.close().await;
-            }
-        }
-    }
-
-    /// Opens the ports that a route asks for.
-    fn open_ports(&mut self, server: &str) {
-        let Some(entry) = self.entries.get(server) else { return };
-        let (door, port) = (entry.door.clone(), entry.door.route().port);
-        for address in self.addresses() {
-            let at = SocketAddr::new(address, port);
-            if self.entries.get(server).is_some_and(|entry| entry.listeners.contains_key(&at)) {
-                continue;
-            }
-            let opened =
-                Listener::open(at, self.context.clone(), Entrance::Door(door.clone()), self.alive.clone());
-            let result = match opened {
-                Err(error) if self.settings.is_none() && is_absent(&error) => continue,
-                Err(error) => Err(self.explain(server, at, &error)),
-                Ok(listener) => Ok(listener),
-            };
-            let Some(entry) = self.entries.get_mut(server) else { return };
-            match result {
-                Ok(listener) => {
-                    entry.errors.remove(&at);
-                    entry.listeners.insert(at, listener);
-                }
-                Err(message) => {
-                    if entry.errors.insert(at, message.clone()).as_ref() != Some(&message) {
-                        tracing::error!(server, %at, message, "cannot listen");
-                    }
-                }
+    /// Opens the ports that a server (or the shared one) asks for.
+    fn open_ports(&mut self, server: Option<&str>) {
+        let failed = self.ports(server).map(|(ports, wanted)| ports.open(&wanted)).unwrap_or_default();
+        for (at, error) in failed {
+            // Nobody asked for IPv6 on a host that has none.
+            let nobody_minds = self.settings.is_none() && ports::is_absent(&error);
+            let why = ports::explain(at, &error, self.holder(at));
+            let Some((ports, _)) = self.ports(server) else { return };
+            if nobody_minds {
+                ports.pass_over(at);
+            } else {
+                ports.fail(at, why);
             }
         }
     }
 
-    fn explain(&self, server: &str, at: SocketAddr, error: &io::Error) -> String {
-        let (port, address) = (at.port(), at.ip());
-        let other = self.entries.iter().find(|(_, entry)| entry.listeners.contains_key(&at));
-        match (error.kind(), other) {
-            (io::ErrorKind::AddrInUse, Some((other, _))) if other != server => {
-                format!("port {port} is already the port of route `{other}`; give one of them another port")
-            }
-            (io::ErrorKind::AddrInUse, _) => format!(
-                "port {port} on {address} is taken by another program; stop it or choose another port"
-            ),
-            (io::ErrorKind::PermissionDenied, _) => {
-                format!("port {port} on {address} may be opened by root only; choose one from 1024 up")
-            }
-            (io::ErrorKind::AddrNotAvailable, _) => {
-                format!("this host has no address {address}; correct `listen` in gateway.json")
-            }
-            _ => format!("cannot listen on {address} port {port}: {error}"),
+    /// Who here has a port open.
+    fn holder(&self, at: SocketAddr) -> Option<String> {
+        if self.shared.holds(at) {
+            return Some("every server (`shared_port` in gateway.json)".to_owned());
         }
+        let holder = self.entries.iter().find(|(_, entry)| entry.ports.holds(at));
+        holder.map(|(server, _)| format!("route `{server}`"))
     }
 }
 
 impl Entry {
     fn status(&self) -> RouteStatus {
         let route = self.door.route();
-        let errors: Vec<&str> = self.errors.values().map(String::as_str).collect();
         RouteStatus {
             server: route.server.clone(),
             generation: route.generation,
             port: route.port,
             sessions: self.door.sessions(),
-            error: Some(errors.join("; ")).filter(|errors| !errors.is_empty()),
+            error: self.ports.error(),
         }
     }
-}
-
-/// The host has no such address, or no such kind of address (no IPv6).
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
 }

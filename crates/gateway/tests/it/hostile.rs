@@ -9,26 +9,11 @@ use crate::support::clients::{
     Encrypted, connect, encrypted, message, psql, signed_in, startup, tcp, tcp_from,
 };
 use crate::support::home::{Home, front_door, limits};
+use crate::support::raw::{first_to_end, rest, sqlstate};
 use crate::support::server::Server;
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
-
-/// All that comes until the other side closes.
-async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut all))
-        .await
-        .expect("the gateway must close");
-    all
-}
-
-/// The SQLSTATE of an ErrorResponse.
-fn sqlstate(message: &[u8]) -> Option<String> {
-    let body = message.strip_prefix(b"E")?.get(4..)?;
-    let code = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))?;
-    Some(String::from_utf8_lossy(code).into_owned())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_packets_get_an_error_and_the_door_stays_open() {
@@ -241,10 +226,4 @@ async fn crowds_are_bounded() {
     crate::support::eventually("a place", || async { psql(18, &home, &route, "select 1").ok() }).await;
     drop(strangers);
     gateway.stop().await;
-}
-
-/// What the first of some connections heard before it was closed.
-async fn first_to_end(streams: &mut [tokio::net::TcpStream]) -> Vec<u8> {
-    let ends = streams.iter_mut().map(|stream| Box::pin(rest(stream)));
-    futures::future::select_all(ends).await.0
 }

@@ -10,4 +10,5 @@ mod refusals;
 mod routes;
 mod sessions;
 mod shapes;
+mod shared;
 mod support;

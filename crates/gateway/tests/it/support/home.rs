@@ -61,8 +61,17 @@ impl Home {
 
     /// Says where to listen.
     pub(crate) fn listen(&self, addresses: &[IpAddr]) {
-        let settings = Settings { listen: addresses.to_vec(), shared_port: None };
-        self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
+        self.settle(&Settings { listen: addresses.to_vec(), ..Settings::default() });
+    }
+
+    /// Says what holds for every route.
+    pub(crate) fn settle(&self, settings: &Settings) {
+        self.write("gateway/gateway.json", &serde_json::to_string(settings).unwrap());
+    }
+
+    /// Settings for v4 loopback, and nothing else asked for.
+    pub(crate) fn settings() -> Settings {
+        Settings { listen: vec![Ipv4Addr::LOCALHOST.into()], ..Settings::default() }
     }
 
     /// A route to a server, for everybody on loopback.

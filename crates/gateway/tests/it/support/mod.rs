@@ -4,6 +4,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod home;
+pub(crate) mod raw;
 pub(crate) mod server;
 
 use std::path::PathBuf;
