@@ -16,6 +16,9 @@ use crate::backend::{self, Backend};
 use crate::cancel::Target;
 use crate::conn::Conn;
 use crate::door::{Door, Seat, allows};
+use crate::drainers::Drainers;
+use crate::duty::Duty;
+use crate::handover::Lent;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::{Relay, Stop};
@@ -37,6 +40,14 @@ pub(crate) struct Context {
     /// Places for those of whom it is not known yet whom they want, at the shared port.
     pub(crate) arriving: Arc<Semaphore>,
     pub(crate) connections: AtomicU64,
+    /// This process's among the gateways of its home; see `handover.rs`.
+    pub(crate) rank: u64,
+    /// Ports that were handed over.
+    pub(crate) lent: Lent,
+    /// Falling asleep is decided by one gateway only.
+    pub(crate) duty: Arc<Duty>,
+    /// Gateways that handed over and still have sessions.
+    pub(crate) drainers: Drainers,
 }
 
 impl Context {
@@ -170,11 +181,11 @@ impl Visit {
         let startup = match packet {
             Packet::Startup(startup) => startup,
             Packet::Cancel(request) => {
-                let target = self.door.cancels.find(&request);
-                if let Some(target) = &target {
-                    target.cancel().await?;
-                }
-                return Ok(Entered::Cancelled { found: target.is_some() });
+                let found = match self.door.cancels.find(&request) {
+                    Some(target) => target.cancel().await.map(|()| true)?,
+                    None => self.context.drainers.cancel(Some(&self.record.server), &request).await,
+                };
+                return Ok(Entered::Cancelled { found });
             }
             Packet::Ssl | Packet::Gss => return Err(Refusal::Protocol("unexpected encryption request")),
         };

@@ -11,6 +11,8 @@
 //!   the server says counts, so a rotated password counts at once. A client that proves itself by a frozen
 //!   verifier that has become untrue meanwhile is refused by the woken server itself.
 //! - **Only a right password wakes**, not a connection: a port scanner wakes nothing.
+//! - **One gateway decides**: one that has handed over (`drain.rs`) is asked whether its sessions use the
+//!   server, and decides nothing itself.
 //! - **One turn at a time**: falling asleep excludes signing in (`Rest::turn`), so that no session begins at
 //!   a server that is being stopped; whoever comes meanwhile wakes it again.
 
@@ -26,6 +28,8 @@ use tokio::sync::{Mutex, RwLock};
 use tokio::time::{Instant, sleep};
 
 use crate::door::Door;
+use crate::drainers::Drainers;
+use crate::duty::Duty;
 use crate::files::Paths;
 use crate::refusal::{Ending, Refusal};
 use crate::route::Sleep;
@@ -50,16 +54,20 @@ pub(crate) struct Rest {
     pub(crate) turn: RwLock<()>,
     /// Held by the one client that wakes the server for all who wait.
     waking: Mutex<()>,
+    duty: Arc<Duty>,
+    drainers: Drainers,
 }
 
 impl Rest {
-    pub(crate) fn new(paths: &Paths, server: &str) -> Rest {
+    pub(crate) fn new(paths: &Paths, server: &str, duty: Arc<Duty>) -> Rest {
         Rest {
             keeper: keeper::Client::new(&paths.home),
             frozen: paths.asleep.join(format!("{server}.json")),
             touched: AtomicBool::new(true),
             turn: RwLock::new(()),
             waking: Mutex::new(()),
+            duty,
+            drainers: Drainers::new(paths),
         }
     }
 
@@ -161,6 +169,9 @@ async fn watch(door: Weak<Door>) {
     let (mut used, mut was_awake) = (Instant::now(), false);
     loop {
         let Some(open) = door.upgrade().filter(|door| !door.is_shut()) else { return };
+        if open.rest.duty.is_laid_down() {
+            return;
+        }
         let route = open.route();
         let Some(wish) = &route.sleep else {
             drop(open);
@@ -187,16 +198,21 @@ async fn watch(door: Weak<Door>) {
 /// Nothing happens where somebody uses it after all.
 async fn fall_asleep(door: &Door, wish: &Sleep, folder: &Path) -> Result<(), String> {
     let rest = &door.rest;
+    let Some(_duty) = rest.duty.act() else { return Ok(()) };
     let _alone = rest.turn.write().await;
     let said = |refusal: Refusal| refusal.to_string();
-    if rest.touched.load(Ordering::Relaxed) || !door.verifiers.at_rest(folder).await.map_err(said)? {
+    let server = &door.route().server;
+    if rest.touched.load(Ordering::Relaxed) || rest.drainers.use_it(server).await {
+        return Ok(());
+    }
+    if !door.verifiers.at_rest(folder).await.map_err(said)? {
         return Ok(());
     }
     let verifiers = door.verifiers.all(folder).await.map_err(said)?;
     rest.freeze(&verifiers).map_err(|error| format!("its verifiers cannot be kept: {error}"))?;
     fail_point!("gateway::frozen");
     // Between the server's answer and now a client may have begun something after all.
-    if rest.touched.load(Ordering::Relaxed) {
+    if rest.touched.load(Ordering::Relaxed) || rest.drainers.stay(server).await {
         return Ok(());
     }
     door.dismiss(Ending::Asleep);

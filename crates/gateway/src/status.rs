@@ -24,12 +24,17 @@ struct Complaint {
 
 /// Opens the socket, in place of one that a killed gateway left.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    bind_for(path, 0o660)
+}
+
+/// The same for whom a mode lets in.
+pub(crate) fn bind_for(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }
 
@@ -63,6 +68,10 @@ async fn converse(stream: UnixStream, commands: mpsc::Sender<Command>) -> io::Re
         if !line.ends_with(b"\n") {
             return Ok(());
         }
+        if let Ok(Request::HandOver { rank }) = serde_json::from_slice(&line) {
+            let stream = reader.into_inner().reunite(writer).map_err(io::Error::other)?;
+            return commands.send(Command::HandOver(stream, rank)).await.map_err(|_| stopping());
+        }
         let mut answer = answer(&line, &commands).await?;
         answer.push(b'\n');
         writer.write_all(&answer).await?;
@@ -76,9 +85,14 @@ async fn answer(line: &[u8], commands: &mpsc::Sender<Command>) -> io::Result<Vec
         Ok(Request::Route { server }) => {
             serde_json::to_vec(&ask(commands, |reply| Command::Route(server, reply)).await?)
         }
+        Ok(Request::HandOver { .. }) => return Err(io::Error::other("a hand-over is not answered here")),
         Err(error) => serde_json::to_vec(&Complaint { error: format!("not a request: {error}") }),
     };
     Ok(json?)
+}
+
+fn stopping() -> io::Error {
+    io::Error::other("the gateway is stopping")
 }
 
 async fn ask<T>(
@@ -86,7 +100,6 @@ async fn ask<T>(
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> io::Result<T> {
     let (reply, answer) = oneshot::channel();
-    let stopping = || io::Error::other("the gateway is stopping");
     commands.send(command(reply)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }

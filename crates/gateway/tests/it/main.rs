@@ -4,6 +4,7 @@
 mod cancel;
 mod clients;
 mod endings;
+mod handover;
 mod hostile;
 mod log;
 mod refusals;
