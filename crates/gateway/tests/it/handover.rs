@@ -8,6 +8,8 @@ use std::time::Duration;
 use gateway::Limits;
 use gateway::route::Settings;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio_postgres::{Client, NoTls};
 
 use crate::endings::{POINTS, spawn_of_rank};
@@ -25,6 +27,9 @@ const NEW: [&str; 4] =
 /// Points of sleep, which takes a keeper; see the command's own tests.
 const SLEEP: [&str; 3] = ["gateway::frozen", "gateway::asleep", "gateway::woken"];
 
+/// No end, but a refusal.
+const REFUSE: [&str; 1] = ["gateway::may_not"];
+
 /// Every fail point of the gateway is in a list: a new one cannot be forgotten.
 #[test]
 fn every_fail_point_is_driven() {
@@ -41,7 +46,7 @@ fn every_fail_point_is_driven() {
     }
     let mut found = BTreeSet::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    let lists: [&[&str]; 4] = [&POINTS, &OLD, &NEW, &SLEEP];
+    let lists: [&[&str]; 5] = [&POINTS, &OLD, &NEW, &SLEEP, &REFUSE];
     assert_eq!(found, lists.concat().into_iter().map(str::to_owned).collect());
 }
 
@@ -218,6 +223,54 @@ async fn one_that_does_not_answer_is_left_alone() {
     assert_eq!(home.serves(1).await.pid, still.id());
     still.kill().unwrap();
     still.wait().unwrap();
+}
+
+/// A moment at which the place cannot be given away is waited out, for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_over_is_refused_and_tried_again() {
+    let (_server, home, route, first) = front_door(15).await;
+    first.stop().await;
+    let old = spawn_of_rank(1, &home, "gateway::may_not=return");
+    home.serves(1).await;
+    let options = gateway::Options { home: home.path().to_owned(), rank: 2 };
+    let few = Limits { hand_over: Duration::from_millis(300), ..limits() };
+    let refused = gateway::serve(options, few, std::future::pending()).await.unwrap_err().to_string();
+    assert_eq!(refused, "the gateway in force did not hand over: this is not the moment");
+    psql(15, &home, &route, "select 1").unwrap();
+    end(old);
+    let mut old = spawn_of_rank(1, &home, "gateway::may_not=3*return");
+    home.serves(1).await;
+    let new = home.gateway_of_rank(2, limits()).await;
+    assert!(eventually("the old one to end", async || old.try_wait().unwrap()).await.success());
+    psql(15, &home, &route, "select 1").unwrap();
+    new.stop().await;
+}
+
+/// Who takes everything and goes before it is told to has taken nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lent_comes_back() {
+    let (_server, home, route, first) = front_door(15).await;
+    first.stop().await;
+    let old = spawn_of_rank(1, &home, "gateway::accepts_no_more=1*sleep(1000)");
+    home.serves(1).await;
+    let (client, _messages) = connect(&home, &route).await.unwrap();
+    let mut other = UnixStream::connect(home.path().join("gateway/gateway.sock")).await.unwrap();
+    other.write_all(b"{\"op\":\"hand_over\",\"rank\":2}\n").await.unwrap();
+    let mut offer = String::new();
+    BufReader::new(&mut other).read_line(&mut offer).await.unwrap();
+    assert_eq!(offer.trim(), r#"{"offer":3}"#, "the lock, the status socket, one port");
+    other.write_all(b"taken\n").await.unwrap();
+    drop(other);
+    // Comes while nobody accepts, and waits.
+    psql(15, &home, &route, "select 1").unwrap();
+    let status = home.serves(1).await;
+    assert_eq!((status.pid, status.draining), (old.id(), Vec::new()));
+    assert_eq!(number(&client).await, 1);
+    let new = home.gateway_of_rank(2, limits()).await;
+    assert_eq!(number(&client).await, 1);
+    psql(15, &home, &route, "select 1").unwrap();
+    new.stop().await;
+    end(old);
 }
 
 /// Ends a process that did not end by itself.
