@@ -75,13 +75,14 @@ impl Local {
     /// When the keeper does not start it.
     pub async fn gateway(&self) -> Result<(), Error> {
         let declared = self.gateways();
+        let in_force = self.gateway_status().await.map(|status| status.rank);
         let newest = declared.iter().rfind(|(_, unit)| unit.wanted == Wanted::Running);
-        let Some((rank, unit)) = newest else {
-            let next = declared.keys().max().map_or(FIRST_RANK, |last| last + 1);
-            return self.ensure(wanted(next)?).await.map_err(failed);
+        let unit = match (in_force.and_then(|rank| declared.get(&rank)), newest) {
+            // Whatever was declared of it since: it is wanted.
+            (Some(serving), _) => Unit { wanted: Wanted::Running, ..serving.clone() },
+            (None, Some((rank, _))) => wanted(*rank)?,
+            (None, None) => wanted(declared.keys().max().map_or(FIRST_RANK, |last| last + 1))?,
         };
-        let serves = self.gateway_status().await.is_some_and(|status| status.rank > 0);
-        let unit = if serves { unit.clone() } else { wanted(*rank)? };
         self.ensure(unit).await.map_err(failed)
     }
 
@@ -91,9 +92,7 @@ impl Local {
     /// # Errors
     /// [`Error::Gateway`] when the one in force kept its place, and why; it serves on.
     pub async fn renew_gateway(&self, anyway: bool) -> Result<Status, Error> {
-        let declared = self.gateways();
-        let newest = declared.iter().rfind(|(_, unit)| unit.wanted == Wanted::Running);
-        let (Some((newest, unit)), Some(in_force)) = (newest, self.gateway_in_force().await) else {
+        let Some(in_force) = self.gateway_in_force().await else {
             return Err(Error::Gateway("none serves now; start one with `stead server`".to_owned()));
         };
         let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await.map_err(failed)?;
@@ -104,10 +103,19 @@ impl Local {
                     .to_owned(),
             ));
         }
-        let as_wanted = Unit { generation: unit.generation, ..wanted(*newest)? } == *unit;
-        let next = if *newest > in_force.rank {
+        let mut declared = self.gateways();
+        let serving = declared.entry(in_force.rank).or_insert(wanted(in_force.rank)?);
+        if serving.wanted == Wanted::Retired {
+            // It was given up, took over all the same, and whoever had started it was killed.
+            serving.wanted = Wanted::Running;
+            self.run_unit(serving).await.map_err(failed)?;
+        }
+        let as_wanted = *serving == Unit { generation: serving.generation, ..wanted(in_force.rank)? };
+        let newest = declared.iter().rfind(|(_, unit)| unit.wanted == Wanted::Running);
+        let newest = newest.map_or(in_force.rank, |(rank, _)| *rank);
+        let next = if newest > in_force.rank {
             // An earlier look was killed before it knew how this went.
-            *newest
+            newest
         } else if anyway || !as_wanted || in_force.program != program {
             tracing::info!(from = in_force.rank, "replacing the gateway");
             declared.keys().fold(in_force.rank, |last, rank| last.max(*rank)) + 1

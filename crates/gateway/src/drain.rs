@@ -64,14 +64,17 @@ pub(crate) struct Private {
 }
 
 impl Private {
-    /// Has its name before anybody may ask.
+    /// Has its name before anybody may ask, and not before it listens: one that does not is taken for dead.
     pub(crate) fn open(paths: &Paths, rank: u64) -> io::Result<Private> {
-        Ok(Private { listener: status::bind_for(&socket(paths, rank), 0o600)?, rank })
+        let new = paths.gateway.join(format!(".drain-{rank}.new"));
+        let listener = status::bind_for(&new, 0o600)?;
+        std::fs::rename(new, socket(paths, rank))?;
+        Ok(Private { listener, rank })
     }
 }
 
 /// Where the gateway of a rank answers while it drains.
-fn socket(paths: &Paths, rank: u64) -> PathBuf {
+pub(crate) fn socket(paths: &Paths, rank: u64) -> PathBuf {
     paths.gateway.join(format!("drain-{rank}.sock"))
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::drain::Question;
+use crate::drain::{self, Question};
 use crate::files::Paths;
 use crate::handover::check_peer;
 use crate::route::Draining;
@@ -23,11 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub(crate) struct Drainers {
     folder: PathBuf,
+    /// This process's own socket, for the time when it drains itself.
+    own: PathBuf,
 }
 
 impl Drainers {
-    pub(crate) fn new(paths: &Paths) -> Drainers {
-        Drainers { folder: paths.gateway.clone() }
+    pub(crate) fn new(paths: &Paths, rank: u64) -> Drainers {
+        Drainers { folder: paths.gateway.clone(), own: drain::socket(paths, rank) }
     }
 
     /// Passes a cancel request on: whether one of them had its key.
@@ -86,6 +88,7 @@ impl Drainers {
             .flatten()
             .filter(|entry| entry.file_name().to_str().is_some_and(is_ours))
             .map(|entry| entry.path())
+            .filter(|socket| *socket != self.own)
             .collect()
     }
 }

@@ -222,7 +222,7 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         rank: options.rank,
         lent: ports,
         duty: Arc::default(),
-        drainers: Drainers::new(&paths),
+        drainers: Drainers::new(&paths, options.rank),
         limits,
     });
     let (alive, mut all_gone) = mpsc::channel(1);

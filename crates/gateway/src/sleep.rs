@@ -59,7 +59,7 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    pub(crate) fn new(paths: &Paths, server: &str, duty: Arc<Duty>) -> Rest {
+    pub(crate) fn new(paths: &Paths, server: &str, duty: Arc<Duty>, drainers: Drainers) -> Rest {
         Rest {
             keeper: keeper::Client::new(&paths.home),
             frozen: paths.asleep.join(format!("{server}.json")),
@@ -67,7 +67,7 @@ impl Rest {
             turn: RwLock::new(()),
             waking: Mutex::new(()),
             duty,
-            drainers: Drainers::new(paths),
+            drainers,
         }
     }
 

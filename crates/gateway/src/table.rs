@@ -184,7 +184,7 @@ impl Table {
             return;
         }
         let limits = &self.context.limits;
-        let rest = Rest::new(&self.paths, &server, self.context.duty.clone());
+        let rest = Rest::new(&self.paths, &server, self.context.duty.clone(), self.context.drainers.clone());
         let door = Door::new(route, rest, limits.waiting, limits.verifier_idle);
         sleep::follow(&door);
         self.directory.put(server.clone(), door.clone());

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use keeper::wire::Wanted;
 use serde_json::Value;
 
 use crate::installation::{Installation, STEAD, text, until};
@@ -203,8 +204,18 @@ fn killed_while_it_is_replaced() {
     }
     let _ = session.told();
     until("the others to end", || (stead.pids(" gateway").len() == 1).then_some(()));
+    // One that was given up, and took over before that was known.
+    let unit = keeper::wire::Name::parse(format!("gateway-{}", replace(&stead)["rank"])).unwrap();
+    let file = stead.home.join(format!("units/{unit}.json"));
+    let declared =
+        || -> keeper::wire::Unit { serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap() };
+    let keeper = keeper::Client::new(&stead.home);
+    keeper.declare(&keeper::wire::Unit { wanted: Wanted::Retired, ..declared() }).unwrap();
+    keeper.apply(&unit).unwrap();
+    until("the others to end", || (stead.pids(" gateway").len() == 1).then_some(()));
     stead.start();
     until("the others to be forgotten", || (units(&stead).len() == 1).then_some(()));
+    assert_eq!(declared().wanted, Wanted::Running);
     let story = Story { stead: &stead, name: "shop".into(), folder };
     story.ok(&["down", "--yes"]);
     stead.nothing_left_over();
