@@ -1,11 +1,11 @@
-//! The control plane's own server and the gateway: what has to run before anything can be asked for.
+//! The control plane's own server: what has to run before anything can be asked for.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use component::DriverError;
 use component::postgres::{ADMIN_ROLE, Major, Size, Spec};
-use keeper::wire::{Limits, Name, Restart, Runs, Stop, StopSignal, Tree, Unit, UnitState, Wanted};
+use keeper::wire::{Limits, Name, Tree, Unit, UnitState};
 
 use crate::{Error, Local, files};
 
@@ -78,26 +78,6 @@ impl Local {
         Ok(ControlServer { socket_dir, user: ADMIN_ROLE, database: "postgres" })
     }
 
-    /// Has the gateway run, with the certificate that is in place.
-    ///
-    /// # Errors
-    /// When the keeper does not start it.
-    pub async fn gateway(&self) -> Result<(), Error> {
-        let unit = Unit {
-            name: name("gateway")?,
-            generation: 1,
-            wanted: Wanted::Running,
-            runs: Runs::Gateway,
-            args: Vec::new(),
-            env: files::environment(),
-            limits: Limits::default(),
-            stop: Stop { signal: StopSignal::Term, timeout_ms: 10_000 },
-            restart: Restart::Always,
-            sleeps: false,
-        };
-        self.ensure(unit).await.map_err(control)
-    }
-
     /// Says what holds for every route: where the gateway listens.
     ///
     /// # Errors
@@ -108,7 +88,7 @@ impl Local {
     }
 
     /// Declares a unit, leaving a running one alone where the declaration is the same.
-    async fn ensure(&self, mut unit: Unit) -> Result<(), DriverError> {
+    pub(crate) async fn ensure(&self, mut unit: Unit) -> Result<(), DriverError> {
         unit.generation = self.declaration(&unit).1;
         self.run_unit(&unit).await?;
         self.await_unit(&unit.name, START, |state| {

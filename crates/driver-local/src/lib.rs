@@ -19,6 +19,7 @@ pub mod certificates;
 mod control;
 mod engines;
 mod files;
+mod gateways;
 mod migrate;
 mod moves;
 mod observe;
@@ -101,6 +102,9 @@ pub enum Error {
     /// The control plane's own server.
     #[error("the control plane's own server did not come up: {0}")]
     Control(String),
+    /// The gateway.
+    #[error("the gateway: {0}")]
+    Gateway(String),
     /// A certificate could not be made.
     #[error("a certificate could not be made: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -129,6 +133,12 @@ impl Local {
             taken: Notify::new(),
             last_taken: Mutex::default(),
         })))
+    }
+
+    /// `$STEAD_HOME`.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.0.home
     }
 
     /// The host.

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::door::Door;
+use crate::drain::Private;
 use crate::files::Paths;
+use crate::handover::{self, Office};
 use crate::route::{RouteStatus, Status};
 use crate::table::Table;
 
@@ -23,28 +26,43 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
     Route(String, oneshot::Sender<Option<RouteStatus>>),
     Door(String, oneshot::Sender<Option<Arc<Door>>>),
+    /// To the process at the other end, of a rank.
+    HandOver(UnixStream, u64),
 }
 
-/// Keeps the table in agreement with the files until `stop` speaks.
+/// Keeps the table in agreement with the files until `stop` speaks, or until the office has been handed over:
+/// then where this process answers from now on. One that drains has no office.
 pub(crate) async fn keep(
     table: &mut Table,
     paths: &Paths,
     rescan: Duration,
     mut commands: mpsc::Receiver<Command>,
     stop: impl Future<Output = ()>,
-) {
+    mut office: Option<&mut Office>,
+) -> Option<Private> {
     let (changed, mut changes) = mpsc::channel(1);
     let mut watcher = watch(changed);
     follow(watcher.as_mut(), paths);
     let mut stop = std::pin::pin!(stop);
     table.reload().await;
+    table.forget_ports();
+    if office.is_some() {
+        crate::fail_point!("gateway::serves");
+    }
     loop {
         let pause = if table.has_errors() { RETRY.min(rescan) } else { rescan };
         tokio::select! {
-            () = &mut stop => return,
+            () = &mut stop => return None,
             command = commands.recv() => match command {
+                Some(Command::HandOver(stream, rank)) => {
+                    let Some(office) = office.as_deref_mut() else { continue };
+                    let given = handover::give(stream, rank, office, table).await;
+                    if given.is_some() {
+                        return given;
+                    }
+                }
                 Some(command) => obey(table, command).await,
-                None => return,
+                None => return None,
             },
             Some(()) = changes.recv() => table.reload().await,
             () = sleep_until(Instant::now() + pause) => {
@@ -61,11 +79,12 @@ async fn obey(table: &mut Table, command: Command) {
     match command {
         Command::Refresh(reply) => {
             table.reload().await;
-            let _ = reply.send(table.status());
+            let _ = reply.send(status(table).await);
         }
         Command::Status(reply) => {
-            let _ = reply.send(table.status());
+            let _ = reply.send(status(table).await);
         }
+        Command::HandOver(..) => {}
         Command::Route(server, reply) => {
             let _ = reply.send(table.reload_one(&server).await);
         }
@@ -73,6 +92,10 @@ async fn obey(table: &mut Table, command: Command) {
             let _ = reply.send(table.door(&server));
         }
     }
+}
+
+async fn status(table: &Table) -> Status {
+    Status { draining: table.drainers().look().await, ..table.status() }
 }
 
 fn watch(changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {

@@ -10,9 +10,11 @@
 //! idle in a transaction cannot keep a server from being moved. **The deadline is the gateway's own**: when it
 //! passes sessions go on, whether or not the one who asked for the hold still lives.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedRwLockWriteGuard;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -20,10 +22,26 @@ use crate::door::{Door, Seats};
 use crate::fail_point;
 use crate::orders::{Order, Standing};
 use crate::refusal::Ending;
+use crate::route::Hold;
 
-/// What happens to servers while they are held.
-pub(crate) const MOVED: &str = "is moved";
-pub(crate) const ASLEEP: &str = "falls asleep";
+/// What happens to a server while it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Because {
+    /// It is moved.
+    Moved,
+    /// It falls asleep.
+    Asleep,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Because::Moved => "is moved",
+            Because::Asleep => "falls asleep",
+        })
+    }
+}
 
 /// The longest that anybody may hold, and the longest that sessions may be waited for.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
@@ -31,10 +49,10 @@ const LONGEST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_s
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How a hold is to be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Wish {
-    /// What happens to the server: one of the two.
-    pub(crate) because: &'static str,
+    /// What happens to the server.
+    pub(crate) because: Because,
     /// How long transactions may take to end.
     pub(crate) patience: Duration,
     /// How long it may last altogether.
@@ -71,10 +89,19 @@ pub(crate) enum Busy {
     },
 }
 
+impl From<Result<Parked, Busy>> for Hold {
+    fn from(held: Result<Parked, Busy>) -> Hold {
+        match held {
+            Ok(Parked { parked, ended }) => Hold::Held { parked, ended },
+            Err(busy) => Hold::Busy(busy.to_string()),
+        }
+    }
+}
+
 /// A hold in force. Dropped, it lets new sessions begin.
 pub(crate) struct Held {
     number: u64,
-    because: &'static str,
+    because: Because,
     _turn: OwnedRwLockWriteGuard<()>,
 }
 
@@ -126,7 +153,7 @@ impl Door {
     }
 
     /// Lets sessions go on; whether there was a hold of the kind.
-    pub(crate) fn release(&self, because: &'static str) -> bool {
+    pub(crate) fn release(&self, because: Because) -> bool {
         self.release_if(|held| held.because == because)
     }
 
@@ -162,6 +189,27 @@ impl Door {
             stirred.await;
         }
     }
+}
+
+/// Holds here and at the gateways that drain.
+pub(crate) async fn everywhere(door: &Arc<Door>, wish: Wish) -> Hold {
+    let held = Hold::from(door.hold(wish).await);
+    let Hold::Held { parked, ended } = held else { return held };
+    let server = &door.route().server;
+    match door.rest.drainers.hold(server, wish).await {
+        Hold::Held { parked: more, ended: gone } => Hold::Held { parked: parked + more, ended: ended + gone },
+        busy => {
+            door.release(wish.because);
+            busy
+        }
+    }
+}
+
+/// Releases what [`everywhere`] held; whether there was a hold here.
+pub(crate) async fn release(door: &Door, because: Because) -> bool {
+    let was_held = door.release(because);
+    door.rest.drainers.release(&door.route().server, because).await;
+    was_held
 }
 
 /// A hold that is given up half way, for whatever reason: sessions go on.

@@ -21,6 +21,9 @@
 //! | copying | `relay.rs`, `frames.rs` | either side goes away |
 //! | a line in the log | `record.rs` | - |
 //!
+//! Nothing of it is lost when the gateway itself is upgraded: the next one takes the place of the one that
+//! serves (`handover.rs`), which goes on with the sessions it has (`drain.rs`).
+//!
 //! At the port that every server shares, `shared.rs` comes first: TLS tells which server is meant.
 //!
 //! It goes by files (`route.rs`, `files.rs`) and needs nothing else: one task (`control.rs`) keeps the
@@ -49,12 +52,16 @@ mod control;
 mod conversation;
 mod crowd;
 mod door;
+mod drain;
+mod drainers;
+mod duty;
 mod files;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guessing;
+mod handover;
 mod hold;
 mod limited;
 mod listener;
@@ -97,8 +104,10 @@ pub use client::{Client, ClientError};
 
 use caller::Balancers;
 use crowd::Crowd;
+use drainers::Drainers;
 use files::Paths;
 use guessing::Guessing;
+use handover::{Entered, Office};
 use record::Log;
 use session::Context;
 use stats::ProcessStats;
@@ -110,7 +119,13 @@ use tls::Certificates;
 pub struct Options {
     /// `$STEAD_HOME`.
     pub home: PathBuf,
+    /// Which of the gateways of the home this is, from [`FIRST_RANK`]: it takes the place of one of a lower
+    /// rank that serves, and gives way to none but one of a higher rank.
+    pub rank: u64,
 }
+
+/// The rank of a gateway that takes nobody's place.
+pub const FIRST_RANK: u64 = 1;
 
 /// Numbers that hold for every route. The defaults are what `stead gateway` runs with.
 #[derive(Debug, Clone)]
@@ -148,6 +163,10 @@ pub struct Limits {
     pub rescan: Duration,
     /// The connection log is rotated at this size, bytes.
     pub rotate_at: u64,
+    /// How long it asks the gateway in force for its place.
+    pub hand_over: Duration,
+    /// How long the sessions that are left after a hand-over may go on, unless `gateway.json` says so.
+    pub drain: Duration,
 }
 
 impl Default for Limits {
@@ -173,6 +192,8 @@ impl Default for Limits {
             farewell: Duration::from_secs(2),
             rescan: Duration::from_secs(5),
             rotate_at: 64 << 20,
+            hand_over: Duration::from_secs(30),
+            drain: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
@@ -183,6 +204,9 @@ pub enum Error {
     /// One gateway a home.
     #[error("another gateway serves {}; stop it first", .0.display())]
     Running(PathBuf),
+    /// The one that serves keeps its place.
+    #[error("the gateway in force did not hand over: {0}")]
+    NotHandedOver(String),
     /// A file or folder that it needs.
     #[error("cannot {what} {}: {source}", path.display())]
     File {
@@ -203,7 +227,8 @@ pub enum Error {
     },
 }
 
-/// Serves until SIGTERM or SIGINT: then ports close, sessions end with 57P01, and it returns.
+/// Serves until SIGTERM or SIGINT: then ports close, sessions end with 57P01, and it returns. Also returns
+/// once it has handed over to the next gateway and its last session has ended.
 pub async fn run(options: Options) -> Result<(), Error> {
     let process = |source| Error::Process { what: "take signals", source };
     let mut terminate = signal(SignalKind::terminate()).map_err(process)?;
@@ -217,19 +242,22 @@ pub async fn run(options: Options) -> Result<(), Error> {
     serve(options, Limits::default(), stop).await
 }
 
-/// Serves until `stop` speaks.
+/// Serves until `stop` speaks, or until it has handed over and drained.
 pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let paths = Paths::new(&options.home);
     for folder in [&paths.gateway, &paths.routes, &paths.tls, &paths.logs] {
         std::fs::create_dir_all(folder).map_err(file("create", folder))?;
     }
     private_folder(&paths.asleep).map_err(file("create", &paths.asleep))?;
-    let _lock = lock(&paths.lock, &options.home)?;
-    fail_point!("gateway::locked");
     raise_descriptor_limit();
     let log = Log::open(&paths.log, limits.rotate_at).map_err(file("open", &paths.log))?;
-    let rescan = limits.rescan;
-    let patience = limits.farewell * 3;
+    let mut stop = std::pin::pin!(stop);
+    let Entered { lock, status, ports } = tokio::select! {
+        entered = handover::enter(&paths, options.rank, limits.hand_over) => entered?,
+        () = &mut stop => return Ok(()),
+    };
+    fail_point!("gateway::locked");
+    let (rescan, patience) = (limits.rescan, limits.farewell * 3);
     let context = Arc::new(Context {
         certificates: Certificates::new(paths.tls.clone()),
         log,
@@ -243,20 +271,33 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
         tenants: Crowd::new(limits.waiting_per_tenant),
         present: Crowd::new(limits.sessions_per_address),
         guessing: Guessing::new(limits.failures, limits.failure_refill),
+        rank: options.rank,
+        lent: ports,
+        duty: Arc::default(),
+        drainers: Drainers::new(&paths, options.rank),
         limits,
     });
     let (alive, mut all_gone) = mpsc::channel(1);
     let mut table = Table::new(context.clone(), paths.clone(), alive);
-    let listener = status::bind(&paths.socket).map_err(file("listen on", &paths.socket))?;
+    let listener = match status {
+        Some(listener) => listener,
+        None => status::bind(&paths.socket).map_err(file("listen on", &paths.socket))?,
+    };
     fail_point!("gateway::socket_bound");
     let (commands, inbox) = mpsc::channel(64);
-    let status = tokio::spawn(status::serve(listener, commands));
-    tracing::info!(home = %options.home.display(), "gateway started");
+    let office = Office::open(options.rank, lock, listener, commands);
+    let mut office = office.map_err(file("answer on", &paths.socket))?;
+    tracing::info!(home = %options.home.display(), rank = options.rank, "gateway started");
 
-    control::keep(&mut table, &paths, rescan, inbox, stop).await;
-
-    status.abort();
-    let _ = std::fs::remove_file(&paths.socket);
+    let given = control::keep(&mut table, &paths, rescan, inbox, &mut stop, Some(&mut office)).await;
+    if given.is_none() {
+        let _ = std::fs::remove_file(&paths.socket);
+    }
+    office.close().await;
+    if let Some(private) = given {
+        context.log.follow();
+        drain::run(&mut table, private, &paths, &context.limits, &mut all_gone, stop).await;
+    }
     table.stop().await;
     if timeout(patience, all_gone.recv()).await.is_err() {
         tracing::warn!("some sessions did not end in time; they are cut off");
@@ -278,12 +319,13 @@ fn private_folder(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// The kernel gives the lock back when the process ends, however it ends.
-fn lock(path: &Path, home: &Path) -> Result<File, Error> {
+/// The lock, unless another process holds it. The kernel gives it back when the last process ends that was
+/// given it, however that ends.
+fn lock(path: &Path) -> Result<Option<File>, Error> {
     let lock = File::create(path).map_err(file("open", path))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Error::Running(home.to_owned())),
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(file("lock", path)(source)),
     }
 }

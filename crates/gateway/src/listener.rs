@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,20 +51,28 @@ impl Entrance {
 
 /// A port that is open.
 pub(crate) struct Listener {
+    socket: Arc<TcpListener>,
     task: JoinHandle<()>,
 }
 
 impl Listener {
-    /// Opens a port and serves whoever comes. `alive` is held by each connection to its end.
+    /// Opens a port, or takes the one that was handed over, and serves whoever comes. `alive` is held by each connection to its end.
     pub(crate) fn open(
         address: SocketAddr,
         context: Arc<Context>,
         entrance: Entrance,
         alive: mpsc::Sender<()>,
     ) -> io::Result<Listener> {
-        let listener = TcpListener::from_std(bind(address)?)?;
+        let socket = context.lent.take(address).map_or_else(|| bind(address), Ok)?;
+        let socket = Arc::new(TcpListener::from_std(socket)?);
         crate::fail_point!("gateway::port_opened");
-        Ok(Listener { task: tokio::spawn(accept(listener, context, entrance, alive)) })
+        let task = tokio::spawn(accept(socket.clone(), context, entrance, alive));
+        Ok(Listener { socket, task })
+    }
+
+    /// Another descriptor of the same socket.
+    pub(crate) fn socket(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// Closes the port; when this returns it is free. Connections taken before go on.
@@ -87,7 +96,12 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept(listener: TcpListener, context: Arc<Context>, entrance: Entrance, alive: mpsc::Sender<()>) {
+async fn accept(
+    listener: Arc<TcpListener>,
+    context: Arc<Context>,
+    entrance: Entrance,
+    alive: mpsc::Sender<()>,
+) {
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::hold::Because;
 use crate::refusal::Ending;
 
 /// What a session is to do.
@@ -18,8 +19,8 @@ pub(crate) enum Order {
     Rest,
     /// Leave the server; whoever cannot, ends.
     Park {
-        /// What happens to the server, for those who end: `is moved`.
-        because: &'static str,
+        /// What happens to the server, for those who end.
+        because: Because,
     },
     /// End.
     End(Ending),

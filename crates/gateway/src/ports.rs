@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -77,6 +78,16 @@ impl Ports {
     pub(crate) fn error(&self) -> Option<String> {
         let errors: Vec<&str> = self.errors.values().map(String::as_str).collect();
         Some(errors.join("; ")).filter(|errors| !errors.is_empty())
+    }
+
+    /// Copies of the listening sockets.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.open.values().map(Listener::socket).collect()
+    }
+
+    /// Keeps nothing alive any more but `alive`.
+    pub(crate) fn let_go(&mut self, alive: &mpsc::Sender<()>) {
+        self.alive = alive.clone();
     }
 
     /// Closes all; when this returns they are free.

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -137,12 +137,15 @@ pub(crate) struct Log {
     /// Lines lost since the last one that was written.
     dropped: Arc<AtomicU64>,
     dropped_ever: AtomicU64,
+    /// Another process rotates the file.
+    followed: Arc<AtomicBool>,
 }
 
 impl Log {
     /// Opens (and creates) the file.
     pub(crate) fn open(path: &Path, rotate_at: u64) -> io::Result<Log> {
-        let mut file = LogFile::open(path, rotate_at)?;
+        let followed = Arc::<AtomicBool>::default();
+        let mut file = LogFile::open(path, rotate_at, followed.clone())?;
         let (lines, inbox) = sync_channel(WAITING);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = dropped.clone();
@@ -154,7 +157,13 @@ impl Log {
             writer: Mutex::new(Some(writer)),
             dropped,
             dropped_ever: AtomicU64::new(0),
+            followed,
         })
+    }
+
+    /// From now on the file is another process's to rotate.
+    pub(crate) fn follow(&self) {
+        self.followed.store(true, Ordering::Relaxed);
     }
 
     /// Never waits.
@@ -187,13 +196,14 @@ struct LogFile {
     file: File,
     size: u64,
     rotate_at: u64,
+    followed: Arc<AtomicBool>,
 }
 
 impl LogFile {
-    fn open(path: &Path, rotate_at: u64) -> io::Result<LogFile> {
+    fn open(path: &Path, rotate_at: u64, followed: Arc<AtomicBool>) -> io::Result<LogFile> {
         let file = open(path)?;
         let size = file.metadata()?.len();
-        Ok(LogFile { path: path.to_owned(), file, size, rotate_at })
+        Ok(LogFile { path: path.to_owned(), file, size, rotate_at, followed })
     }
 
     fn write_all_of(&mut self, inbox: &Receiver<Record>, dropped: &AtomicU64) {
@@ -213,7 +223,10 @@ impl LogFile {
     }
 
     fn append(&mut self, batch: &[u8]) -> io::Result<()> {
-        if self.size >= self.rotate_at {
+        if self.followed.load(Ordering::Relaxed) {
+            // Wherever the other one has got to.
+            self.file = open(&self.path)?;
+        } else if self.size >= self.rotate_at {
             self.rotate()?;
         }
         self.file.write_all(batch)?;

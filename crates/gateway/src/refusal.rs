@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::hold::Because;
 use crate::proxy::HeaderError;
 use crate::scram::ScramError;
 
@@ -137,8 +138,8 @@ pub(crate) enum Ending {
     /// The session could not be taken off its server for a while, because of what it holds there.
     #[error("terminating connection: the server {because}, and this session holds {what}; connect again")]
     Holds {
-        /// `is moved`.
-        because: &'static str,
+        /// What happens to the server.
+        because: Because,
         /// `a temporary table`.
         what: &'static str,
     },

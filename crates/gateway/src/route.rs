@@ -29,6 +29,9 @@ pub struct Settings {
     /// to whoever asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Milliseconds that the sessions of a gateway which was replaced may go on; absent: a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u64>,
 }
 
 impl Default for Settings {
@@ -39,6 +42,7 @@ impl Default for Settings {
             shared_port: None,
             proxy_protocol_from: Vec::new(),
             metrics: None,
+            drain_ms: None,
         }
     }
 }
@@ -90,6 +94,11 @@ pub enum Request {
     Status,
     /// As `Refresh`, for one server: answers with [`RouteStatus`] or `null` where there is no such route.
     Route { server: String },
+    /// The next gateway asks for this one's place; see `handover.rs`. Of the gateway's own user only.
+    HandOver {
+        /// Must be higher than that of the one that is asked.
+        rank: u64,
+    },
     /// Have the sessions of a server leave it, so that it can be stopped and moved, and new ones wait. Answers
     /// with [`Hold`] once nobody is left at the server, or once it is clear that this will not be.
     Hold {
@@ -136,6 +145,30 @@ pub struct Status {
     pub refused: Vec<(String, String)>,
     /// When the certificate in force ends.
     pub certificate_until: Option<jiff::Timestamp>,
+    /// Which of the gateways of this home it is: each one takes over from one of a lower rank. 0 from one
+    /// that knows no hand-over.
+    #[serde(default)]
+    pub rank: u64,
+    /// Version of its binary.
+    #[serde(default)]
+    pub version: String,
+    /// Which binary it is, as [`keeper::own_program`] says it.
+    #[serde(default)]
+    pub program: String,
+    /// Gateways that handed over, and serve the sessions they still have.
+    #[serde(default)]
+    pub draining: Vec<Draining>,
+}
+
+/// A gateway that has handed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Process id.
+    pub pid: u32,
+    /// Its rank.
+    pub rank: u64,
+    /// Sessions that it still has.
+    pub sessions: u32,
 }
 
 /// One route as it is in force.

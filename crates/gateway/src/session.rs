@@ -21,7 +21,10 @@ use crate::cancel::Target;
 use crate::conn::Conn;
 use crate::crowd::{Crowd, Neighbourhood, Place};
 use crate::door::{Door, Seat, allows};
+use crate::drainers::Drainers;
+use crate::duty::Duty;
 use crate::guessing::Guessing;
+use crate::handover::Lent;
 use crate::orders::Order;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
@@ -56,6 +59,14 @@ pub(crate) struct Context {
     pub(crate) stats: ProcessStats,
     /// Those who gave a wrong password.
     pub(crate) guessing: Guessing,
+    /// This process's among the gateways of its home; see `handover.rs`.
+    pub(crate) rank: u64,
+    /// Ports that were handed over.
+    pub(crate) lent: Lent,
+    /// Falling asleep is decided by one gateway only.
+    pub(crate) duty: Arc<Duty>,
+    /// Gateways that handed over and still have sessions.
+    pub(crate) drainers: Drainers,
 }
 
 impl Context {
@@ -225,11 +236,11 @@ impl Visit {
         let startup = match packet {
             Packet::Startup(startup) => startup,
             Packet::Cancel(request) => {
-                let target = self.door.cancels.find(&request);
-                if let Some(target) = &target {
-                    target.cancel().await?;
-                }
-                return Ok(Entered::Cancelled { found: target.is_some() });
+                let found = match self.door.cancels.find(&request) {
+                    Some(target) => target.cancel().await.map(|()| true)?,
+                    None => self.context.drainers.cancel(Some(&self.record.server), &request).await,
+                };
+                return Ok(Entered::Cancelled { found });
             }
             Packet::Ssl | Packet::Gss => return Err(Refusal::Protocol("unexpected encryption request")),
         };

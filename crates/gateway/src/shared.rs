@@ -38,15 +38,25 @@ impl Directory {
         self.doors.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// The door of a server.
+    pub(crate) fn of(&self, server: &str) -> Option<Arc<Door>> {
+        self.doors.read().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
+    }
+
+    /// Sessions of all doors.
+    pub(crate) fn sessions(&self) -> u32 {
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        doors.values().map(|door| door.sessions()).fold(0, u32::saturating_add)
+    }
+
     /// The door that a name leads to: what counts is its first label.
     fn find(&self, name: &str) -> Option<Arc<Door>> {
-        let server = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
-        self.doors.read().unwrap_or_else(PoisonError::into_inner).get(&server).cloned()
+        self.of(&name.split('.').next().unwrap_or_default().to_ascii_lowercase())
     }
 
     /// The statement that a key cancels. Clients older than 17 send it in the clear and without a name; the
     /// key alone is proof enough, here as at PostgreSQL.
-    fn find_key(&self, request: &CancelRequest) -> Option<Target> {
+    pub(crate) fn find_key(&self, request: &CancelRequest) -> Option<Target> {
         let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
         doors.values().find_map(|door| door.cancels.find(request))
     }
@@ -74,11 +84,12 @@ pub(crate) async fn serve(
     let outcome = match arrived.unwrap_or(Err(Refusal::Deadline(patience))) {
         Ok(Secured::Cancel(request)) => {
             let target = directory.find_key(&request);
-            if let Some(target) = &target {
-                let _ = timeout(patience, target.cancel()).await;
-            }
+            let found = match &target {
+                Some(target) => timeout(patience, target.cancel()).await.is_ok(),
+                None => context.drainers.cancel(None, &request).await,
+            };
             conn.close_with(b"").await;
-            (if target.is_some() { "cancel_forwarded" } else { "cancel_unknown" }, None)
+            (if found { "cancel_forwarded" } else { "cancel_unknown" }, None)
         }
         Ok(Secured::Tls) => {
             let name = conn.server_name();

@@ -12,6 +12,8 @@
 //!   the server says counts, so a rotated password counts at once. A client that proves itself by a frozen
 //!   verifier that has become untrue meanwhile is refused by the woken server itself.
 //! - **Only a right password wakes**, not a connection: a port scanner wakes nothing.
+//! - **One gateway decides**: one that has handed over (`drain.rs`) is asked whether its sessions use the
+//!   server, and decides nothing itself.
 //! - **One turn at a time**: a server falls asleep while it is held, so that no session begins at a server
 //!   that is being stopped; whoever comes meanwhile wakes it again.
 
@@ -27,11 +29,14 @@ use tokio::sync::{Mutex, RwLock};
 use tokio::time::{Instant, sleep};
 
 use crate::door::Door;
+use crate::drainers::Drainers;
+use crate::duty::Duty;
 use crate::files::Paths;
+use crate::hold::{self, Because, Wish};
 use crate::refusal::Refusal;
-use crate::route::Sleep;
+use crate::route::{Hold, Sleep};
 use crate::scram::Verifier;
-use crate::{backend, fail_point, hold};
+use crate::{backend, fail_point};
 
 /// A start after a crash replays WAL first; a client's own patience is shorter than this.
 const WAKE: Duration = Duration::from_secs(12);
@@ -55,10 +60,12 @@ pub(crate) struct Rest {
     pub(crate) holds: AtomicU64,
     /// Held by the one client that wakes the server for all who wait.
     waking: Mutex<()>,
+    duty: Arc<Duty>,
+    pub(crate) drainers: Drainers,
 }
 
 impl Rest {
-    pub(crate) fn new(paths: &Paths, server: &str) -> Rest {
+    pub(crate) fn new(paths: &Paths, server: &str, duty: Arc<Duty>, drainers: Drainers) -> Rest {
         Rest {
             keeper: keeper::Client::new(&paths.home),
             frozen: paths.asleep.join(format!("{server}.json")),
@@ -66,6 +73,8 @@ impl Rest {
             turn: Arc::default(),
             holds: AtomicU64::new(0),
             waking: Mutex::new(()),
+            duty,
+            drainers,
         }
     }
 
@@ -169,6 +178,9 @@ async fn watch(door: Weak<Door>) {
     let (mut used, mut was_awake) = (Instant::now(), false);
     loop {
         let Some(open) = door.upgrade().filter(|door| !door.is_shut()) else { return };
+        if open.rest.duty.is_laid_down() {
+            return;
+        }
         let route = open.route();
         let Some(wish) = &route.sleep else {
             drop(open);
@@ -195,17 +207,23 @@ async fn watch(door: Weak<Door>) {
 /// Nothing happens where somebody uses it after all. Sessions at rest leave the server, and are brought back
 /// to it when they have something to say.
 async fn fall_asleep(door: &Arc<Door>, wish: &Sleep, folder: &Path) -> Result<(), String> {
+    let rest = &door.rest;
+    let Some(_duty) = rest.duty.act() else { return Ok(()) };
+    let server = &door.route().server;
+    if rest.drainers.use_it(server).await {
+        return Ok(());
+    }
     if !door.verifiers.at_rest(folder).await.map_err(|refusal| refusal.to_string())? {
         return Ok(());
     }
     let (patience, deadline) = HOLD;
-    let hold = hold::Wish { because: hold::ASLEEP, patience, deadline, insist: false };
-    if let Err(busy) = door.hold(hold).await {
-        tracing::debug!(%busy, "a server that was to sleep is used");
+    let hold = Wish { because: Because::Asleep, patience, deadline, insist: false };
+    if let Hold::Busy(why) = hold::everywhere(door, hold).await {
+        tracing::debug!(why, "a server that was to sleep is used");
         return Ok(());
     }
     let asleep = stop(door, wish, folder).await;
-    door.release(hold::ASLEEP);
+    hold::release(door, Because::Asleep).await;
     asleep
 }
 

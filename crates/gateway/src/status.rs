@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Command;
-use crate::hold::{self, Parked, Wish};
+use crate::hold::{self, Because, Wish};
 use crate::route::{Hold, Request};
 
 /// Longest request, bytes.
@@ -27,12 +27,17 @@ struct Complaint {
 
 /// Opens the socket, in place of one that a killed gateway left.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    bind_for(path, 0o660)
+}
+
+/// The same for whom a mode lets in.
+pub(crate) fn bind_for(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }
 
@@ -66,6 +71,10 @@ async fn converse(stream: UnixStream, commands: mpsc::Sender<Command>) -> io::Re
         if !line.ends_with(b"\n") {
             return Ok(());
         }
+        if let Ok(Request::HandOver { rank }) = serde_json::from_slice(&line) {
+            let stream = reader.into_inner().reunite(writer).map_err(io::Error::other)?;
+            return commands.send(Command::HandOver(stream, rank)).await.map_err(|_| stopping());
+        }
         let mut answer = answer(&line, &commands).await?;
         answer.push(b'\n');
         writer.write_all(&answer).await?;
@@ -81,28 +90,34 @@ async fn answer(line: &[u8], commands: &mpsc::Sender<Command>) -> io::Result<Vec
         }
         Ok(Request::Hold { server, patience_ms, deadline_ms, insist }) => {
             let wish = Wish {
-                because: hold::MOVED,
+                because: Because::Moved,
                 patience: Duration::from_millis(patience_ms),
                 deadline: Duration::from_millis(deadline_ms),
                 insist,
             };
             let held = match ask(commands, |reply| Command::Door(server, reply)).await? {
-                Some(door) => door.hold(wish).await,
+                Some(door) => hold::everywhere(&door, wish).await,
                 // Nobody can come to a server without a door.
-                None => Ok(Parked { parked: 0, ended: 0 }),
+                None => Hold::Held { parked: 0, ended: 0 },
             };
-            serde_json::to_vec(&match held {
-                Ok(Parked { parked, ended }) => Hold::Held { parked, ended },
-                Err(busy) => Hold::Busy(busy.to_string()),
-            })
+            serde_json::to_vec(&held)
         }
         Ok(Request::Release { server }) => {
             let door = ask(commands, |reply| Command::Door(server, reply)).await?;
-            serde_json::to_vec(&door.is_some_and(|door| door.release(hold::MOVED)))
+            let released = match door {
+                Some(door) => hold::release(&door, Because::Moved).await,
+                None => false,
+            };
+            serde_json::to_vec(&released)
         }
+        Ok(Request::HandOver { .. }) => return Err(io::Error::other("a hand-over is not answered here")),
         Err(error) => serde_json::to_vec(&Complaint { error: format!("not a request: {error}") }),
     };
     Ok(json?)
+}
+
+fn stopping() -> io::Error {
+    io::Error::other("the gateway is stopping")
 }
 
 async fn ask<T>(
@@ -110,7 +125,6 @@ async fn ask<T>(
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> io::Result<T> {
     let (reply, answer) = oneshot::channel();
-    let stopping = || io::Error::other("the gateway is stopping");
     commands.send(command(reply)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }

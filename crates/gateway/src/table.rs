@@ -1,6 +1,8 @@
 //! The routes in force, made to agree with the files. One task owns this table; it is told *that*
 //! something may have changed, never what, and can be told so at any moment and twice.
 
+mod handover;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub(crate) struct Table {
     directory: Arc<Directory>,
     metrics: Ports,
     alive: mpsc::Sender<()>,
+    /// It has handed over.
+    draining: bool,
 }
 
 struct Entry {
@@ -73,6 +77,7 @@ impl Table {
             directory,
             metrics,
             alive,
+            draining: false,
         }
     }
 
@@ -149,6 +154,10 @@ impl Table {
             routes: self.entries.values().map(Entry::status).collect(),
             refused,
             certificate_until: self.context.certificates.current().and_then(|current| current.until),
+            rank: self.context.rank,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: keeper::own_program().unwrap_or_default(),
+            draining: Vec::new(),
         }
     }
 
@@ -200,8 +209,11 @@ impl Table {
             tracing::info!(server, generation, "route changed");
             return;
         }
+        if self.draining {
+            return;
+        }
         let limits = &self.context.limits;
-        let rest = Rest::new(&self.paths, &server);
+        let rest = Rest::new(&self.paths, &server, self.context.duty.clone(), self.context.drainers.clone());
         let door = Door::new(route, rest, limits.waiting, limits.verifier_idle);
         sleep::follow(&door);
         self.directory.put(server.clone(), door.clone());
@@ -264,6 +276,9 @@ impl Table {
 
     /// Opens the ports that are asked for.
     fn open_ports(&mut self, owner: &Owner) {
+        if self.draining {
+            return;
+        }
         let failed = self.ports(owner).map(|(ports, wanted)| ports.open(&wanted)).unwrap_or_default();
         for (at, error) in failed {
             // Nobody asked for IPv6 on a host that has none.

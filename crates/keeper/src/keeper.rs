@@ -268,6 +268,7 @@ impl Keeper {
         HostStatus {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             version: env!("CARGO_PKG_VERSION").into(),
+            program: crate::program::stamp(&self.program).unwrap_or_default(),
             isolated: self.trees.host.isolated,
             disk: self.guard.status.clone(),
             units: self.units.iter().map(|(name, entry)| entry.status(name)).collect(),

@@ -34,6 +34,7 @@ mod launch;
 mod layout;
 mod open;
 mod plan;
+mod program;
 mod ready;
 mod record;
 mod sandbox;
@@ -52,6 +53,7 @@ use std::path::PathBuf;
 pub use client::{Client, ClientError};
 pub use guard::Watermarks;
 pub use host::{Host, ensure_host, tree_dir};
+pub use program::own_program;
 
 /// Kills this process where it stands when the named fail point is configured with `return`.
 macro_rules! fail_point {

@@ -326,6 +326,10 @@ impl Keeper {
             }
             return;
         }
+        if self.units.get(name).is_some_and(Entry::is_retired) {
+            self.journal.event(Some(name), "unit.exited", format!("{how}, retired"));
+            return;
+        }
         self.journal.event(Some(name), "unit.exited", format!("{how} by itself"));
         let tail = self.output_tail(&process);
         if process.unit.restart == Restart::Never {

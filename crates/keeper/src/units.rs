@@ -98,6 +98,7 @@ impl Entry {
             (Phase::Running(_), Some((Wanted::Running, generation))) if generation == self.generation => {
                 Action::Nothing
             }
+            (Phase::Running(_), Some((Wanted::Retired, _))) => Action::Nothing,
             (Phase::Running(_), _) => Action::Stop,
             // A job that has run is not run again, however often it is asked for.
             (Phase::Exited(_), Some((Wanted::Running, generation))) if generation == self.generation => {
@@ -107,6 +108,11 @@ impl Entry {
             (Phase::Stopped, _) => Action::Nothing,
             (Phase::Exited(_) | Phase::Backoff { .. }, _) => Action::Settle,
         }
+    }
+
+    /// Whether its process ends by itself and for good.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.declared.as_ref().is_some_and(|unit| unit.wanted == Wanted::Retired)
     }
 
     /// Waits before the next start, longer each time unless it ran well for a while.
@@ -201,6 +207,11 @@ mod tests {
             (Phase::Running(process()), Wanted::Running, 1, Action::Nothing),
             (Phase::Running(process()), Wanted::Running, 2, Action::Stop),
             (Phase::Running(process()), Wanted::Stopped, 1, Action::Stop),
+            (Phase::Running(process()), Wanted::Retired, 2, Action::Nothing),
+            (Phase::Stopped, Wanted::Retired, 2, Action::Nothing),
+            (backoff(), Wanted::Retired, 2, Action::Settle),
+            (exited(), Wanted::Retired, 2, Action::Settle),
+            (stopping(), Wanted::Retired, 2, Action::Nothing),
             (stopping(), Wanted::Running, 2, Action::Nothing),
             (stopping(), Wanted::Stopped, 1, Action::Nothing),
             (exited(), Wanted::Running, 1, Action::Nothing),

@@ -138,6 +138,8 @@ pub enum Wanted {
     Running,
     /// It shall not.
     Stopped,
+    /// What runs is left to end by itself, and nothing is started: another unit has taken its work over.
+    Retired,
 }
 
 /// Kernel limits of a unit.
@@ -323,6 +325,9 @@ pub struct HostStatus {
     pub pid: i32,
     /// Version of the binary that runs as keeper.
     pub version: String,
+    /// Which binary it would start as gateway (as [`crate::own_program`] says it); empty from a keeper that does not say.
+    #[serde(default)]
+    pub program: String,
     /// Whether servers have uids, namespaces and limits of their own (the keeper is root).
     pub isolated: bool,
     /// The disk that `$STEAD_HOME` is on.

@@ -185,7 +185,11 @@ pub(crate) enum Verb {
     Keeper,
     /// Run the gateway of this host (started by the keeper).
     #[command(hide = true)]
-    Gateway,
+    Gateway {
+        /// Takes the place of one of a lower rank that serves.
+        #[arg(long, value_name = "NUMBER", default_value_t = gateway::FIRST_RANK)]
+        rank: u64,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -300,6 +304,9 @@ pub(crate) struct ServerArgs {
     /// Network of load balancers that say by PROXY protocol v2 who a client is; more than once for several.
     #[arg(long, env = "STEAD_PROXY_PROTOCOL_FROM", hide_env_values = true, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
     pub(crate) proxy_protocol_from: Vec<IpNet>,
+    /// How long sessions may go on in a gateway that was replaced, at most a day.
+    #[arg(long, env = "STEAD_GATEWAY_DRAIN", hide_env_values = true, value_name = "TIME", default_value = "24h", value_parser = seconds)]
+    pub(crate) gateway_drain: u64,
     /// The name of this host that clients are told.
     #[arg(
         long,
@@ -346,7 +353,12 @@ pub(crate) enum ServerVerb {
         #[arg(long)]
         all: bool,
     },
+    /// Start another gateway in the place of the one that serves; no connection is refused, and sessions go on.
+    ReplaceGateway,
 }
+
+/// Seconds of a day.
+pub(crate) const A_DAY: u64 = 86_400;
 
 /// `5m`, `30s`, `90`.
 fn seconds(text: &str) -> Result<u64, String> {
@@ -361,7 +373,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         _ => return Err("write it like 30s, 5m or 1h".into()),
     };
     let number: u64 = number.parse().map_err(|_| "write it like 30s, 5m or 1h".to_owned())?;
-    number.checked_mul(factor).filter(|s| *s <= 86_400).ok_or_else(|| "at most a day".into())
+    number.checked_mul(factor).filter(|s| *s <= A_DAY).ok_or_else(|| "at most a day".into())
 }
 
 impl ServerArgs {

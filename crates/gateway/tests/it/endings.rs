@@ -110,7 +110,7 @@ async fn a_client_that_is_silent_is_asked_whether_it_lives() {
 async fn one_gateway_a_home() {
     let home = Home::new();
     let gateway = home.gateway(limits()).await;
-    let options = gateway::Options { home: home.path().to_owned() };
+    let options = gateway::Options { home: home.path().to_owned(), rank: gateway::FIRST_RANK };
     let second = gateway::serve(options, limits(), std::future::pending()).await;
     let said = second.unwrap_err().to_string();
     assert!(said.contains("another gateway serves"), "{said}");
@@ -123,16 +123,22 @@ async fn one_gateway_a_home() {
 async fn gateway_process() {
     let Some(home) = std::env::var_os("STEAD_TEST_GATEWAY_HOME") else { return };
     let scenario = fail::FailScenario::setup();
-    gateway::run(gateway::Options { home: home.into() }).await.unwrap();
+    let rank = std::env::var("STEAD_TEST_GATEWAY_RANK").unwrap().parse().unwrap();
+    gateway::run(gateway::Options { home: home.into(), rank }).await.unwrap();
     scenario.teardown();
 }
 
 fn spawn(home: &Home, failpoints: &str) -> Child {
+    spawn_of_rank(gateway::FIRST_RANK, home, failpoints)
+}
+
+pub(crate) fn spawn_of_rank(rank: u64, home: &Home, failpoints: &str) -> Child {
     Command::new("setpriv")
         .args(["--pdeathsig=KILL"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "endings::gateway_process", "--nocapture"])
         .env("STEAD_TEST_GATEWAY_HOME", home.path())
+        .env("STEAD_TEST_GATEWAY_RANK", rank.to_string())
         .env("FAILPOINTS", failpoints)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -167,19 +173,23 @@ async fn a_killed_gateway_is_simply_started_again() {
     assert!(second.wait().unwrap().success());
 }
 
+/// What a gateway by itself passes.
+pub(crate) const POINTS: [&str; 8] = [
+    "gateway::locked",
+    "gateway::socket_bound",
+    "gateway::serves",
+    "gateway::signed_in",
+    "gateway::logged_in",
+    "gateway::route_swapped",
+    "gateway::ports_closed",
+    "gateway::port_opened",
+];
+
 /// Killed between any two effects, it is whole again after the next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_fail_point_leaves_nothing_to_repair() {
     let server = Server::start(18).await;
-    for point in [
-        "gateway::locked",
-        "gateway::socket_bound",
-        "gateway::signed_in",
-        "gateway::logged_in",
-        "gateway::route_swapped",
-        "gateway::ports_closed",
-        "gateway::port_opened",
-    ] {
+    for point in POINTS {
         let home = Home::new();
         let mut route = home.route(&server);
         home.declare(&route);

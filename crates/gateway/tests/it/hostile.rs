@@ -10,7 +10,7 @@ use crate::support::clients::{
     sqlstate_of as sqlstate, startup, tcp, tcp_from,
 };
 use crate::support::home::{Home, front_door, limits};
-use crate::support::raw::{first_to_end, rest, sqlstate};
+use crate::support::raw::first_to_end;
 use crate::support::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,6 +75,27 @@ async fn a_session_that_lasts_is_in_the_log_before_it_ends() {
     gateway.stop().await;
 }
 
+/// One that drains writes where the gateway in force does, and leaves it to that one to rotate.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_gateway_that_drains_follows_the_rotation() {
+    let server = Server::start(15).await;
+    let home = Home::new();
+    let route = home.route(&server);
+    home.declare(&route);
+    let old = home.gateway(Limits { rotate_at: 1, ..limits() }).await;
+    let (client, _messages) = connect(&home, &route).await.unwrap();
+    let new = home.gateway_of_rank(2, Limits { rotate_at: 1000, ..limits() }).await;
+    eventually("a rotated file", || async {
+        drop(tokio::net::TcpStream::connect(("127.0.0.1", route.port)).await.unwrap());
+        home.path().join("logs/gateway.jsonl.1").exists().then_some(())
+    })
+    .await;
+    drop(client);
+    old.drained().await;
+    assert!(home.log().iter().any(|line| line["signed_in"] == true), "{:?}", home.log());
+    new.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_rotated_by_size_and_four_are_kept() {
     let server = Server::start(15).await;

@@ -6,6 +6,7 @@ mod cancel;
 mod clients;
 mod crowds;
 mod endings;
+mod handover;
 mod hold;
 mod hostile;
 mod log;

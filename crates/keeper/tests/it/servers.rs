@@ -332,6 +332,34 @@ fn the_gateway_runs_from_the_keepers_own_binary_as_its_own_user() {
     home.finish();
 }
 
+/// Another has taken its work over: it ends by itself, and only then, unless everything is stopped.
+#[test]
+fn what_is_retired_is_left_to_end_and_not_started_again() {
+    let mut home = Home::new();
+    let mut units = ["gateway", "gateway-2"].map(|name| unit(name, Runs::Gateway, &[]));
+    for unit in &units {
+        home.apply(unit).unwrap();
+        home.until_state(unit.name.as_str(), &UnitState::Running);
+    }
+    let pids = ["gateway", "gateway-2"].map(|unit| home.pid(unit));
+    for unit in &mut units {
+        unit.wanted = Wanted::Retired;
+        // Also where more than that is new about it.
+        unit.generation += 1;
+        assert_eq!(home.apply(unit).unwrap().state, UnitState::Running);
+    }
+    home.restart_keeper();
+    assert_eq!(["gateway", "gateway-2"].map(|unit| home.pid(unit)), pids);
+    kill(pids[0]);
+    home.until_state("gateway", &UnitState::Stopped);
+    home.restart_keeper();
+    assert_eq!(home.state("gateway"), UnitState::Stopped);
+    home.client.remove_unit(&name("gateway")).unwrap();
+    assert_eq!(home.pid("gateway-2"), pids[1]);
+    // And `finish` stops what is left.
+    home.finish();
+}
+
 #[test]
 fn a_server_is_ready_by_its_own_word_and_not_by_an_older_ones() {
     let home = Home::new();

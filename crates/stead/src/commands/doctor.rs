@@ -135,14 +135,25 @@ async fn gateway(context: &Context) -> Check {
                 .filter_map(|route| route.error.clone())
                 .chain(status.refused.iter().map(|(file, why)| format!("{file}: {why}")))
                 .collect();
-            if broken.is_empty() {
-                check(
-                    "gateway",
-                    Finding::Good,
-                    format!("process {}, {}", status.pid, count(status.routes.len(), "route")),
-                )
-            } else {
-                check("gateway", Finding::Wrong, broken.join("; "))
+            if !broken.is_empty() {
+                return check("gateway", Finding::Wrong, broken.join("; "));
+            }
+            let mut said = format!("process {}, {}", status.pid, count(status.routes.len(), "route"));
+            for one in &status.draining {
+                let sessions = count(usize::try_from(one.sessions).unwrap_or(usize::MAX), "session");
+                said.push_str(&format!("; process {} drains, {sessions} left", one.pid));
+            }
+            let keeper = keeper::Client::new(&context.home).host().map(|keeper| keeper.program);
+            match (keeper, keeper::own_program()) {
+                (Ok(keeper), Ok(own)) if keeper != own => {
+                    said.push_str("; the keeper, which starts it, is of another binary than this command");
+                    check("gateway", Finding::Note, said)
+                }
+                (Ok(keeper), _) if keeper != status.program => {
+                    said.push_str("; of another binary than the keeper's: `stead server replace-gateway`");
+                    check("gateway", Finding::Note, said)
+                }
+                _ => check("gateway", Finding::Good, said),
             }
         }
     }

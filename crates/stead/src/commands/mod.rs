@@ -35,10 +35,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             options.engine_dirs = host::engine_dirs();
             keeper::run(&options).map_err(Failure::failed)
         }
-        Verb::Gateway => {
+        Verb::Gateway { rank } => {
             quiet_log();
             asynchronously(async {
-                gateway::run(gateway::Options { home: context.home }).await.map_err(Failure::failed)
+                gateway::run(gateway::Options { home: context.home, rank }).await.map_err(Failure::failed)
             })
         }
         Verb::Server(args) => match args.verb {
@@ -48,6 +48,20 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
                     output::json(&serde_json::json!({ "stopped": said }))
                 } else {
                     output::line(said)
+                }
+            }
+            Some(ServerVerb::ReplaceGateway) => {
+                let status = host::gateway::replace(&context.home)?;
+                if context.json {
+                    let status = serde_json::json!({
+                        "rank": status.rank,
+                        "pid": status.pid,
+                        "version": status.version,
+                        "draining": status.draining,
+                    });
+                    output::json(&status)
+                } else {
+                    output::line(host::gateway::described(&status))
                 }
             }
             None => {
@@ -98,7 +112,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Doctor => doctor::run(&context).await,
         Verb::Tenant(verb) => tenant::run(&context, verb).await,
         Verb::Token(verb) => token::run(&context, verb).await,
-        Verb::Keeper | Verb::Gateway | Verb::Server(_) | Verb::Completions { .. } => Ok(()),
+        Verb::Keeper | Verb::Gateway { .. } | Verb::Server(_) | Verb::Completions { .. } => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The processes of a host, put together: the only place that names a concrete driver.
 
 pub(crate) mod background;
+pub(crate) mod gateway;
 pub(crate) mod logs;
 mod privileges;
 pub(crate) mod serve;

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cli::ServerArgs;
+use crate::cli::{A_DAY, ServerArgs};
 use crate::context::Running;
 use crate::exit::Failure;
 
@@ -127,6 +127,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         shared_port: args.shared().map(|shared| shared.port),
         proxy_protocol_from: args.proxy_protocol_from.clone(),
         metrics: args.gateway_metrics,
+        drain_ms: (args.gateway_drain != A_DAY).then_some(args.gateway_drain * 1000),
     };
     local.write_gateway_settings(&settings).map_err(Failure::failed)?;
     let state = match &args.state {
@@ -171,6 +172,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     loops.spawn(SparePool { local: local.clone(), count: args.spares }.run(stop.clone()));
     loops.spawn(super::spool::run(store.clone(), home.to_owned(), name, stop.clone()));
     loops.spawn(renew(home.to_owned(), names, stop.clone()));
+    loops.spawn(super::gateway::run(local.clone(), stop.clone()));
     let settings = server::Settings {
         listen,
         ca_path: certificates::ca_path(home),

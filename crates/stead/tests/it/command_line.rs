@@ -42,6 +42,7 @@ fn help_of_every_verb() {
         "token revoke",
         "server",
         "server stop",
+        "server replace-gateway",
         "completions",
     ] {
         said.run(here, format!("{verb} --help").trim_start());

@@ -93,8 +93,20 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 11] =
-        [&CREATE, &CREATE_FURTHER, &EDIT, &REPAIR, &ROLES, &ROTATE, &REMOVE, &SPARE, &WAKE, &MOVE, &REPEAT];
+    let lists: [&[&str]; 12] = [
+        &CREATE,
+        &CREATE_FURTHER,
+        &EDIT,
+        &REPAIR,
+        &ROLES,
+        &ROTATE,
+        &REMOVE,
+        &SPARE,
+        &WAKE,
+        &MOVE,
+        &REPEAT,
+        &crate::gateway::REPLACE,
+    ];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);
 }

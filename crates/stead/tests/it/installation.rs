@@ -22,6 +22,8 @@ pub(crate) struct Installation {
     /// Held for the length of the test: who holds the first port of a block has the block.
     ports: TcpListener,
     server: Option<Child>,
+    /// What is run as `stead`.
+    pub(crate) binary: PathBuf,
     /// More of the environment for everything that is started.
     pub(crate) environment: Vec<(String, String)>,
 }
@@ -39,7 +41,8 @@ impl Installation {
             .chain((FIRST_PORT..LAST_PORT).step_by(usize::from(PORTS) + 1))
             .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
             .unwrap();
-        Self { folder, home, ports, server: None, environment: vec![("STEAD_SPARES".into(), "0".into())] }
+        let environment = vec![("STEAD_SPARES".into(), "0".into())];
+        Self { folder, home, ports, server: None, binary: STEAD.into(), environment }
     }
 
     /// A home with a control plane that answers.
@@ -66,7 +69,7 @@ impl Installation {
 
     /// The command with this installation's environment and nothing of the caller's.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(STEAD);
+        let mut command = Command::new(&self.binary);
         let ports = format!("{}-{}", self.first_port(), self.first_port() + PORTS - 2);
         command.args(args).env_clear().stdin(Stdio::null());
         for name in ["PATH", "STEAD_ENGINES", "STEAD_LOG"] {

@@ -10,6 +10,7 @@ mod damage;
 mod database;
 mod disk;
 mod drift;
+mod gateway;
 mod installation;
 mod lifecycle;
 mod moves;

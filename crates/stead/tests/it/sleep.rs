@@ -18,7 +18,7 @@ impl Story<'_> {
         !self.tree().join("run/.s.PGSQL.5432").exists() && self.stead.processes_of(&self.tree()).is_empty()
     }
 
-    fn until_asleep(&self) {
+    pub(crate) fn until_asleep(&self) {
         until("the server to sleep", || self.sleeps().then_some(()));
     }
 

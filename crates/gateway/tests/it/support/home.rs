@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use gateway::route::{Route, RouteStatus, Settings};
-use gateway::{Client, Limits, Options};
+use gateway::route::{Route, RouteStatus, Settings, Status};
+use gateway::{Client, FIRST_RANK, Limits, Options};
 use ipnet::IpNet;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
@@ -85,7 +85,7 @@ impl Home {
 
     /// Opens the port that all servers share, beside their own.
     pub(crate) fn share(&self, port: u16) {
-        let settings = Settings { listen: vec![Ipv4Addr::LOCALHOST.into()], shared_port: Some(port) };
+        let settings = Settings { shared_port: Some(port), ..Home::settings() };
         self.write("gateway/gateway.json", &serde_json::to_string(&settings).unwrap());
     }
 
@@ -140,13 +140,28 @@ impl Home {
 
     /// Starts a gateway here and waits until it has looked at its files.
     pub(crate) async fn gateway(&self, limits: Limits) -> Gateway {
+        self.gateway_of_rank(FIRST_RANK, limits).await
+    }
+
+    /// The same, which takes the place of the one that serves.
+    pub(crate) async fn gateway_of_rank(&self, rank: u64, limits: Limits) -> Gateway {
         let (stop, stopped) = oneshot::channel::<()>();
-        let options = Options { home: self.path().to_owned() };
+        let options = Options { home: self.path().to_owned(), rank };
         let task = tokio::spawn(gateway::serve(options, limits, async {
             let _ = stopped.await;
         }));
-        self.client().await.status().await.unwrap();
+        self.serves(rank).await;
         Gateway { stop: Some(stop), task }
+    }
+
+    /// Waits until the gateway of a rank serves.
+    pub(crate) async fn serves(&self, rank: u64) -> Status {
+        super::eventually("the gateway to serve", async || {
+            // In the middle of a hand-over a conversation may end without an answer.
+            let status = self.client().await.status().await.ok()?;
+            (status.rank == rank).then_some(status)
+        })
+        .await
     }
 
     /// Has the gateway look at one route now.
@@ -166,6 +181,16 @@ impl Gateway {
     pub(crate) async fn stop(mut self) {
         self.stop.take();
         (&mut self.task).await.unwrap().unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn drained(mut self) {
+        (&mut self.task).await.unwrap().unwrap();
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.task.is_finished()
     }
 }
 
