@@ -27,6 +27,9 @@ const NEW: [&str; 4] =
 /// Points of sleep, which takes a keeper; see the command's own tests.
 const SLEEP: [&str; 3] = ["gateway::frozen", "gateway::asleep", "gateway::woken"];
 
+/// Points of a hold; see its own tests.
+const HOLD: [&str; 2] = ["gateway::held", "gateway::arrived"];
+
 /// No end, but a refusal.
 const REFUSE: [&str; 1] = ["gateway::may_not"];
 
@@ -46,7 +49,7 @@ fn every_fail_point_is_driven() {
     }
     let mut found = BTreeSet::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    let lists: [&[&str]; 5] = [&POINTS, &OLD, &NEW, &SLEEP, &REFUSE];
+    let lists: [&[&str]; 6] = [&POINTS, &OLD, &NEW, &SLEEP, &HOLD, &REFUSE];
     assert_eq!(found, lists.concat().into_iter().map(str::to_owned).collect());
 }
 

@@ -9,6 +9,7 @@ use gateway::route::{Hold, Route};
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::SimpleQueryMessage;
 
+use crate::endings::spawn_of_rank;
 use crate::support::clients::{
     Encrypted, connect, encrypted, message, program, psql, result, signed_in, sqlstate, tcp,
 };
@@ -320,6 +321,70 @@ async fn a_session_that_cannot_come_back_is_told_so() {
     })
     .await;
     gateway.stop().await;
+}
+
+/// A gateway that is killed in a hold leaves a server that nobody holds, and the next one serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_a_hold() {
+    use std::os::unix::process::ExitStatusExt;
+    let server = Server::start(18).await;
+    for point in ["gateway::held", "gateway::arrived"] {
+        let home = Home::new();
+        let route = home.route(&server);
+        home.declare(&route);
+        let mut doomed = spawn_of_rank(gateway::FIRST_RANK, &home, &format!("{point}=return"));
+        eventually("the port", || async { psql(18, &home, &route, "select 1").ok() }).await;
+        let (client, _messages) = connect(&home, &route).await.unwrap();
+        client.batch_execute("create table if not exists t (n int); insert into t values (1)").await.unwrap();
+        let mut control = home.client().await;
+        // It dies in one of the two, or in what follows.
+        let _ = control.hold(&route.server, PATIENCE, DEADLINE, false).await;
+        let _ = control.release(&route.server).await;
+        assert!(client.batch_execute("insert into t values (2)").await.is_err(), "{point}");
+        let died = eventually("the kill", async || doomed.try_wait().unwrap()).await;
+        assert_eq!(died.signal(), Some(9), "{point}");
+        let mut whole = spawn_of_rank(gateway::FIRST_RANK, &home, "");
+        let told = eventually(point, || async {
+            psql(18, &home, &route, "select count(*) from t; drop table t").ok()
+        });
+        assert_eq!(told.await, "1", "{point}: what was acknowledged, and nothing else");
+        whole.kill().unwrap();
+        whole.wait().unwrap();
+    }
+}
+
+/// Sessions in a gateway that was replaced, and drains, are held and moved with all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_reaches_a_gateway_that_drains() {
+    let mut server = Server::start(18).await;
+    let home = Home::new();
+    let mut route = home.route(&server);
+    home.declare(&route);
+    let mut old = spawn_of_rank(gateway::FIRST_RANK, &home, "");
+    eventually("the port", || async { psql(18, &home, &route, "select 1").ok() }).await;
+    let (at_the_old, _messages) = connect(&home, &route).await.unwrap();
+    at_the_old.batch_execute("set my.own = 'kept'").await.unwrap();
+    let mut new = spawn_of_rank(gateway::FIRST_RANK + 1, &home, "");
+    eventually("the new one", || async {
+        let status = home.client().await.status().await.ok()?;
+        (status.pid == new.id()).then_some(())
+    })
+    .await;
+    let (at_the_new, _messages) = connect(&home, &route).await.unwrap();
+    assert_eq!(relocate(&mut server, &home, &mut route).await, (2, 0));
+    assert_eq!(one(&at_the_old, "select current_setting('my.own')").await, "kept");
+    assert_eq!(one(&at_the_new, "select 1").await, "1");
+    // And what is open in the one is in the way of the other.
+    at_the_old.batch_execute("begin").await.unwrap();
+    let short = Duration::from_millis(200);
+    let held = home.client().await.hold(&route.server, short, DEADLINE, false).await.unwrap();
+    assert!(matches!(&held, Hold::Busy(why) if why.contains("1 of its sessions")), "{held:?}");
+    assert_eq!(one(&at_the_new, "select 1").await, "1", "and nobody is held");
+    at_the_old.batch_execute("commit").await.unwrap();
+    for gateway in [&mut old, &mut new] {
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+    }
 }
 
 /// pgbench in its three protocols, and one that connects anew for each transaction, over three moves.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::installation::{Installation, text, until};
-use crate::story::{Story, THIRD, ask, kill, manifest};
+use crate::story::{Story, THIRD, Writer, ask, kill, manifest};
 
 /// Points that the making of a stead passes.
 const CREATE: [&str; 9] = [
@@ -333,43 +333,6 @@ fn killed_while_a_server_is_moved() {
     story.ok(&["down", "--yes"]);
     stead.nothing_left_over();
     stead.finish();
-}
-
-/// A client that inserts one number after the other, and connects again whenever it has to.
-struct Writer {
-    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    acknowledged: std::sync::Arc<std::sync::atomic::AtomicI64>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Writer {
-    fn start(url: &str, first: i64) -> Writer {
-        use std::sync::atomic::Ordering;
-        let (stop, acknowledged) = <(
-            std::sync::Arc<std::sync::atomic::AtomicBool>,
-            std::sync::Arc<std::sync::atomic::AtomicI64>,
-        )>::default();
-        let (url, stopped, done) = (url.to_owned(), stop.clone(), acknowledged.clone());
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let next = done.load(Ordering::Relaxed) + 1;
-                if ask(&url, &format!("insert into written values ({})", first + next)).is_ok() {
-                    done.store(next, Ordering::Relaxed);
-                }
-            }
-        });
-        Writer { stop, acknowledged, thread }
-    }
-
-    fn acknowledged(&self) -> i64 {
-        self.acknowledged.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    fn stop(self) -> i64 {
-        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.thread.join().unwrap();
-        self.acknowledged.load(std::sync::atomic::Ordering::Relaxed)
-    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::database::Database;
 use crate::installation::{Installation, text, until};
-use crate::story::{Story, ask};
+use crate::story::{Story, Writer, ask, kill};
 
 /// Sessions of pgbench in every protocol, one that connects for each transaction, and one that is at rest.
 #[test]
@@ -132,5 +132,84 @@ fn a_server_that_sleeps_can_be_moved() {
     assert_eq!(story.sql("select 1").unwrap(), "1");
     story.ok(&["down", "--yes"]);
     stead.nothing_left_over();
+    stead.finish();
+}
+
+/// The gateway, the server at its old and at its new place, or the keeper, killed at one moment of a move after
+/// the other: no acknowledged commit is lost, and the server is at one place.
+#[test]
+fn anybody_killed_during_a_move() {
+    let mut stead = Installation::started();
+    let folder = {
+        let story = Story::up(&stead, "shop", "");
+        story.sql("create table written (n int)").unwrap();
+        story.folder
+    };
+    for round in 0..9_i64 {
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        let (url, from) = (story.url(), story.tree());
+        let to = if from.ends_with(story.handle()) {
+            from.with_file_name(format!("{}-2", story.handle()))
+        } else {
+            from.with_file_name(story.handle())
+        };
+        let writer = Writer::start(&url, round * 1_000_000);
+        until("the writer to write", || (writer.acknowledged() > 0).then_some(()));
+        let api = stead.running().unwrap()["url"].as_str().unwrap().to_owned();
+        let mut moving = stead.command(&["move", "--tenant", "acme", "--stead", "shop"]);
+        let mut moving =
+            moving.env("STEAD_URL", api).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // What is to be killed, and when, by what is there: nothing yet, the old process gone, the new one there.
+        let moment = match round % 3 {
+            0 => {
+                let asked = "select count(*) from operations where kind = 'move'";
+                until("the move to be on record", || {
+                    (stead.control(asked) == (round + 1).to_string()).then_some(())
+                });
+                "asked for"
+            }
+            1 => {
+                until("the switch", || (!from.exists() || to.exists()).then_some(()));
+                "renamed"
+            }
+            _ => {
+                until("the new process", || to.join("run/.s.PGSQL.5432").exists().then_some(()));
+                "started"
+            }
+        };
+        let whom = match round / 3 {
+            0 => {
+                stead.pids(" gateway").into_iter().for_each(kill);
+                "gateway"
+            }
+            1 => {
+                let tree = if to.exists() { &to } else { &from };
+                stead.kill_server_of(tree);
+                "server"
+            }
+            _ => {
+                // It would wait for the control plane to come back where it was.
+                moving.kill().unwrap();
+                stead.pids(" keeper").into_iter().for_each(kill);
+                stead.kill_server();
+                stead.start();
+                "keeper"
+            }
+        };
+        let what = format!("{whom} killed when the move was {moment}");
+        moving.wait().unwrap();
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.look();
+        story.settled();
+        until(&what, || ask(&url, "select 1").ok());
+        let acknowledged = writer.stop();
+        let first = round * 1_000_000;
+        let kept = format!(
+            "select count(distinct n) from written where n between {first} + 1 and {first} + {acknowledged}"
+        );
+        assert_eq!(ask(&url, &kept).unwrap(), acknowledged.to_string(), "{what}");
+        assert!(to.exists() && !from.exists(), "{what}");
+        stead.nothing_left_over();
+    }
     stead.finish();
 }

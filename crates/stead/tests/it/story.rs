@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use serde_json::Value;
 
@@ -186,6 +188,42 @@ fn answer(command: &mut Command) -> Result<String, String> {
         Ok(text(&output.stdout).trim().to_owned())
     } else {
         Err(text(&output.stderr))
+    }
+}
+
+/// A client that inserts one number after the other, and connects again whenever it has to.
+pub(crate) struct Writer {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicI64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Writer {
+    /// `first` is added to the numbers.
+    pub(crate) fn start(url: &str, first: i64) -> Writer {
+        let (stop, acknowledged) = <(Arc<AtomicBool>, Arc<AtomicI64>)>::default();
+        let (url, stopped, done) = (url.to_owned(), stop.clone(), acknowledged.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let next = done.load(Ordering::Relaxed) + 1;
+                if ask(&url, &format!("insert into written values ({})", first + next)).is_ok() {
+                    done.store(next, Ordering::Relaxed);
+                }
+            }
+        });
+        Writer { stop, acknowledged, thread }
+    }
+
+    /// How many were acknowledged.
+    pub(crate) fn acknowledged(&self) -> i64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// The same, in the end.
+    pub(crate) fn stop(self) -> i64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.acknowledged.load(Ordering::Relaxed)
     }
 }
 
