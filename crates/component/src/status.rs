@@ -54,6 +54,9 @@ pub struct Status {
     /// Whether it sleeps until a client needs it.
     #[serde(default)]
     pub asleep: bool,
+    /// Whether it has yet to be moved to its other place.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// Bytes on disk, when last measured.
     pub disk_bytes: Option<u64>,
     /// When it was first real: what is missing after that is lost, not new.

@@ -263,6 +263,7 @@ impl Driver for Local {
         if observed.tree && observed.data && status.provisioned_at.is_none() {
             status.provisioned_at = Some(Timestamp::now());
         }
+        status.elsewhere = observed.elsewhere;
         status.asleep = observed.unit == component::postgres::Unit::Asleep;
         if let Some(session) = &observed.session {
             status.version = Some(session.version.clone());

@@ -22,11 +22,25 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long clients may be held in all; what takes longer than this to stop or start is let go.
 const HELD: Duration = Duration::from_secs(15);
 /// A server that is still not stopped after this is not waited for with clients held.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(5);
 /// A start that takes longer is seen by the next look.
 const START: Duration = Duration::from_secs(5);
 /// From how many vain attempts on transactions that do not end are ended.
 const INSIST: u32 = 3;
+
+/// What clients waited for, milliseconds.
+#[derive(Debug, Default)]
+struct Times {
+    rest_ms: u128,
+    stop_ms: u128,
+    start_ms: u128,
+    open_ms: u128,
+}
+
+fn lap(began: Instant) -> (u128, Instant) {
+    let now = Instant::now();
+    ((now - began).as_millis(), now)
+}
 
 impl Local {
     pub(crate) async fn relocate(
@@ -36,22 +50,32 @@ impl Local {
         places: &Places,
     ) -> Result<(), DriverError> {
         let Places { here, there, elsewhere: true } = places else { return Ok(()) };
-        // What is written now need not be written while clients wait.
-        let client = self.admin(&here.handle, &self.socket_dir(&here.tree)).await;
-        client
-            .map_err(crate::act::unavailable)?
-            .batch_execute("checkpoint")
-            .await
-            .map_err(crate::act::unavailable)?;
+        // What is written now need not be written while clients wait: all of it, and then what came meanwhile.
+        let unavailable = crate::act::unavailable;
+        let client = self.admin(&here.handle, &self.socket_dir(&here.tree)).await.map_err(unavailable)?;
+        for _ in 0..2 {
+            client.batch_execute("checkpoint").await.map_err(unavailable)?;
+        }
+        drop(client);
         self.leave(there).await?;
-        let held = Instant::now();
+        let mut times = Times::default();
+        let began = Instant::now();
         self.hold(&here.handle).await?;
+        (times.rest_ms, _) = lap(began);
         fail_point!("driver-local::move-held");
+        // Whoever was kept from going on for long may find that clients no longer wait.
+        if began.elapsed() > HELD / 3 {
+            self.release_hold(&here.handle).await;
+            return Err(DriverError::Unavailable(
+                "clients came to rest too slowly; nothing was moved".into(),
+            ));
+        }
         // Where this fails clients wait on: the next look starts the server where it is and goes on from there.
-        self.switch(target, spec, here, there).await?;
+        self.switch(target, spec, here, there, &mut times).await?;
         self.release_hold(&here.handle).await;
         fail_point!("driver-local::move-released");
-        tracing::info!(server = here.handle, held_ms = held.elapsed().as_millis(), "moved");
+        let held_ms = began.elapsed().as_millis();
+        tracing::info!(server = here.handle, held_ms, ?times, "moved");
         self.leave(here).await
     }
 
@@ -65,7 +89,10 @@ impl Local {
                 lock(&self.0.busy).remove(handle);
                 Ok(())
             }
-            Hold::Busy(why) => {
+            Hold::Busy { in_transaction: false, why } => {
+                Err(DriverError::Unavailable(format!("the server is not moved yet: {why}")))
+            }
+            Hold::Busy { in_transaction: true, why } => {
                 lock(&self.0.busy).insert(handle.to_owned(), attempts + 1);
                 let then = match INSIST.saturating_sub(attempts + 1) {
                     0 => "next time such transactions are ended".to_owned(),
@@ -90,7 +117,9 @@ impl Local {
         spec: &Spec,
         here: &Place,
         there: &Place,
+        times: &mut Times,
     ) -> Result<(), DriverError> {
+        let mut began = Instant::now();
         let engine = self.engine(spec)?;
         self.forget_session(&here.handle);
         let Some(mut unit) = self.declared(&here.unit) else {
@@ -102,6 +131,7 @@ impl Local {
         self.keeper(move |keeper| keeper.apply(&name)).await?;
         self.await_unit(&here.unit, STOP, |state| matches!(state, UnitState::Stopped)).await?;
         fail_point!("driver-local::move-stopped");
+        (times.stop_ms, began) = lap(began);
         let (from, to) = (here.tree.clone(), there.tree.clone());
         self.keeper(move |keeper| keeper.rename_tree(&from, &to)).await?;
         fail_point!("driver-local::move-renamed");
@@ -115,12 +145,14 @@ impl Local {
         let socket = self.socket_dir(&there.tree);
         let client = self.await_ready(&there.unit, &socket, START).await.map_err(DriverError::Unavailable)?;
         fail_point!("driver-local::move-started");
+        (times.start_ms, began) = lap(began);
         // The first session of a database reads its catalogs from disk and leaves a copy for the next ones:
         // better this one than sixty clients' at once. And the gateway takes up the route meanwhile.
         let warm = admin(&socket, target.name.local.as_str()).map_err(crate::act::unavailable);
         let (warm, opened) = tokio::join!(warm, self.open_route(target, spec, there));
         warm?;
         opened?;
+        (times.open_ms, _) = lap(began);
         lock(&self.0.sessions).insert(there.handle.clone(), Kept::new(client));
         Ok(())
     }

@@ -80,6 +80,9 @@ impl Local {
         spec: &Spec,
     ) -> Result<Observed, DriverError> {
         let Places { here: place, there, elsewhere } = self.places(target)?;
+        if !elsewhere {
+            lock(&self.0.busy).remove(&place.handle);
+        }
         // A unit without a tree: what a move that was killed leaves.
         let leftovers = !elsewhere && self.declared(&there.unit).is_some();
         let Some(engine) = self.0.engines.get(spec.engine) else {

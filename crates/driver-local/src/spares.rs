@@ -320,7 +320,7 @@ impl Local {
                     )));
                 }
                 None => return Err(DriverError::Unavailable(format!("unit {unit} is gone"))),
-                Some(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }
     }

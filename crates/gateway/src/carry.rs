@@ -56,8 +56,9 @@ where case when pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0 then ex
 const IN_FUNCTIONS: &str = "\
 select distinct pg_catalog.lower(found[1])
 from pg_catalog.pg_proc,
-     pg_catalog.regexp_matches(prosrc, '(?:set_config\\s*\\(\\s*''|\\mset\\s+(?:session\\s+)?)([[:alnum:]_$]+(?:[.][[:alnum:]_$]+)+)', 'gi') found
+     pg_catalog.regexp_matches(case when prosqlbody is null then prosrc else pg_catalog.pg_get_function_sqlbody(oid) end, '(?:set_config\\s*\\(\\s*''|\\mset\\s+(?:session\\s+)?)([[:alnum:]_$]+(?:[.][[:alnum:]_$]+)+)', 'gi') found
 where pronamespace operator(pg_catalog.<>) 11 and pg_catalog.octet_length(prosrc) operator(pg_catalog.<) 1000000
+  and pg_catalog.octet_length(found[1]) operator(pg_catalog.<=) 128
 limit 256";
 
 /// Names of settings.
@@ -89,14 +90,26 @@ pub(crate) enum Holdings {
     Holds(&'static str),
 }
 
-/// Asks a session at rest what its database's functions may have set in it.
-pub(crate) async fn settings_of_functions(server: UnixStream) -> std::io::Result<(UnixStream, Names)> {
-    let (server, rows) = question(server, IN_FUNCTIONS, &[]).await?;
-    let names = rows.unwrap_or_default().into_iter().filter_map(|mut row| {
+/// A server at rest that was asked something.
+pub(crate) struct Asked<T> {
+    pub(crate) server: UnixStream,
+    pub(crate) answer: T,
+    /// What the server said besides, which is for the client: notifications, notices, settings.
+    pub(crate) said: BytesMut,
+}
+
+/// Asks a session at rest what its database's functions may have set in it; nothing where it cannot be asked.
+pub(crate) async fn settings_of_functions(server: UnixStream) -> std::io::Result<Asked<Option<Names>>> {
+    let Asked { server, answer, said } = question(server, IN_FUNCTIONS, &[]).await?;
+    let name = |mut row: Bytes| {
         let [name] = columns::<1>(&mut row)?;
         Some(String::from_utf8(name?.to_vec()).ok()?.into())
-    });
-    Ok((server, names.collect()))
+    };
+    let names = match answer {
+        Answer::Rows(rows) => Some(rows.into_iter().filter_map(name).collect()),
+        Answer::Refused | Answer::TooMuch => None,
+    };
+    Ok(Asked { server, answer: names, said })
 }
 
 /// Asks a session at rest what it holds. The server is at rest again afterwards, unless this fails.
@@ -104,10 +117,10 @@ pub(crate) async fn ask(
     server: UnixStream,
     conversation: &Conversation,
     of_functions: &[Box<str>],
-) -> std::io::Result<(UnixStream, Holdings)> {
+) -> std::io::Result<Asked<Holdings>> {
     let own = conversation.own_settings().names();
     let names = own.unwrap_or_default().iter().chain(of_functions);
-    let (server, rows) = question(server, QUESTION, &[&array(names)]).await?;
+    let Asked { server, answer, said } = question(server, QUESTION, &[&array(names)]).await?;
     let (mut carried, mut holds) = (Carried::default(), None);
     if own.is_none() {
         holds = Some("a setting of its own whose name is not known");
@@ -115,50 +128,59 @@ pub(crate) async fn ask(
     if matches!(conversation.unnamed(), Unnamed::TooLong) {
         holds = Some("a prepared statement of more than 32 KiB without a name");
     }
-    match rows {
-        None => holds = Some("what could not be asked for"),
-        Some(rows) if rows.iter().map(Bytes::len).sum::<usize>() > MOST.1 => {
-            holds = Some("too many prepared statements");
-        }
-        Some(rows) => rows.into_iter().for_each(|row| holds = holds.or(carried.take(row))),
+    match answer {
+        Answer::Refused => holds = Some("what could not be asked for"),
+        Answer::TooMuch => holds = Some("too many prepared statements"),
+        Answer::Rows(rows) => rows.into_iter().for_each(|row| holds = holds.or(carried.take(row))),
     }
-    if carried.statements.len() > MOST.0 {
-        holds = Some("too many prepared statements");
-    }
-    Ok((server, holds.map_or(Holdings::Carried(carried), Holdings::Holds)))
+    let answer = holds.map_or(Holdings::Carried(carried), Holdings::Holds);
+    Ok(Asked { server, answer, said })
 }
 
-/// Asks something; the rows, or nothing where the server refused.
-async fn question(
-    server: UnixStream,
-    sql: &str,
-    values: &[&Bytes],
-) -> std::io::Result<(UnixStream, Option<Vec<Bytes>>)> {
+/// What came of a question.
+enum Answer {
+    Rows(Vec<Bytes>),
+    /// The server said no.
+    Refused,
+    /// More than [`MOST`].
+    TooMuch,
+}
+
+async fn question(server: UnixStream, sql: &str, values: &[&Bytes]) -> std::io::Result<Asked<Answer>> {
     let mut messages = Messages::default();
+    // One that was left by a question that failed.
+    messages.close(NAME);
     messages.parse(NAME, sql.as_bytes(), &[]);
     messages.bind(NAME, values);
     messages.execute();
-    messages.add(b'C', |body| {
-        body.put_u8(b'S');
-        body.put_slice(NAME);
-    });
+    messages.close(NAME);
     let mut server = Frames::up_to(server, LONGEST_ROW);
     send(&mut server.stream, &messages.sync()).await?;
-    let mut rows = Some(Vec::new());
+    let (mut answer, mut bytes, mut said) = (Answer::Rows(Vec::new()), 0, BytesMut::new());
     loop {
         let frame = server.next().await?;
-        match frame.kind {
-            b'Z' => break,
-            b'E' => {
+        match (frame.kind, &mut answer) {
+            (b'Z', _) => break,
+            (b'E', _) => {
                 tracing::debug!(answer = ?frame.raw, "a session could not be asked what it holds");
-                rows = None;
+                answer = Answer::Refused;
             }
-            b'D' => rows.iter_mut().for_each(|rows| rows.push(frame.body.clone())),
+            (b'D', Answer::Rows(rows)) => {
+                bytes += frame.body.len();
+                if bytes > MOST.1 || rows.len() >= MOST.0 {
+                    answer = Answer::TooMuch;
+                } else {
+                    // A copy: the row itself keeps all that was read with it.
+                    rows.push(Bytes::copy_from_slice(&frame.body));
+                }
+            }
+            (b'A' | b'S' | b'N', _) if said.len() < MOST.1 => said.extend_from_slice(&frame.raw),
             _ => {}
         }
     }
-    let (stream, _) = server.into_parts();
-    Ok((stream, rows))
+    let (server, rest) = server.into_parts();
+    said.unsplit(rest);
+    Ok(Asked { server, answer, said })
 }
 
 /// Names as PostgreSQL reads an array.
@@ -198,7 +220,12 @@ impl Carried {
     fn messages(&self, unnamed: &Unnamed) -> Messages {
         let mut messages = Messages::default();
         let first = |name: &[u8]| name == b"client_encoding";
-        let last = |name: &[u8]| matches!(name, b"role" | b"session_authorization");
+        let last = |name: &[u8]| match name {
+            b"role" | b"session_authorization" => 2,
+            // What is put in place may take longer than they allow.
+            _ if name.ends_with(b"_timeout") => 1,
+            _ => 0,
+        };
         let mut settings: Vec<&(Bytes, Bytes)> = self.settings.iter().collect();
         // What follows is written in the session's encoding, and a role may be allowed less than its member.
         settings.sort_by_key(|(name, _)| (!first(name), last(name)));
@@ -219,6 +246,8 @@ impl Carried {
                 messages.parse(&name, &prepared.text, &prepared.types);
             }
         }
+        messages.add(b'S', |_| ());
+        // Alone, because it may have failed when it came, and then fails again: the session has none then either.
         match unnamed {
             Unnamed::Parsed(body) => messages.add(b'P', |to| to.put_slice(body)),
             Unnamed::None | Unnamed::TooLong => {}
@@ -234,9 +263,6 @@ impl Carried {
         unnamed: &Unnamed,
     ) -> Result<(UnixStream, Vec<Bytes>), Refusal> {
         let messages = self.messages(unnamed);
-        if messages.0.is_empty() {
-            return Ok((server, Vec::new()));
-        }
         let mut server = Frames::new(server);
         let (mut told, mut refused) = (Vec::new(), None);
         // Written while it is read: a server that cannot say what it has to takes nothing more.
@@ -244,15 +270,20 @@ impl Carried {
         let mut reading = Frames::new(reader);
         let question = messages.sync();
         let read = async {
-            loop {
+            let (mut ready, mut bytes) = (0, 0);
+            while ready < 2 {
                 let frame = reading.next().await?;
                 match frame.kind {
-                    b'Z' => return Ok::<(), std::io::Error>(()),
-                    b'S' => told.push(frame.raw),
-                    b'E' => refused = refused.take().or(Some(frame)),
+                    b'Z' => ready += 1,
+                    b'S' if bytes < MOST.1 => {
+                        bytes += frame.raw.len();
+                        told.push(frame.raw);
+                    }
+                    b'E' if ready == 0 => refused = refused.take().or(Some(frame)),
                     _ => {}
                 }
             }
+            Ok::<(), std::io::Error>(())
         };
         tokio::try_join!(read, send(&mut writer, &question))?;
         if let Some(frame) = refused {
@@ -304,6 +335,14 @@ impl Messages {
 
     fn execute(&mut self) {
         self.add(b'E', |body| body.put_slice(&[0; 5]));
+    }
+
+    /// Forgets a prepared statement; `name` with its end.
+    fn close(&mut self, name: &[u8]) {
+        self.add(b'C', |body| {
+            body.put_u8(b'S');
+            body.put_slice(name);
+        });
     }
 
     fn sync(mut self) -> BytesMut {

@@ -14,6 +14,9 @@ use crate::own_settings::OwnSettings;
 /// Longest unnamed statement that is remembered, bytes.
 const LONGEST_UNNAMED: usize = 32 * 1024;
 
+/// After a count that may be off by one: the answer to that, and a whole one behind it.
+const DOUBT: u8 = 3;
+
 /// Both sides of a session, as far as they have come.
 #[derive(Debug, Default)]
 pub(crate) struct Conversation {
@@ -32,6 +35,8 @@ struct State {
     open: bool,
     /// The server takes COPY data.
     copying: bool,
+    /// How many times more everything must be answered before the count is believed again.
+    doubt: u8,
     in_transaction: bool,
     unnamed: Unnamed,
     own_settings: OwnSettings,
@@ -62,16 +67,16 @@ impl Conversation {
 
     /// Whether the session could be taken off its server now, and nobody would notice.
     pub(crate) fn at_rest(&self) -> bool {
-        let State { awaited, open, copying, in_transaction, .. } = self.state;
-        let quiet = awaited == 0 && !open && !copying && !in_transaction;
+        let State { awaited, open, copying, doubt, in_transaction, .. } = self.state;
+        let quiet = awaited == 0 && !open && !copying && doubt == 0 && !in_transaction;
         quiet && self.client.between() && self.server.between()
     }
 
     /// Whether the client has to say more before the session can come to rest; otherwise it is the server's
     /// turn.
     pub(crate) fn needs_client(&self) -> bool {
-        let State { awaited, open, copying, in_transaction, .. } = self.state;
-        open || copying || !self.client.between() || (awaited == 0 && in_transaction)
+        let State { awaited, open, copying, doubt, in_transaction, .. } = self.state;
+        open || copying || !self.client.between() || (awaited == 0 && (in_transaction || doubt > 0))
     }
 
     /// Whether a message to the client can be put in now.
@@ -113,14 +118,28 @@ impl State {
         self.awaited = self.awaited.saturating_sub(1);
         self.syncs >>= 1;
         self.copying = false;
+        if self.awaited == 0 {
+            self.doubt = self.doubt.saturating_sub(1);
+        }
     }
 
     /// The server takes data, and passes over the Syncs that came right behind the statement that said so.
     fn copy_in(&mut self) {
         self.copying = true;
+        if self.awaited > 1 {
+            // Which of them came before the end of the data, and are passed over, cannot be told from here.
+            self.doubt = DOUBT;
+        }
         while self.awaited > 0 && self.syncs & 1 == 1 {
-            self.ready();
-            self.copying = true;
+            self.awaited -= 1;
+            self.syncs >>= 1;
+        }
+    }
+
+    /// In the extended protocol an error may come before the server has passed over a Sync, or after.
+    fn failed(&mut self) {
+        if self.copying && self.awaited == 0 {
+            self.doubt = DOUBT;
         }
     }
 }
@@ -181,8 +200,10 @@ struct Answered<'a>(&'a mut State);
 
 impl Listener for Answered<'_> {
     fn begins(&mut self, kind: u8) {
-        if matches!(kind, b'G' | b'W') {
-            self.0.copy_in();
+        match kind {
+            b'G' | b'W' => self.0.copy_in(),
+            b'E' => self.0.failed(),
+            _ => {}
         }
     }
 

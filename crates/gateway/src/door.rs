@@ -33,7 +33,7 @@ pub(crate) struct Door {
     /// Told whenever a session's standing changes, or one has gone.
     pub(crate) stirred: Notify,
     /// During a hold: the settings that the functions of a database set, by database.
-    pub(crate) of_functions: tokio::sync::Mutex<HashMap<Vec<u8>, Names>>,
+    of_functions: Mutex<Functions>,
     /// What keeps new sessions out while the server is switched.
     pub(crate) held: Mutex<Option<Held>>,
     /// What is counted of it.
@@ -41,6 +41,9 @@ pub(crate) struct Door {
     /// Places for those who sign in.
     places: usize,
 }
+
+/// Names of settings by database.
+type Functions = Arc<tokio::sync::Mutex<HashMap<Vec<u8>, Names>>>;
 
 #[derive(Default)]
 pub(crate) struct Seats {
@@ -79,7 +82,7 @@ impl Door {
             verifiers: Verifiers::new(verifier_idle),
             rest: Arc::new(rest),
             stirred: Notify::new(),
-            of_functions: tokio::sync::Mutex::default(),
+            of_functions: Mutex::default(),
             held: Mutex::default(),
             stats: ServerStats::default(),
             places: waiting,
@@ -130,6 +133,16 @@ impl Door {
         }
         drop(seats);
         self.stirred.notify_waiters();
+    }
+
+    /// What the functions of its databases set, as far as it was asked for in this hold.
+    pub(crate) fn functions(&self) -> Functions {
+        self.of_functions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is to be asked for anew.
+    pub(crate) fn forget_functions(&self) {
+        *self.of_functions.lock().unwrap_or_else(PoisonError::into_inner) = Functions::default();
     }
 
     /// Whether it is shut for good.

@@ -61,11 +61,14 @@ impl Drainers {
                     continue;
                 }
                 Ok(None) => continue,
-                Ok(Some(Hold::Busy(why))) => why,
-                Err(error) => format!("a gateway that was replaced, and has sessions left, says: {error}"),
+                Ok(Some(busy @ Hold::Busy { .. })) => busy,
+                Err(error) => Hold::Busy {
+                    in_transaction: false,
+                    why: format!("a gateway that was replaced, and has sessions left, says: {error}"),
+                },
             };
             self.release(server, wish.because).await;
-            return Hold::Busy(busy);
+            return busy;
         }
         Hold::Held { parked, ended }
     }

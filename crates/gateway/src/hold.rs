@@ -11,6 +11,7 @@
 //! passes sessions go on, whether or not the one who asked for the hold still lives.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -93,7 +94,10 @@ impl From<Result<Parked, Busy>> for Hold {
     fn from(held: Result<Parked, Busy>) -> Hold {
         match held {
             Ok(Parked { parked, ended }) => Hold::Held { parked, ended },
-            Err(busy) => Hold::Busy(busy.to_string()),
+            Err(busy) => Hold::Busy {
+                in_transaction: matches!(busy, Busy::InTransaction { .. }),
+                why: busy.to_string(),
+            },
         }
     }
 }
@@ -103,6 +107,23 @@ pub(crate) struct Held {
     number: u64,
     because: Because,
     _turn: OwnedRwLockWriteGuard<()>,
+    _holding: Holding,
+}
+
+/// There is a hold, or one is about to be.
+struct Holding(Arc<AtomicU32>);
+
+impl Holding {
+    fn of(count: &Arc<AtomicU32>) -> Holding {
+        count.fetch_add(1, Ordering::SeqCst);
+        Holding(count.clone())
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Door {
@@ -115,11 +136,12 @@ impl Door {
         if self.is_held() && !self.release(wish.because) {
             return Err(Busy::Held);
         }
+        let holding = Holding::of(&self.rest.holding);
         // Sign-ins under way come to their end, and from here on new ones wait.
         let turn = timeout_at(until, self.rest.turn.clone().write_owned())
             .await
             .map_err(|_| Busy::SigningIn(waited()))?;
-        self.of_functions.lock().await.clear();
+        self.forget_functions();
         let here = self.seats().taken.len();
         let mut calling_off = CallOff(Some(self));
         self.seats().order(Order::Rest);
@@ -142,11 +164,11 @@ impl Door {
         let _ = timeout_at(Instant::now() + FAREWELL, left).await;
         // Whoever is not parked even now ends with the server.
         let parked = self.seats().taken.values().filter(|o| o.standing == Standing::Parked).count();
-        self.verifiers.hang_up().await;
+        let _ = timeout_at(Instant::now() + FAREWELL, self.verifiers.hang_up()).await;
         calling_off.0 = None;
-        let number = self.rest.holds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.rest.holds.fetch_add(1, Ordering::Relaxed);
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Held { number, because: wish.because, _turn: turn });
+            Some(Held { number, because: wish.because, _turn: turn, _holding: holding });
         tokio::spawn(let_go(self.clone(), number, end));
         fail_point!("gateway::held");
         Ok(Parked { parked: count(parked), ended: count(here.saturating_sub(parked)) })
@@ -155,6 +177,11 @@ impl Door {
     /// Lets sessions go on; whether there was a hold of the kind.
     pub(crate) fn release(&self, because: Because) -> bool {
         self.release_if(|held| held.because == because)
+    }
+
+    /// Whether there is a hold, or one is about to be.
+    pub(crate) fn is_being_held(&self) -> bool {
+        self.rest.holding.load(Ordering::SeqCst) > 0
     }
 
     /// Whether new sessions are kept waiting.

@@ -18,7 +18,8 @@
 //! | a seat | `door.rs` | all sessions in use |
 //! | the server's own sign-in | `backend.rs` | no such database |
 //! | a server that sleeps is woken | `sleep.rs` | it does not wake up |
-//! | copying | `relay.rs`, `frames.rs` | either side goes away |
+//! | copying | `relay.rs`, `conversation.rs`, `frames.rs` | either side goes away |
+//! | the server is switched, or falls asleep | `hold.rs`, `parked.rs`, `carry.rs` | what cannot be taken along |
 //! | a line in the log | `record.rs` | - |
 //!
 //! Nothing of it is lost when the gateway itself is upgraded: the next one takes the place of the one that
@@ -39,8 +40,8 @@
 //!   edit of the port or of `max_sessions` ends none.
 //! - **A role that can come in without a proof cannot come in here**: what the server lets in by peer or
 //!   trust is refused, and superusers have no verifier for the gateway.
-//! - **Nothing of a session is parsed** but where the server's messages begin, so that a last word can be
-//!   put between two of them.
+//! - **Nothing of a session is parsed** but where messages begin, so that it is known when a session is at rest,
+//!   and the names of an application's own settings, because nobody else can tell them.
 
 mod backend;
 mod caller;

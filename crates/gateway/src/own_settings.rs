@@ -53,11 +53,11 @@ impl OwnSettings {
                     Argument::Other => self.unknown = true,
                     Argument::None => {}
                 },
-                None => {
-                    if let Some(name) = qualified(rest) {
-                        self.add(name);
-                    }
-                }
+                None => match qualified(rest) {
+                    Argument::Name(name) => self.add(name),
+                    Argument::Other => self.unknown = true,
+                    Argument::None => {}
+                },
             }
         }
     }
@@ -90,6 +90,9 @@ enum Argument<'a> {
 }
 
 fn literal(text: &[u8]) -> Argument<'_> {
+    if is_dressed(text) {
+        return Argument::Other;
+    }
     let Some(inside) = text.trim_ascii_start().strip_prefix(b"(") else { return Argument::None };
     let inside = inside.trim_ascii_start();
     if inside.is_empty() {
@@ -104,21 +107,32 @@ fn literal(text: &[u8]) -> Argument<'_> {
 }
 
 /// `app.tenant` in ` session app.tenant = 5`.
-fn qualified(text: &[u8]) -> Option<&[u8]> {
-    let spaced = |text: &'static str, from: &'_ [u8]| after(from.trim_ascii_start(), text).map(<[u8]>::len);
-    if !text.first()?.is_ascii_whitespace() {
-        return None;
+fn qualified(text: &[u8]) -> Argument<'_> {
+    if is_dressed(text) {
+        return Argument::Other;
     }
-    let text = match spaced("session", text) {
-        Some(left) if text[text.len() - left..].first().is_some_and(u8::is_ascii_whitespace) => {
-            &text[text.len() - left..]
-        }
-        _ => text,
-    };
-    let text = text.trim_ascii_start();
+    if !text.first().is_some_and(u8::is_ascii_whitespace) {
+        return Argument::None;
+    }
+    let mut text = text.trim_ascii_start();
+    if let Some(rest) = after(text, "session")
+        && rest.first().is_some_and(|byte| !is_of_a_name(*byte))
+    {
+        text = rest.trim_ascii_start();
+    }
     let end = text.iter().position(|byte| !is_of_a_name(*byte) && *byte != b'.').unwrap_or(text.len());
-    let name = &text[..end];
-    name.contains(&b'.').then_some(name)
+    let (name, rest) = text.split_at(end);
+    match name {
+        _ if is_dressed(rest) && (name.is_empty() || name.ends_with(b".")) => Argument::Other,
+        _ if name.contains(&b'.') => Argument::Name(name),
+        _ => Argument::None,
+    }
+}
+
+/// Whether what comes is quoted, or a comment: names in that are not read.
+fn is_dressed(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    text.starts_with(b"\"") || text.starts_with(b"/*") || text.starts_with(b"--")
 }
 
 fn is_of_a_name(byte: u8) -> bool {
@@ -166,7 +180,15 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["select set_config($1, $2, false)", "select set_config(name, value, false) from s"] {
+        for text in [
+            "select set_config($1, $2, false)",
+            "select set_config(name, value, false) from s",
+            "select \"set_config\"('app.tenant', '5', false)",
+            "set \"app.tenant\" = 5",
+            "set session app.\"tenant\" = 5",
+            "set/* a */app.tenant = 5",
+            "set -- a\n app.tenant = 5",
+        ] {
             assert_eq!(names(text), None, "{text}");
         }
         let many: String = (0..100).map(|n| format!("set a.b{n} = 1;")).collect();

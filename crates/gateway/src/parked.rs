@@ -1,18 +1,25 @@
 //! A session that came to rest because its server is switched: it leaves the server and comes to the next.
 
+use std::io::ErrorKind::TimedOut;
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::backend::Backend;
 use crate::cancel::Target;
-use crate::carry::{self, Carried, Holdings};
+use crate::carry::{self, Asked, Carried, Holdings};
 use crate::conn::Conn;
 use crate::door::Seat;
 use crate::orders::{Order, Standing};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::Parked;
 use crate::session::{Copying, Login, Visit};
+
+/// A session that takes longer to say what it holds ends: its stream is in no known state then.
+const ASK: Duration = Duration::from_secs(5);
 
 /// How the session goes on: with whom, and what cancels there; or how it ended, for the log.
 type Further = Result<(Copying, Option<Target>), (&'static str, Option<String>)>;
@@ -28,14 +35,15 @@ impl Visit {
         login: &Login,
     ) -> Further {
         let (parked, server) = relay.park();
-        let (server, holdings) = match self.ask(server, &parked, login).await {
+        let asked = timeout(ASK, self.ask(server, &parked, login)).await;
+        let Asked { server, answer: holdings, said } = match asked.unwrap_or_else(|_| Err(TimedOut.into())) {
             Ok(answered) => answered,
             Err(error) => {
                 tracing::debug!(%error, "a session's server failed while it was asked what it holds");
-                return self.part(parked, Ending::ServerVanished).await;
+                return self.part(parked, Ending::Stranded("the server did not say what it holds")).await;
             }
         };
-        relay = parked.attach(server, BytesMut::new());
+        relay = parked.attach(server, said);
         // A refusal here is an order that came meanwhile; it is looked at next.
         let _ = seat.stand(Standing::Resting);
         let because = loop {
@@ -70,21 +78,30 @@ impl Visit {
         mut server: UnixStream,
         parked: &Parked<Client>,
         login: &Login,
-    ) -> std::io::Result<(UnixStream, Holdings)> {
-        let database = login.startup.database().to_vec();
-        let of_functions = {
-            let mut known = self.door.of_functions.lock().await;
-            match known.get(&database) {
-                Some(names) => names.clone(),
-                None => {
-                    let (again, names) = carry::settings_of_functions(server).await?;
-                    server = again;
-                    known.insert(database, names.clone());
-                    names
-                }
+    ) -> std::io::Result<Asked<Holdings>> {
+        let database = login.startup.database();
+        let known = self.door.functions();
+        let mut known = match timeout(ASK / 2, known.lock()).await {
+            Ok(known) => known,
+            // Somebody else's session takes its time over the same question.
+            Err(_) => return Ok(cannot_tell(server)),
+        };
+        let mut said = BytesMut::new();
+        let of_functions = match known.get(database) {
+            Some(names) => names.clone(),
+            None => {
+                let asked = carry::settings_of_functions(server).await?;
+                (server, said) = (asked.server, asked.said);
+                let Some(names) = asked.answer else { return Ok(Asked { said, ..cannot_tell(server) }) };
+                known.insert(database.to_vec(), names.clone());
+                names
             }
         };
-        carry::ask(server, &parked.conversation, &of_functions).await
+        drop(known);
+        let mut asked = carry::ask(server, &parked.conversation, &of_functions).await?;
+        said.unsplit(asked.said);
+        asked.said = said;
+        Ok(asked)
     }
 
     /// Until the client says something and there is a server to hear it.
@@ -118,8 +135,11 @@ impl Visit {
                 Err(Order::End(ending)) => Err(Refusal::Ended(ending)),
                 Err(_) => Ok(false),
             };
-            let again = self.log_in(login, sit).await;
-            match again {
+            let back = || {
+                let _ = seat.stand(Standing::Parked);
+            };
+            let again = timeout(self.context.limits.sign_in, self.log_in(login, sit, back)).await;
+            match again.unwrap_or(Err(Refusal::Down)) {
                 Ok((false, ..)) => {}
                 Ok((true, backend, folder)) => {
                     return self.arrive(parked, carried, backend, &folder, seat).await;
@@ -140,12 +160,15 @@ impl Visit {
         seat: &Seat,
     ) -> Further {
         let Backend { stream, greeting, key, .. } = backend;
-        let (server, told) = match carried.put(stream, parked.conversation.unnamed()).await {
+        let target = key.map(|key| Target::new(folder, key));
+        // What is put in place may wait for a lock, and can be cancelled like any statement.
+        seat.retarget(target.clone());
+        let put =
+            timeout(self.context.limits.sign_in, carried.put(stream, parked.conversation.unnamed())).await;
+        let (server, told) = match put.unwrap_or(Err(Refusal::Down)) {
             Ok(done) => done,
             Err(refusal) => return self.strand(parked, &refusal).await,
         };
-        let target = key.map(|key| Target::new(folder, key));
-        seat.retarget(target.clone());
         self.record.moves += 1;
         crate::fail_point!("gateway::arrived");
         Ok((parked.attach(server, in_force(greeting, told)), target))
@@ -168,6 +191,11 @@ impl Visit {
         Conn::Tls(parked.client).close_with(&ending.message()).await;
         Err((ending.outcome(), Some(ending.to_string())))
     }
+}
+
+/// A session that was not asked.
+fn cannot_tell(server: UnixStream) -> Asked<Holdings> {
+    Asked { server, answer: Holdings::Holds("what could not be asked for"), said: BytesMut::new() }
 }
 
 /// As a client that leaves, so that the server's log has no lost connection.

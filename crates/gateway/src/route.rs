@@ -130,8 +130,13 @@ pub enum Hold {
         /// Sessions that were ended: they held what cannot be taken along, or were in the way.
         ended: u32,
     },
-    /// It was given up, and everything goes on as before; why, for a person.
-    Busy(String),
+    /// It was given up, and everything goes on as before.
+    Busy {
+        /// Whether that is because transactions did not end.
+        in_transaction: bool,
+        /// Why, for a person.
+        why: String,
+    },
 }
 
 /// What the gateway serves now.

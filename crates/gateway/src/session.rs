@@ -293,7 +293,7 @@ impl Visit {
         self.door.rest.touch();
         let login = Box::new(Login { startup, keys });
         let sit = || self.door.sit(self.record.connection, address);
-        let (mut seat, mut backend, folder) = self.log_in(&login, sit).await?;
+        let (mut seat, mut backend, folder) = self.log_in(&login, sit, || ()).await?;
         crate::fail_point!("gateway::logged_in");
         let mut greeting = std::mem::take(&mut backend.greeting);
         let target = backend.key.take().map(|key| Target::new(&folder, key));
@@ -307,11 +307,13 @@ impl Visit {
     }
 
     /// Signs in to the server that the route leads to; wakes it where it sleeps. A seat first, which `sit`
-    /// gives: while the server falls asleep or is switched nobody gets one.
+    /// gives: while the server falls asleep or is switched nobody gets one. `rise` gives it back for as long as
+    /// the server wakes up.
     pub(crate) async fn log_in<T>(
         &self,
         login: &Login,
         sit: impl Fn() -> Result<T, Refusal>,
+        rise: impl Fn(),
     ) -> Result<(T, Backend, PathBuf), Refusal> {
         let enter = async || {
             let _turn = self.door.rest.turn.read().await;
@@ -324,6 +326,7 @@ impl Visit {
             Err(down) if Refusal::is_of_a_server_that_is_down(&down) => {
                 let route = self.door.route();
                 let Some(sleep) = &route.sleep else { return Err(down) };
+                rise();
                 let role = String::from_utf8_lossy(login.startup.user());
                 let why = format!("role {role} signed in from {}", self.caller.address());
                 self.wake(&sleep.unit, why).await?;

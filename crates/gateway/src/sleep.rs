@@ -20,7 +20,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub(crate) struct Rest {
     pub(crate) turn: Arc<RwLock<()>>,
     /// Counts holds.
     pub(crate) holds: AtomicU64,
+    /// Holds that there are, or are about to be.
+    pub(crate) holding: Arc<AtomicU32>,
     /// Held by the one client that wakes the server for all who wait.
     waking: Mutex<()>,
     duty: Arc<Duty>,
@@ -72,6 +74,7 @@ impl Rest {
             touched: AtomicBool::new(true),
             turn: Arc::default(),
             holds: AtomicU64::new(0),
+            holding: Arc::default(),
             waking: Mutex::new(()),
             duty,
             drainers,
@@ -218,7 +221,7 @@ async fn fall_asleep(door: &Arc<Door>, wish: &Sleep, folder: &Path) -> Result<()
     }
     let (patience, deadline) = HOLD;
     let hold = Wish { because: Because::Asleep, patience, deadline, insist: false };
-    if let Hold::Busy(why) = hold::everywhere(door, hold).await {
+    if let Hold::Busy { why, .. } = hold::everywhere(door, hold).await {
         tracing::debug!(why, "a server that was to sleep is used");
         return Ok(());
     }

@@ -394,13 +394,20 @@ impl Store {
         }
         let operation = OperationId::random();
         open_operation(&mut tx, operation, &held.tenant, stead, "move", actor).await?;
-        let place = sqlx::query_scalar!("select place from components where id = $1", id.0)
-            .fetch_one(&mut *tx)
-            .await?;
+        // One that did not come about is asked for once more: another one behind it would lead back.
+        let place = sqlx::query_scalar!(
+            "select place - coalesce((status ->> 'elsewhere')::bool, false)::int4 as \"place!\"
+             from components where id = $1",
+            id.0
+        )
+        .fetch_one(&mut *tx)
+        .await?;
         let mut line = Line { actor, held: &held, stead, name, operation, reason };
         let (before, after) = (json!({ "place": place }), json!({ "place": place + 1 }));
         line.write(&mut tx, "component.move_requested", before, after).await?;
-        sqlx::query!("update components set place = place + 1 where id = $1", id.0).execute(&mut *tx).await?;
+        sqlx::query!("update components set place = $2 where id = $1", id.0, place + 1)
+            .execute(&mut *tx)
+            .await?;
         touch(&mut tx, operation, id, name).await?;
         fail_point!("store::move-before-commit");
         tx.commit().await?;

@@ -52,6 +52,17 @@ fn copy_in_ends_in_rest() {
     }
 }
 
+/// Where it cannot be told which Syncs the server passed over, some exchanges later it can.
+#[test]
+fn a_doubtful_count_is_not_believed() {
+    for script in ["BESdcSQ<2GCZCZ", "BES<2GEZ>cS<Z", "BES<2G>d<E>cS<Z"] {
+        assert!(!play(script).at_rest(), "{script}");
+        assert!(play(script).needs_client(), "{script}");
+        let later = format!("{script}{}", ">Q<CZ".repeat(3));
+        assert!(play(&later).at_rest(), "{later}");
+    }
+}
+
 #[test]
 fn it_is_known_whose_turn_it_is() {
     for script in ["PBE", "Q<CZT", "Q<G>d", "BES<2G>dc"] {

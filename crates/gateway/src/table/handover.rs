@@ -18,7 +18,7 @@ impl Table {
     /// knows only by itself for a while (a server that is held) would be lost.
     pub(crate) fn may_hand_over(&self) -> Result<(), String> {
         fail::fail_point!("gateway::may_not", |_| Err("this is not the moment".to_owned()));
-        match self.entries.values().find(|entry| entry.door.is_held()) {
+        match self.entries.values().find(|entry| entry.door.is_being_held()) {
             Some(entry) => {
                 Err(format!("clients of server {} wait while it is switched", entry.door.route().server))
             }

@@ -187,6 +187,45 @@ async fn answer(stream: &mut Encrypted) -> (String, Option<Vec<u8>>) {
     (kinds, row)
 }
 
+/// A statement without a name that failed is no statement: the session goes on without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_failed_is_in_nobodys_way() {
+    let (mut server, home, mut route, gateway) = front_door(18).await;
+    let (client, _messages) = connect(&home, &route).await.unwrap();
+    let mut stream = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
+    stream.write_all(b"P\0\0\0\x0f\0selct 1\0\0\0S\0\0\0\x04").await.unwrap();
+    assert_eq!(message(&mut stream).await.unwrap().0, b'E');
+    assert_eq!(message(&mut stream).await.unwrap().0, b'Z');
+    assert_eq!(relocate(&mut server, &home, &mut route).await, (2, 0));
+    query(&mut stream, "select 1").await;
+    assert_eq!(one(&client, "select 1").await, "1");
+    gateway.stop().await;
+}
+
+/// What was said to a session while it was asked reaches it, where it stays at its server after all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_given_up_loses_no_notification() {
+    let (_server, home, route, gateway) = front_door(18).await;
+    let (listening, mut messages) = connect(&home, &route).await.unwrap();
+    listening.batch_execute("listen gates").await.unwrap();
+    let (busy, _messages) = connect(&home, &route).await.unwrap();
+    for round in 0..20 {
+        busy.batch_execute(&format!("begin; notify gates, '{round}'; select 1")).await.unwrap();
+        let mut control = home.client().await;
+        let server = route.server.clone();
+        let short = Duration::from_millis(20);
+        let hold = tokio::spawn(async move { control.hold(&server, short, DEADLINE, false).await });
+        // While they come to rest; the next transaction keeps one from it.
+        busy.batch_execute("commit and chain").await.unwrap();
+        assert!(matches!(hold.await.unwrap().unwrap(), Hold::Busy { .. }));
+        busy.batch_execute("commit").await.unwrap();
+        let told = tokio::time::timeout(PATIENCE, messages.recv()).await.unwrap().unwrap();
+        let tokio_postgres::AsyncMessage::Notification(told) = told else { panic!("{told:?}") };
+        assert_eq!(told.payload(), round.to_string());
+    }
+    gateway.stop().await;
+}
+
 /// A session that is idle in a transaction: the hold is given up, or the session is.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_transaction_blocks_no_hold_for_ever() {
@@ -198,7 +237,7 @@ async fn an_open_transaction_blocks_no_hold_for_ever() {
     let mut control = home.client().await;
     let short = Duration::from_millis(200);
     let held = control.hold(&route.server, short, DEADLINE, false).await.unwrap();
-    let Hold::Busy(why) = held else { panic!("{held:?}") };
+    let Hold::Busy { in_transaction: true, why } = held else { panic!("{held:?}") };
     assert!(why.contains("1 of its sessions had not ended their transactions"), "{why}");
     assert!(!control.release(&route.server).await.unwrap(), "there is no hold");
     // Nobody was harmed.
@@ -378,7 +417,7 @@ async fn a_hold_reaches_a_gateway_that_drains() {
     at_the_old.batch_execute("begin").await.unwrap();
     let short = Duration::from_millis(200);
     let held = home.client().await.hold(&route.server, short, DEADLINE, false).await.unwrap();
-    assert!(matches!(&held, Hold::Busy(why) if why.contains("1 of its sessions")), "{held:?}");
+    assert!(matches!(&held, Hold::Busy { why, .. } if why.contains("1 of its sessions")), "{held:?}");
     assert_eq!(one(&at_the_new, "select 1").await, "1", "and nobody is held");
     at_the_old.batch_execute("commit").await.unwrap();
     for gateway in [&mut old, &mut new] {

@@ -21,13 +21,13 @@ const SECONDS: &str = "4";
 const IDLE: usize = 200;
 
 /// A way to the server: what libpq is told.
-struct Way {
-    name: &'static str,
-    env: Vec<(&'static str, String)>,
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Way {
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(format!("{BIN}/{program}"));
         command.envs(self.env.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command

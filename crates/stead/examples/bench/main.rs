@@ -12,6 +12,7 @@
 
 mod door;
 mod limit;
+mod moves;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -59,6 +60,9 @@ async fn main() {
     }
     if wanted("door") {
         door::door().await;
+    }
+    if wanted("moves") {
+        moves::moves().await;
     }
     if wanted("wake") {
         wake().await;
