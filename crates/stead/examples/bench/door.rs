@@ -74,6 +74,12 @@ pub(crate) async fn door() {
     let config = host.make("door", json!({"size": "large"})).await;
     let bouncer = Bouncer::start(&host, &program, &config).await;
     let ways = ways(&host, &config, &bouncer);
+    // First, because what a busy proxy has taken it keeps, and uses for idle sessions later.
+    println!("\n| {IDLE} idle sessions, memory of the proxy each | |\n|---|---|");
+    let gateway = gateway::Client::connect(&host.home).await.unwrap().status().await.unwrap().pid;
+    for (name, pid, way) in [("PgBouncer", bouncer.process.id(), 1), ("gateway", gateway, 2)] {
+        println!("| {name} | {:.1} KiB |", idle(&host, &ways[way], pid).await);
+    }
     let made = ways[0].command("pgbench").args(["-i", "-q", "-s", "20"]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
@@ -89,12 +95,6 @@ pub(crate) async fn door() {
         "\n| COPY of 1 GB | direct | PgBouncer | gateway | PgBouncer / gateway |\n|---|---|---|---|---|"
     );
     copy(&ways);
-
-    println!("\n| {IDLE} idle sessions, memory of the proxy each | |\n|---|---|");
-    let gateway = gateway::Client::connect(&host.home).await.unwrap().status().await.unwrap().pid;
-    for (name, pid, way) in [("PgBouncer", bouncer.process.id(), 1), ("gateway", gateway, 2)] {
-        println!("| {name} | {:.1} KiB |", idle(&host, &ways[way], pid).await);
-    }
     drop(bouncer);
 }
 
