@@ -14,6 +14,7 @@
 
 mod sasl;
 mod server;
+mod session;
 mod startup;
 #[cfg(test)]
 mod tests;
@@ -26,13 +27,15 @@ use tokio::io::{AsyncReadExt, Chain};
 
 pub use sasl::sasl;
 pub use server::server;
+pub use session::session;
 pub use startup::startup;
 
 /// What holds of any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and of its folder of seeds.
-pub const TARGETS: &[(&str, Target)] = &[("startup", startup), ("sasl", sasl), ("server", server)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("startup", startup), ("sasl", sasl), ("server", server), ("session", session)];
 
 /// Where a stream is cut in two: everywhere near its beginning, then here and there.
 fn cuts(length: usize) -> impl Iterator<Item = usize> {

@@ -17,6 +17,7 @@ const MATRIX: &[(&str, &str, Option<&str>, [u16; 3])] = &[
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/logs", None, [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/credentials", None, [403, 200, 200]),
     ("POST", "/v1/tenants/{t}/steads/flights/components/postgres.main/rotate", None, [403, 202, 202]),
+    ("POST", "/v1/tenants/{t}/steads/flights/components/postgres.main/move", None, [403, 202, 202]),
     ("GET", "/v1/tenants/{t}/operations", None, [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/history", None, [200, 200, 200]),
     ("PUT", "/v1/tenants/{t}", Some("{}"), [403, 403, 200]),

@@ -223,7 +223,7 @@ fn killed_while_it_is_replaced() {
 }
 
 /// A session counts as a user of its server also where its gateway drains: what it does keeps the server awake,
-/// and when it rests the server sleeps and the session is told.
+/// and when it rests the server sleeps, and the session wakes it with its next statement.
 #[test]
 fn a_session_that_drains_keeps_its_server_awake_only_while_it_works() {
     let stead = Installation::started();
@@ -237,8 +237,11 @@ fn a_session_that_drains_keeps_its_server_awake_only_while_it_works() {
         assert_eq!(session.ask("\\! sleep 1\nselect 1"), "1");
     }
     story.until_asleep();
+    assert_eq!(session.ask("select 1"), "1");
+    assert_eq!(session.ask("create temporary table held (n int);\nselect 2"), "2");
+    story.until_asleep();
     let told = session.told();
-    assert!(told.contains("fell asleep"), "{told}");
+    assert!(told.contains("falls asleep, and this session holds a temporary table"), "{told}");
     assert_eq!(story.sql("select 1").unwrap(), "1");
     stead.finish();
 }
