@@ -269,6 +269,7 @@ impl Visit {
     /// The verifier of a role, or a made-up one that looks the same.
     async fn verifier(&self, startup: &Startup) -> Result<Verifier, Refusal> {
         let door = &self.door;
+        let mut asked_before = false;
         let found = loop {
             // While the server is switched there is nobody to ask.
             drop(door.rest.turn.read().await);
@@ -276,7 +277,12 @@ impl Visit {
                 Err(_) if door.is_held() => {}
                 // It may be asleep: then what was frozen counts.
                 Err(down) if down.is_of_a_server_that_is_down() => {
-                    break door.rest.verifier(startup.user()).ok_or(down)?;
+                    match door.rest.verifier(startup.user()) {
+                        Some(frozen) => break frozen,
+                        // Somebody may have woken it between the two questions.
+                        None if !asked_before => asked_before = true,
+                        None => return Err(down),
+                    }
                 }
                 answered => break answered?,
             }
