@@ -28,10 +28,9 @@ const START: Duration = Duration::from_secs(5);
 /// From how many vain attempts on transactions that do not end are ended.
 const INSIST: u32 = 3;
 
-/// What clients waited for, milliseconds.
+/// What clients waited for once they rested, milliseconds.
 #[derive(Debug, Default)]
 struct Times {
-    rest_ms: u128,
     stop_ms: u128,
     start_ms: u128,
     open_ms: u128,
@@ -61,7 +60,6 @@ impl Local {
         let mut times = Times::default();
         let began = Instant::now();
         self.hold(&here.handle).await?;
-        (times.rest_ms, _) = lap(began);
         fail_point!("driver-local::move-held");
         // Whoever was kept from going on for long may find that clients no longer wait.
         if began.elapsed() > HELD / 3 {
@@ -74,8 +72,7 @@ impl Local {
         self.switch(target, spec, here, there, &mut times).await?;
         self.release_hold(&here.handle).await;
         fail_point!("driver-local::move-released");
-        let held_ms = began.elapsed().as_millis();
-        tracing::info!(server = here.handle, held_ms, ?times, "moved");
+        tracing::info!(server = here.handle, ?times, "moved");
         self.leave(here).await
     }
 
@@ -96,7 +93,7 @@ impl Local {
                 lock(&self.0.busy).insert(handle.to_owned(), attempts + 1);
                 let then = match INSIST.saturating_sub(attempts + 1) {
                     0 => "next time such transactions are ended".to_owned(),
-                    left => format!("{} more attempts are made before such transactions are ended", left),
+                    left => format!("{left} more attempts are made before such transactions are ended"),
                 };
                 Err(DriverError::Unavailable(format!("the server is not moved yet: {why}; {then}")))
             }

@@ -52,17 +52,28 @@ where case when pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0 then ex
     where refclassid operator(pg_catalog.=) 2615 and refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()
       and deptype operator(pg_catalog.=) 'n') end";
 
-/// The names of settings that functions of the database set; those of PostgreSQL itself set none.
+/// The names of settings that functions of the database set, those of PostgreSQL itself aside, which set none:
+/// of functions that a transaction made which is not older than `$1`. And what to say as `$1` next time.
 const IN_FUNCTIONS: &str = "\
-select distinct pg_catalog.lower(found[1])
+select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.xid::pg_catalog.text, null
+union all
+(select distinct null, pg_catalog.lower(found[1])
 from pg_catalog.pg_proc,
      pg_catalog.regexp_matches(case when prosqlbody is null then prosrc else pg_catalog.pg_get_function_sqlbody(oid) end, '(?:set_config\\s*\\(\\s*''|\\mset\\s+(?:session\\s+)?)([[:alnum:]_$]+(?:[.][[:alnum:]_$]+)+)', 'gi') found
 where pronamespace operator(pg_catalog.<>) 11 and pg_catalog.octet_length(prosrc) operator(pg_catalog.<) 1000000
   and pg_catalog.octet_length(found[1]) operator(pg_catalog.<=) 128
-limit 256";
+  and pg_catalog.age(xmin) operator(pg_catalog.<=) pg_catalog.age($1::pg_catalog.xid)
+limit 256)";
 
-/// Names of settings.
-pub(crate) type Names = Arc<[Box<str>]>;
+/// What is known of the functions of a database.
+pub(crate) struct OfFunctions {
+    /// Names of settings that they set.
+    pub(crate) names: Arc<[Box<str>]>,
+    /// The oldest transaction that was under way when they were looked at.
+    as_of: Bytes,
+    /// They were looked at while the sessions rested, not ahead of that.
+    pub(crate) at_rest: bool,
+}
 
 /// What a session takes along.
 #[derive(Debug, Default)]
@@ -98,18 +109,31 @@ pub(crate) struct Asked<T> {
     pub(crate) said: BytesMut,
 }
 
-/// Asks a session at rest what its database's functions may have set in it; nothing where it cannot be asked.
-pub(crate) async fn settings_of_functions(server: UnixStream) -> std::io::Result<Asked<Option<Names>>> {
-    let Asked { server, answer, said } = question(server, IN_FUNCTIONS, &[]).await?;
-    let name = |mut row: Bytes| {
-        let [name] = columns::<1>(&mut row)?;
-        Some(String::from_utf8(name?.to_vec()).ok()?.into())
-    };
-    let names = match answer {
-        Answer::Rows(rows) => Some(rows.into_iter().filter_map(name).collect()),
-        Answer::Refused | Answer::TooMuch => None,
-    };
-    Ok(Asked { server, answer: names, said })
+/// Asks a session at rest what its database's functions may have set in it, besides what is known from
+/// `before`; nothing where it cannot be asked.
+pub(crate) async fn settings_of_functions(
+    server: UnixStream,
+    before: Option<&OfFunctions>,
+    at_rest: bool,
+) -> std::io::Result<Asked<Option<OfFunctions>>> {
+    // Every transaction is younger than number 0, as PostgreSQL counts.
+    let as_of = before.map_or(Bytes::from_static(b"0"), |before| before.as_of.clone());
+    let Asked { server, answer, said } = question(server, IN_FUNCTIONS, &[&as_of]).await?;
+    let mut names: Vec<Box<str>> = before.map_or(Vec::new(), |before| before.names.to_vec());
+    let mut next = None;
+    if let Answer::Rows(rows) = answer {
+        for mut row in rows {
+            match columns(&mut row) {
+                Some([Some(as_of), None]) => next = Some(as_of),
+                Some([None, Some(name)]) => {
+                    names.extend(String::from_utf8(name.to_vec()).ok().map(Into::into))
+                }
+                _ => {}
+            }
+        }
+    }
+    let found = next.map(|as_of| OfFunctions { names: names.into(), as_of, at_rest });
+    Ok(Asked { server, answer: found, said })
 }
 
 /// Asks a session at rest what it holds. The server is at rest again afterwards, unless this fails.
@@ -256,19 +280,17 @@ impl Carried {
     }
 
     /// Puts all of it in place at a server that is ready for queries. Gives back the settings that the server
-    /// told of meanwhile, for the client.
+    /// told of meanwhile, for the client, and what was read behind the answer.
     pub(crate) async fn put(
         &self,
-        server: UnixStream,
+        mut server: UnixStream,
         unnamed: &Unnamed,
-    ) -> Result<(UnixStream, Vec<Bytes>), Refusal> {
-        let messages = self.messages(unnamed);
-        let mut server = Frames::new(server);
+    ) -> Result<(UnixStream, Vec<Bytes>, BytesMut), Refusal> {
         let (mut told, mut refused) = (Vec::new(), None);
         // Written while it is read: a server that cannot say what it has to takes nothing more.
-        let (reader, mut writer) = server.stream.split();
+        let (reader, mut writer) = server.split();
         let mut reading = Frames::new(reader);
-        let question = messages.sync();
+        let messages = self.messages(unnamed).sync();
         let read = async {
             let (mut ready, mut bytes) = (0, 0);
             while ready < 2 {
@@ -285,12 +307,12 @@ impl Carried {
             }
             Ok::<(), std::io::Error>(())
         };
-        tokio::try_join!(read, send(&mut writer, &question))?;
+        tokio::try_join!(read, send(&mut writer, &messages))?;
         if let Some(frame) = refused {
             return Err(crate::backend::server_error(&frame));
         }
-        let (stream, _) = server.into_parts();
-        Ok((stream, told))
+        let (_, rest) = reading.into_parts();
+        Ok((server, told, rest))
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::cancel::{Cancels, Target};
-use crate::carry::Names;
+use crate::carry::OfFunctions;
 use crate::hold::Held;
 use crate::orders::{Bell, Ear, Order, Standing};
 use crate::refusal::{Ending, Refusal};
@@ -32,8 +32,8 @@ pub(crate) struct Door {
     pub(crate) rest: Arc<Rest>,
     /// Told whenever a session's standing changes, or one has gone.
     pub(crate) stirred: Notify,
-    /// During a hold: the settings that the functions of a database set, by database.
-    of_functions: Mutex<Functions>,
+    /// During a hold: the settings that the functions of a database set.
+    of_functions: Mutex<Arc<tokio::sync::Mutex<Functions>>>,
     /// What keeps new sessions out while the server is switched.
     pub(crate) held: Mutex<Option<Held>>,
     /// What is counted of it.
@@ -42,8 +42,8 @@ pub(crate) struct Door {
     places: usize,
 }
 
-/// Names of settings by database.
-type Functions = Arc<tokio::sync::Mutex<HashMap<Vec<u8>, Names>>>;
+/// What is known of the functions of databases, by name of the database.
+pub(crate) type Functions = HashMap<Vec<u8>, OfFunctions>;
 
 #[derive(Default)]
 pub(crate) struct Seats {
@@ -136,13 +136,13 @@ impl Door {
     }
 
     /// What the functions of its databases set, as far as it was asked for in this hold.
-    pub(crate) fn functions(&self) -> Functions {
+    pub(crate) fn functions(&self) -> Arc<tokio::sync::Mutex<Functions>> {
         self.of_functions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// It is to be asked for anew.
     pub(crate) fn forget_functions(&self) {
-        *self.of_functions.lock().unwrap_or_else(PoisonError::into_inner) = Functions::default();
+        *self.of_functions.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     /// Whether it is shut for good.
@@ -185,10 +185,13 @@ impl Seats {
         }
     }
 
-    /// Gives an order to every session.
+    /// Gives an order to every session. What one was asked before counts as little as that it was.
     pub(crate) fn order(&mut self, order: Order) {
         for occupant in self.taken.values_mut() {
             occupant.order = order;
+            if occupant.standing == Standing::Asked {
+                occupant.standing = Standing::Busy;
+            }
             occupant.bell.ring();
         }
     }
@@ -196,6 +199,13 @@ impl Seats {
     /// Whether every session stands so.
     pub(crate) fn all(&self, so: impl Fn(Standing) -> bool) -> bool {
         self.taken.values().all(|occupant| so(occupant.standing))
+    }
+
+    /// Whether all who were to say what they hold have; those who came since were not told to.
+    pub(crate) fn all_asked(&self) -> bool {
+        let waiting =
+            |occupant: &Occupant| occupant.order == Order::Ask && occupant.standing == Standing::Busy;
+        !self.taken.values().any(waiting)
     }
 
     /// Whether those who were told to end have gone.
@@ -231,15 +241,20 @@ impl Seat {
         occupant.unwrap_or(Order::End(ending.unwrap_or(Ending::Stopping)))
     }
 
-    /// Says how the session stands from now on; to be busy it must have been told to go on, or else this
-    /// gives back what it was told meanwhile.
+    /// Says how the session stands from now on. It goes on only where it was told to: otherwise this gives
+    /// back what it was told meanwhile.
     pub(crate) fn stand(&self, standing: Standing) -> Result<(), Order> {
         let mut seats = self.door.seats();
         let ending = seats.leaving.get(&self.session).copied();
         let Some(occupant) = seats.taken.get_mut(&self.session) else {
             return Err(Order::End(ending.unwrap_or(Ending::Stopping)));
         };
-        if standing == Standing::Busy && occupant.order != Order::Go {
+        let told = match standing {
+            Standing::Busy => occupant.order == Order::Go,
+            Standing::Asked => occupant.order == Order::Ask,
+            Standing::Resting | Standing::Parked | Standing::Leaving => true,
+        };
+        if !told {
             return Err(occupant.order);
         }
         occupant.standing = standing;

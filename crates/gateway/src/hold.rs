@@ -1,23 +1,26 @@
 //! Hold: sessions rest, and new ones wait, while the server behind the door is switched.
 //!
-//! 1. New clients wait before they sign in to the server; sessions come to rest, each as its transaction ends.
-//! 2. When all rest, they leave the server, with what they need to go on elsewhere (`carry.rs`). Those that
-//!    hold what cannot be carried end. Then nobody uses the server but Stead.
-//! 3. On release they go on, at whatever server the route leads to then.
+//! 1. Each session is asked what it holds (`carry.rs`) as its transaction ends, and goes on. Nobody waits yet:
+//!    this is for the third step, in which those that said nothing since need not be asked, and the others
+//!    answer in half the time.
+//! 2. New clients wait before they sign in to the server; sessions come to rest, each as its transaction ends.
+//! 3. When all rest and have said what they hold, they leave the server, with what they need to go on
+//!    elsewhere. Those that hold what cannot be carried end. Then nobody uses the server but Stead.
+//! 4. On release they go on, at whatever server the route leads to then.
 //!
-//! Before the second step giving up costs nobody anything: sessions go on where they were. A transaction that
+//! Until they leave, giving up costs nobody anything: sessions go on where they were. A transaction that
 //! does not end in time has the hold give up, or else (`insist`) is ended itself, so that a session that is
 //! idle in a transaction cannot keep a server from being moved. **The deadline is the gateway's own**: when it
 //! passes sessions go on, whether or not the one who asked for the hold still lives.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedRwLockWriteGuard;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::door::{Door, Seats};
 use crate::fail_point;
@@ -46,6 +49,8 @@ impl fmt::Display for Because {
 
 /// The longest that anybody may hold, and the longest that sessions may be waited for.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(30));
+/// Of the patience, the part that sessions have for their first word on what they hold, while nobody waits.
+const AHEAD: f64 = 0.5;
 /// Sessions that end say so to their clients; one that does not listen is not waited for.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -106,44 +111,49 @@ impl From<Result<Parked, Busy>> for Hold {
 pub(crate) struct Held {
     number: u64,
     because: Because,
+    since: Instant,
+    rest_ms: u128,
     _turn: OwnedRwLockWriteGuard<()>,
     _holding: Holding,
 }
 
 /// There is a hold, or one is about to be.
-struct Holding(Arc<AtomicU32>);
+struct Holding(Arc<AtomicBool>);
 
 impl Holding {
-    fn of(count: &Arc<AtomicU32>) -> Holding {
-        count.fetch_add(1, Ordering::SeqCst);
-        Holding(count.clone())
+    fn begin(holding: &Arc<AtomicBool>) -> Option<Holding> {
+        let is_first = !holding.swap(true, Ordering::SeqCst);
+        is_first.then(|| Holding(holding.clone()))
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
 impl Door {
     /// Holds; see the module.
     pub(crate) async fn hold(self: &Arc<Door>, wish: Wish) -> Result<Parked, Busy> {
-        let began = Instant::now();
-        let (until, end) = (began + wish.patience.min(LONGEST.1), began + wish.deadline.min(LONGEST.0));
-        let waited = || began.elapsed().as_millis();
         // One of the same kind was left by somebody who is gone: this one takes its place.
         if self.is_held() && !self.release(wish.because) {
             return Err(Busy::Held);
         }
-        let holding = Holding::of(&self.rest.holding);
+        let holding = Holding::begin(&self.rest.holding).ok_or(Busy::Held)?;
+        let mut calling_off = CallOff(Some(self));
+        self.forget_functions();
+        self.seats().order(Order::Ask);
+        let patience = wish.patience.min(LONGEST.1);
+        let _ = timeout(patience.mul_f64(AHEAD), self.until(Seats::all_asked)).await;
+        let began = Instant::now();
+        let (until, end) = (began + patience, began + wish.deadline.min(LONGEST.0));
+        let waited = || began.elapsed().as_millis();
         // Sign-ins under way come to their end, and from here on new ones wait.
         let turn = timeout_at(until, self.rest.turn.clone().write_owned())
             .await
             .map_err(|_| Busy::SigningIn(waited()))?;
-        self.forget_functions();
         let here = self.seats().taken.len();
-        let mut calling_off = CallOff(Some(self));
         self.seats().order(Order::Rest);
         if timeout_at(until, self.until(|seats| seats.all(|standing| standing != Standing::Busy)))
             .await
@@ -158,6 +168,7 @@ impl Door {
                 seats.send_off(session, Ending::InTheWay);
             }
         }
+        let rest_ms = waited();
         self.seats().order(Order::Park { because: wish.because });
         let gone = |standing| matches!(standing, Standing::Parked | Standing::Leaving);
         let left = self.until(|seats| seats.all(gone) && seats.all_said());
@@ -167,8 +178,14 @@ impl Door {
         let _ = timeout_at(Instant::now() + FAREWELL, self.verifiers.hang_up()).await;
         calling_off.0 = None;
         let number = self.rest.holds.fetch_add(1, Ordering::Relaxed);
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Held { number, because: wish.because, _turn: turn, _holding: holding });
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held {
+            number,
+            because: wish.because,
+            since: began,
+            rest_ms,
+            _turn: turn,
+            _holding: holding,
+        });
         tokio::spawn(let_go(self.clone(), number, end));
         fail_point!("gateway::held");
         Ok(Parked { parked: count(parked), ended: count(here.saturating_sub(parked)) })
@@ -181,7 +198,7 @@ impl Door {
 
     /// Whether there is a hold, or one is about to be.
     pub(crate) fn is_being_held(&self) -> bool {
-        self.rest.holding.load(Ordering::SeqCst) > 0
+        self.rest.holding.load(Ordering::SeqCst)
     }
 
     /// Whether new sessions are kept waiting.
@@ -196,7 +213,10 @@ impl Door {
         }
         // Orders first: a session that takes its turn then finds that it may.
         self.seats().order(Order::Go);
-        *held = None;
+        if let Some(Held { because: Because::Moved, since, rest_ms, .. }) = held.take() {
+            let (server, held_ms) = (&self.route().server, since.elapsed().as_millis());
+            tracing::info!(server, held_ms, rest_ms, "clients waited while the server was moved");
+        }
         true
     }
 

@@ -15,6 +15,8 @@ use crate::refusal::Ending;
 pub(crate) enum Order {
     /// Go on.
     Go,
+    /// Say at the next rest what it holds, and go on.
+    Ask,
     /// Come to rest, and say so.
     Rest,
     /// Leave the server; whoever cannot, ends.
@@ -31,6 +33,8 @@ pub(crate) enum Order {
 pub(crate) enum Standing {
     /// It uses its server.
     Busy,
+    /// It does, and has been asked what it holds.
+    Asked,
     /// It does not until it is told to go on.
     Resting,
     /// It has no server.

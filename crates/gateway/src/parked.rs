@@ -26,6 +26,13 @@ type Further = Result<(Copying, Option<Target>), (&'static str, Option<String>)>
 
 type Client = Box<TlsStream<TcpStream>>;
 
+/// What a session said when it was asked ahead.
+pub(crate) struct Said {
+    /// Bytes of the client's until then: it is true for as long as there are no more.
+    at: u64,
+    holdings: Holdings,
+}
+
 impl Visit {
     /// From rest to the next statement, which may be at another server.
     pub(crate) async fn stand_still(
@@ -34,22 +41,38 @@ impl Visit {
         seat: &mut Seat,
         login: &Login,
     ) -> Further {
-        let (parked, server) = relay.park();
-        let asked = timeout(ASK, self.ask(server, &parked, login)).await;
-        let Asked { server, answer: holdings, said } = match asked.unwrap_or_else(|_| Err(TimedOut.into())) {
-            Ok(answered) => answered,
-            Err(error) => {
-                tracing::debug!(%error, "a session's server failed while it was asked what it holds");
-                return self.part(parked, Ending::Stranded("the server did not say what it holds")).await;
+        let holdings = match self.said.take() {
+            Some(said) if said.at == relay.amounts().0 => said.holdings,
+            _ => {
+                let (parked, server) = relay.park();
+                let asked = timeout(ASK, self.ask(server, &parked, seat, login)).await;
+                let answered = asked.unwrap_or_else(|_| Err(TimedOut.into()));
+                let Asked { server, answer, said } = match answered {
+                    Ok(answered) => answered,
+                    Err(error) => {
+                        tracing::debug!(%error, "a session's server failed while it was asked what it holds");
+                        let why = "the server did not say what it holds";
+                        return self.part(parked, Ending::Stranded(why)).await;
+                    }
+                };
+                relay = parked.attach(server, said);
+                answer
             }
         };
-        relay = parked.attach(server, said);
+        relay.resting = false;
         // A refusal here is an order that came meanwhile; it is looked at next.
         let _ = seat.stand(Standing::Resting);
         let because = loop {
             match seat.order() {
                 Order::Go => match seat.stand(Standing::Busy) {
                     Ok(()) => return Ok((relay, None)),
+                    Err(_) => continue,
+                },
+                Order::Ask => match seat.stand(Standing::Asked) {
+                    Ok(()) => {
+                        self.said = Some(Box::new(Said { at: relay.amounts().0, holdings }));
+                        return Ok((relay, None));
+                    }
                     Err(_) => continue,
                 },
                 Order::Park { because } => break because,
@@ -72,11 +95,13 @@ impl Visit {
         }
     }
 
-    /// What it holds. What the functions of its database set is asked for once a hold.
+    /// What it holds. What the functions of its database set is asked for before the hold, and in it what is
+    /// new since.
     async fn ask(
         &self,
         mut server: UnixStream,
         parked: &Parked<Client>,
+        seat: &Seat,
         login: &Login,
     ) -> std::io::Result<Asked<Holdings>> {
         let database = login.startup.database();
@@ -87,18 +112,21 @@ impl Visit {
             Err(_) => return Ok(cannot_tell(server)),
         };
         let mut said = BytesMut::new();
-        let of_functions = match known.get(database) {
-            Some(names) => names.clone(),
-            None => {
-                let asked = carry::settings_of_functions(server).await?;
+        let at_rest = seat.order() != Order::Ask;
+        let before = known.get(database);
+        let names = match before {
+            Some(before) if before.at_rest || !at_rest => before.names.clone(),
+            _ => {
+                let asked = carry::settings_of_functions(server, before, at_rest).await?;
                 (server, said) = (asked.server, asked.said);
-                let Some(names) = asked.answer else { return Ok(Asked { said, ..cannot_tell(server) }) };
-                known.insert(database.to_vec(), names.clone());
+                let Some(found) = asked.answer else { return Ok(Asked { said, ..cannot_tell(server) }) };
+                let names = found.names.clone();
+                known.insert(database.to_vec(), found);
                 names
             }
         };
         drop(known);
-        let mut asked = carry::ask(server, &parked.conversation, &of_functions).await?;
+        let mut asked = carry::ask(server, &parked.conversation, &names).await?;
         said.unsplit(asked.said);
         asked.said = said;
         Ok(asked)
@@ -165,13 +193,15 @@ impl Visit {
         seat.retarget(target.clone());
         let put =
             timeout(self.context.limits.sign_in, carried.put(stream, parked.conversation.unnamed())).await;
-        let (server, told) = match put.unwrap_or(Err(Refusal::Down)) {
+        let (server, told, said) = match put.unwrap_or(Err(Refusal::Down)) {
             Ok(done) => done,
             Err(refusal) => return self.strand(parked, &refusal).await,
         };
         self.record.moves += 1;
         crate::fail_point!("gateway::arrived");
-        Ok((parked.attach(server, in_force(greeting, told)), target))
+        let mut read = in_force(greeting, told);
+        read.unsplit(said);
+        Ok((parked.attach(server, read), target))
     }
 
     /// There is no way back to a server.

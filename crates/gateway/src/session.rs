@@ -26,6 +26,7 @@ use crate::duty::Duty;
 use crate::guessing::Guessing;
 use crate::handover::Lent;
 use crate::orders::Order;
+use crate::parked::Said;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::{Relay, Stop};
@@ -95,6 +96,8 @@ pub(crate) struct Visit {
     /// The one that the client is shown; until it has signed in.
     certificate: Option<Arc<Certificate>>,
     pub(crate) record: Record,
+    /// What it holds at its server, where it was asked ahead of a hold.
+    pub(crate) said: Option<Box<Said>>,
 }
 
 /// A session's way between its client and its server.
@@ -154,7 +157,7 @@ impl Visit {
         let mut record = Record::of_nobody(&caller);
         (record.tenant, record.stead) = (route.tenant.clone(), route.stead.clone());
         (record.component, record.server) = (route.component.clone(), route.server.clone());
-        Visit { context, door, caller, certificate, record }
+        Visit { context, door, caller, certificate, record, said: None }
     }
 
     /// To its end.
@@ -407,7 +410,12 @@ impl Visit {
                 Ok(stop) => return Ok(Stopped::By(stop)),
                 Err(Interrupt::Ordered) => match seat.order() {
                     Order::End(ending) => return Ok(Stopped::Ended(ending)),
-                    order => relay.resting = order != Order::Go,
+                    order => {
+                        relay.resting = order != Order::Go;
+                        if order == Order::Go {
+                            self.said = None;
+                        }
+                    }
                 },
                 Err(Interrupt::Count) => {
                     self.count(relay.amounts());

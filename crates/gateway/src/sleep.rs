@@ -20,7 +20,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ pub(crate) struct Rest {
     pub(crate) turn: Arc<RwLock<()>>,
     /// Counts holds.
     pub(crate) holds: AtomicU64,
-    /// Holds that there are, or are about to be.
-    pub(crate) holding: Arc<AtomicU32>,
+    /// There is a hold, or one is about to be.
+    pub(crate) holding: Arc<AtomicBool>,
     /// Held by the one client that wakes the server for all who wait.
     waking: Mutex<()>,
     duty: Arc<Duty>,
