@@ -15,6 +15,8 @@ use crate::{Host, median, ms, until};
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 /// Rounds, each of every way; the median is shown.
 const ROUNDS: usize = 3;
+/// The same of COPY, which takes long enough that the machine is faster or slower from one to the next.
+const COPIES: usize = 5;
 /// Seconds of each run of pgbench.
 const SECONDS: &str = "4";
 /// Idle sessions whose memory is counted.
@@ -137,7 +139,7 @@ fn copy(ways: &[Way; 3]) {
     ways[0].sql("create unlogged table big (line text)");
     let out = "copy (select repeat('x', 99) from generate_series(1, 10000000)) to stdout";
     let mut took: [[Vec<f64>; 2]; 3] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..COPIES {
         for (number, way) in ways.iter().enumerate() {
             let began = Instant::now();
             let done = way.command("psql").args(["-Xq", "-c", out]).stdout(Stdio::null()).status().unwrap();

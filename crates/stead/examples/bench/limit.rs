@@ -29,12 +29,13 @@ pub(crate) struct Hand {
     bin: PathBuf,
     root: PathBuf,
     reached: Until,
+    size: Size,
     spares: Vec<PathBuf>,
 }
 
 impl Hand {
     /// Prepares so many.
-    pub(crate) async fn prepared(reached: Until, count: usize) -> Self {
+    pub(crate) async fn prepared(reached: Until, size: Size, count: usize) -> Self {
         let name = match reached {
             Until::Answer => "sl",
             Until::SignIn => "st",
@@ -44,7 +45,7 @@ impl Hand {
         std::fs::create_dir_all(&root).unwrap();
         let _ = Command::new("chown").arg("nobody").arg(&root).status().unwrap();
         let (major, bin) = newest_engine();
-        let mut hand = Self { major, bin, root, reached, spares: Vec::new() };
+        let mut hand = Self { major, bin, root, reached, size, spares: Vec::new() };
         for number in 0..count {
             let spare = hand.root.join(format!("spare{number}"));
             hand.prepare(&spare).await;
@@ -75,6 +76,35 @@ impl Hand {
         took
     }
 
+    /// What `stead move` cannot be faster than: a server that nobody works at is stopped, renamed and started,
+    /// and so many clients, each of which had a session, come in again, trusted, and commit a transaction.
+    /// Milliseconds until the first and until the last of them has.
+    pub(crate) async fn relocate(&mut self, clients: usize) -> (f64, f64) {
+        let (spare, server) = (self.spares.pop().unwrap(), self.root.join("server"));
+        let process = self.start(&spare);
+        let admin = self.session("postgres", None).await;
+        admin.batch_execute("create table if not exists moved (n int)").await.unwrap();
+        let commit = async |hand: &Self| {
+            let session = hand.session("postgres", None).await;
+            session.batch_execute("begin; insert into moved values (1); commit").await.unwrap();
+            (session, Instant::now())
+        };
+        let sessions = futures::future::join_all((0..clients).map(|_| commit(self))).await;
+        admin.batch_execute("checkpoint").await.unwrap();
+        let began = Instant::now();
+        stop(process);
+        std::fs::rename(&spare, &server).unwrap();
+        let process = self.start(&server);
+        let again = futures::future::join_all((0..clients).map(|_| commit(self))).await;
+        let times = again.iter().map(|(_, done)| (*done - began).as_secs_f64() * 1000.0);
+        let (first, last) = times.fold((f64::MAX, 0_f64), |(a, b), time| (a.min(time), b.max(time)));
+        drop((sessions, again));
+        stop(process);
+        std::fs::rename(&server, &spare).unwrap();
+        self.spares.push(spare);
+        (first, last)
+    }
+
     async fn prepare(&self, dir: &Path) {
         let made = as_nobody(&self.bin.join("initdb"))
             .arg("-D")
@@ -86,7 +116,7 @@ impl Hand {
             .unwrap();
         if self.reached != Until::Answer {
             let (allow, schema, extensions) = (Vec::new(), Vec::new(), Vec::new());
-            let (engine, size) = (self.major, Size::Nano);
+            let (engine, size) = (self.major, self.size);
             let (maintenance, idle, owner, runbook, protect) = (None, None, None, None, false);
             let spec =
                 Spec { engine, size, allow, maintenance, idle, schema, extensions, protect, owner, runbook };

@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use client::{Client, Part};
+use component::postgres::Size;
 use limit::{Hand, Until};
 use secrecy::SecretString;
 use serde_json::json;
@@ -38,8 +39,8 @@ async fn main() {
     if wanted("create") {
         // One of each in turn, so that a machine that is now faster and now slower treats them alike.
         let host = Host::start(SAMPLES * 2 + 4).await;
-        let mut bare = Hand::prepared(Until::Answer, SAMPLES).await;
-        let mut tenant = Hand::prepared(Until::SignIn, SAMPLES).await;
+        let mut bare = Hand::prepared(Until::Answer, Size::Nano, SAMPLES).await;
+        let mut tenant = Hand::prepared(Until::SignIn, Size::Nano, SAMPLES).await;
         let (mut answers, mut sign_ins, mut warm) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..SAMPLES {
             answers.push(bare.take().await);
@@ -227,7 +228,7 @@ impl Drop for Host {
 async fn wake() {
     let host = Host::start(1).await;
     let config = host.make("sleeper", json!({"idle": "1s"})).await;
-    let mut hand = Hand::prepared(Until::Wake, SAMPLES).await;
+    let mut hand = Hand::prepared(Until::Wake, Size::Nano, SAMPLES).await;
     let (mut by_hand, mut woken) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         until("it to sleep", || (host.awake() == 0).then_some(())).await;

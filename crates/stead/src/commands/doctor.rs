@@ -25,6 +25,7 @@ struct Check {
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
     let mut checks = vec![home(context), engines(context), isolation()];
+    checks.extend(huge_pages());
     checks.extend(keeper_and_disk(context));
     checks.push(gateway(context).await);
     checks.push(server(context).await);
@@ -81,6 +82,21 @@ fn isolation() -> Check {
             Finding::Note,
             "not root: servers are not kept apart, so there can be one tenant only",
         )
+    }
+}
+
+/// Whether the kernel gives huge pages to memory that processes share, as a server's buffers are; nothing where
+/// it has none to give.
+fn huge_pages() -> Option<Check> {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").ok()?;
+    let in_force = setting.split('[').nth(1)?.split(']').next()?;
+    let check = |finding, message| Some(check("huge pages", finding, message));
+    match in_force {
+        "always" | "within_size" | "force" => check(Finding::Good, "on for shared memory"),
+        _ => check(
+            Finding::Note,
+            "off for shared memory, so that large servers work and start slower: see docs/install.md",
+        ),
     }
 }
 
