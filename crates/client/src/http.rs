@@ -231,8 +231,7 @@ impl Client {
         reason: Option<&str>,
         wait: Option<&str>,
     ) -> Result<Operation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/rotate");
-        self.send(self.request(Method::POST, &path).query(&[("wait", wait), ("reason", reason)])).await
+        self.edit_component(tenant, stead, component, "rotate", reason, wait).await
     }
 
     /// Moves a server, process and data, to its other place on its host.
@@ -244,7 +243,19 @@ impl Client {
         reason: Option<&str>,
         wait: Option<&str>,
     ) -> Result<Operation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/move");
+        self.edit_component(tenant, stead, component, "move", reason, wait).await
+    }
+
+    async fn edit_component(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        verb: &str,
+        reason: Option<&str>,
+        wait: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/{verb}");
         self.send(self.request(Method::POST, &path).query(&[("wait", wait), ("reason", reason)])).await
     }
 

@@ -354,9 +354,7 @@ impl Store {
     ) -> Result<OperationId, EditError> {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
-        let id = held.existing(tenant, stead, name)?.id;
-        let operation = OperationId::random();
-        open_operation(&mut tx, operation, &held.tenant, stead, "rotate", actor).await?;
+        let (id, operation) = held.open(&mut tx, actor, (tenant, stead, name), "rotate").await?;
         let version = secret::new_password(&mut tx, &self.key, id).await?;
         let mut line = Line { actor, held: &held, stead, name, operation, reason };
         let (before, after) = (json!({ "version": version - 1 }), json!({ "version": version }));
@@ -381,7 +379,7 @@ impl Store {
     ) -> Result<OperationId, EditError> {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
-        let id = held.existing(tenant, stead, name)?.id;
+        let (id, operation) = held.open(&mut tx, actor, (tenant, stead, name), "move").await?;
         let moving = sqlx::query_scalar!(
             "select exists (select from operation_targets t join operations o on o.id = t.operation_id
                             where t.component_id = $1 and t.state = 'running' and o.kind = 'move') as \"moving!\"",
@@ -392,8 +390,6 @@ impl Store {
         if moving {
             return Err(EditError::Moving(name.clone()));
         }
-        let operation = OperationId::random();
-        open_operation(&mut tx, operation, &held.tenant, stead, "move", actor).await?;
         // One that did not come about is asked for once more: another one behind it would lead back.
         let place = sqlx::query_scalar!(
             "select place - coalesce((status ->> 'elsewhere')::bool, false)::int4 as \"place!\"
@@ -416,6 +412,20 @@ impl Store {
 }
 
 impl Held {
+    /// Opens an operation on one component that is there, and stays.
+    async fn open(
+        &self,
+        tx: &mut PgConnection,
+        actor: &Actor,
+        (tenant, stead, name): (&TenantName, &SteadName, &ComponentName),
+        kind: &str,
+    ) -> Result<(ComponentId, OperationId), EditError> {
+        let id = self.existing(tenant, stead, name)?.id;
+        let operation = OperationId::random();
+        open_operation(tx, operation, &self.tenant, stead, kind, actor).await?;
+        Ok((id, operation))
+    }
+
     /// A component that is there, and stays.
     fn existing(
         &self,

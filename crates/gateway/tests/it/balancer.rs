@@ -7,11 +7,9 @@ use gateway::route::{Route, Settings};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::clients::{
-    config, connect, connect_with, encrypted, psql, sqlstate as code, tcp, tcp_from, tls,
-};
+use crate::support::clients::{config, connect, connect_with, encrypted, psql, sqlstate, tcp, tcp_from, tls};
 use crate::support::home::{Gateway, Home, free_port, limits};
-use crate::support::raw::{first_to_end, rest, sqlstate};
+use crate::support::raw::{first_to_end, rest, sqlstate_of};
 use crate::support::server::Server;
 
 /// Where the balancer of these tests is.
@@ -62,7 +60,7 @@ async fn the_address_in_the_header_is_the_one_that_counts() {
     // Another client of the same balancer is not allowed, and its own address is named.
     let stream = encrypted(through(&route, &header("192.0.2.7:40000")).await, &home).await.unwrap();
     let error = connect_with(&config(), stream).await.err().unwrap();
-    assert_eq!(code(&error), Some("28000"));
+    assert_eq!(sqlstate(&error), Some("28000"));
     assert!(error.as_db_error().unwrap().message().contains("address 192.0.2.7 is not on the allow-list"));
     let line = home.logged("the refusal", |line| line["outcome"] == "not_allowed").await;
     assert_eq!(line["client"], "192.0.2.7:40000");
@@ -85,7 +83,7 @@ async fn from_anybody_else_a_header_is_garbage() {
     home.refresh(&route.server).await;
     let mut liar = tcp(&route).await;
     liar.write_all(&header("203.0.113.7:40000")).await.unwrap();
-    assert_eq!(sqlstate(&rest(&mut liar).await).as_deref(), Some("08P01"));
+    assert_eq!(sqlstate_of(&rest(&mut liar).await).as_deref(), Some("08P01"));
     let line = home.logged("the refusal", |line| line["outcome"] == "bad_protocol").await;
     assert!(
         line["client"].as_str().unwrap().starts_with("127.0.0.1:") && line.get("via").is_none(),
@@ -110,7 +108,7 @@ async fn a_balancer_that_sends_no_usable_header_is_told_so() {
         (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x02??", "malformed"),
     ] {
         let answer = rest(&mut through(&route, bytes).await).await;
-        assert_eq!(sqlstate(&answer).as_deref(), Some("08P01"), "{bytes:?}");
+        assert_eq!(sqlstate_of(&answer).as_deref(), Some("08P01"), "{bytes:?}");
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.contains(said) && !answer.contains("acme"), "{answer}");
         let line = home.logged(said, |line| line["message"].as_str().is_some_and(|m| m.contains(said))).await;
@@ -150,7 +148,7 @@ async fn a_header_that_does_not_come_is_not_waited_for() {
     for _ in 0..3 {
         crowd.push(through(&route, &header("203.0.113.7:1")[..15]).await);
     }
-    assert_eq!(sqlstate(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
+    assert_eq!(sqlstate_of(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
     home.logged("too many", |line| line["outcome"] == "too_many_signing_in").await;
     route.allow.push("127.0.0.1/32".parse().unwrap());
     home.declare(&route);
@@ -192,7 +190,7 @@ async fn without_the_option_a_balancer_is_anybody() {
     home.settle(&Home::settings());
     home.client().await.refresh().await.unwrap();
     let mut stream = through(&route, &header("203.0.113.7:40000")).await;
-    assert_eq!(sqlstate(&rest(&mut stream).await).as_deref(), Some("08P01"));
+    assert_eq!(sqlstate_of(&rest(&mut stream).await).as_deref(), Some("08P01"));
     home.logged("the refusal", |line| line["outcome"] == "bad_protocol").await;
     let stream = encrypted(tcp_from(BALANCER, &route).await, &home).await.unwrap();
     assert!(connect_with(&config(), stream).await.is_ok());

@@ -6,10 +6,10 @@ use gateway::Limits;
 use gateway::route::Route;
 use tokio::net::TcpStream;
 
-use crate::support::clients::{config, connect, connect_with, encrypted, sqlstate as code, tcp, tcp_from};
+use crate::support::clients::{config, connect, connect_with, encrypted, sqlstate, tcp, tcp_from};
 use crate::support::eventually;
 use crate::support::home::{Gateway, Home, free_port, limits};
-use crate::support::raw::{first_to_end, sqlstate};
+use crate::support::raw::{first_to_end, sqlstate_of};
 use crate::support::server::Server;
 
 /// Three ways to one server: two of a tenant, and one of another.
@@ -47,7 +47,7 @@ async fn one_address_takes_so_many_places_and_no_more() {
     for route in [&one, &two, &one, &two] {
         crowd.push(tcp_from("127.0.0.2", route).await);
     }
-    assert_eq!(sqlstate(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
+    assert_eq!(sqlstate_of(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
     let line = home.logged("the refusal", |l| l["outcome"] == "too_many_signing_in_of_address").await;
     assert!(line["message"].as_str().unwrap().contains("127.0.0.2") && line["server"] == "", "{line}");
     // Other addresses notice nothing, and sessions do not count.
@@ -71,7 +71,7 @@ async fn one_address_has_so_many_sessions_and_no_more() {
     let first = connect(&home, &one).await.unwrap();
     let _second = connect(&home, &two).await.unwrap();
     let error = connect(&home, &two).await.err().unwrap();
-    assert_eq!(code(&error), Some("53300"));
+    assert_eq!(sqlstate(&error), Some("53300"));
     assert!(error.as_db_error().unwrap().message().starts_with("all 2 sessions that one address may have"));
     home.logged("the refusal", |line| line["outcome"] == "too_many_sessions_of_address").await;
     let password = crate::support::PASSWORD;
@@ -86,7 +86,7 @@ async fn one_tenant_takes_so_many_places_and_no_more() {
     let (_server, home, [one, two, three], gateway) =
         three_doors(Limits { waiting_per_tenant: 2, ..limits() }).await;
     let mut crowd = vec![tcp(&one).await, tcp(&two).await, tcp(&one).await];
-    assert_eq!(sqlstate(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
+    assert_eq!(sqlstate_of(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
     let line = home.logged("the refusal", |line| line["outcome"] == "too_many_signing_in").await;
     assert_eq!(line["tenant"], "acme");
     assert!(connect(&home, &three).await.is_ok(), "another tenant");
@@ -115,11 +115,11 @@ async fn guessing_is_slow() {
     }
     for _ in 0..3 {
         let error = sign_in(&home, "127.0.0.1", &one, "wrong").await.err().unwrap();
-        assert_eq!(code(&error), Some("28P01"));
+        assert_eq!(sqlstate(&error), Some("28P01"));
     }
     for password in ["wrong", right] {
         let error = sign_in(&home, "127.0.0.1", &one, password).await.err().unwrap();
-        assert_eq!(code(&error), Some("28000"));
+        assert_eq!(sqlstate(&error), Some("28000"));
         let said = error.as_db_error().unwrap().message();
         assert!(said.starts_with("too many wrong passwords came from 127.0.0.1; retry in 3"), "{said}");
     }

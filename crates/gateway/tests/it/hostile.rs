@@ -6,11 +6,11 @@ use gateway::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::clients::{
-    Encrypted, GSS_REQUEST, SSL_REQUEST, connect, encrypted, message, psql, rest, signed_in,
-    sqlstate_of as sqlstate, startup, tcp, tcp_from,
+    Encrypted, GSS_REQUEST, SSL_REQUEST, connect, encrypted, message, psql, signed_in, sqlstate, startup,
+    tcp, tcp_from,
 };
 use crate::support::home::{Home, front_door, limits};
-use crate::support::raw::first_to_end;
+use crate::support::raw::{first_to_end, rest, sqlstate_of};
 use crate::support::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +30,7 @@ async fn broken_packets_get_an_error_and_the_door_stays_open() {
         let mut stream = tcp(&route).await;
         stream.write_all(packet).await.unwrap();
         let answer = rest(&mut stream).await;
-        assert_eq!(sqlstate(&answer).as_deref(), code, "{packet:?} -> {answer:?}");
+        assert_eq!(sqlstate_of(&answer).as_deref(), code, "{packet:?} -> {answer:?}");
     }
     // A client with Kerberos asks for that first.
     let mut stream = tcp(&route).await;
@@ -87,7 +87,7 @@ async fn garbage_during_sign_in_ends_that_sign_in() {
         stream.read_exact(&mut offer).await.unwrap();
         stream.write_all(answer).await.unwrap();
         let said = rest(&mut stream).await;
-        assert_eq!(sqlstate(&said).as_deref(), Some("08P01"), "{answer:?} -> {said:?}");
+        assert_eq!(sqlstate_of(&said).as_deref(), Some("08P01"), "{answer:?} -> {said:?}");
     }
     assert_eq!(psql(15, &home, &route, "select 1").unwrap(), "1");
     gateway.stop().await;
@@ -154,7 +154,7 @@ async fn garbage_in_a_session_ends_that_session() {
         let mut stream = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
         stream.write_all(garbage).await.unwrap();
         let said = rest(&mut stream).await;
-        assert_eq!(sqlstate(&said).as_deref(), Some(code), "{garbage:?} -> {said:?}");
+        assert_eq!(sqlstate_of(&said).as_deref(), Some(code), "{garbage:?} -> {said:?}");
     }
     // Half a statement, and gone.
     let mut stream = signed_in(encrypted(tcp(&route).await, &home).await.unwrap()).await;
@@ -186,12 +186,12 @@ async fn a_slow_client_meets_a_deadline() {
     handshake.write_all(&SSL_REQUEST).await.unwrap();
     let mut inside: Encrypted = encrypted(tcp(&route).await, &home).await.unwrap();
     inside.write_all(&startup(b"user\0flights_owner\0\0")).await.unwrap();
-    assert_eq!(sqlstate(&rest(&mut silent).await).as_deref(), Some("57014"));
-    assert_eq!(sqlstate(&rest(&mut half).await).as_deref(), Some("57014"));
+    assert_eq!(sqlstate_of(&rest(&mut silent).await).as_deref(), Some("57014"));
+    assert_eq!(sqlstate_of(&rest(&mut half).await).as_deref(), Some("57014"));
     assert_eq!(rest(&mut handshake).await, b"S");
     let said = rest(&mut inside).await;
     let offer = usize::from(said[4]) + 1;
-    assert_eq!(sqlstate(&said[offer..]).as_deref(), Some("57014"));
+    assert_eq!(sqlstate_of(&said[offer..]).as_deref(), Some("57014"));
     home.logged("the deadline", |line| line["outcome"] == "sign_in_deadline").await;
     gateway.stop().await;
 }
@@ -207,7 +207,7 @@ async fn a_frozen_server_meets_the_deadline_too() {
     home.refresh(&route.server).await;
     server.freeze(true);
     let error = connect(&home, &route).await.err().unwrap();
-    assert_eq!(crate::support::clients::sqlstate(&error), Some("57014"));
+    assert_eq!(sqlstate(&error), Some("57014"));
     server.freeze(false);
     // The same route, at once.
     crate::support::eventually("a session", || async { connect(&home, &route).await.ok() }).await;
@@ -236,7 +236,7 @@ async fn crowds_are_bounded() {
     for _ in 0..4 {
         waiting.push(tcp(&route).await);
     }
-    assert_eq!(sqlstate(&first_to_end(&mut waiting).await).as_deref(), Some("53300"));
+    assert_eq!(sqlstate_of(&first_to_end(&mut waiting).await).as_deref(), Some("53300"));
     drop(waiting);
     crate::support::eventually("a place", || async { psql(18, &home, &route, "select 1").ok() }).await;
     drop(strangers);

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::support::clients::psql;
 use crate::support::home::{Home, free_port, front_door, limits};
-use crate::support::raw::{first_to_end, sqlstate};
+use crate::support::raw::{first_to_end, sqlstate_of};
 use crate::support::server::Server;
 
 fn settings(shared_port: u16) -> Settings {
@@ -27,7 +27,7 @@ async fn a_crowd_at_the_shared_port_is_bounded_and_logged() {
     for _ in 0..3 {
         crowd.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap());
     }
-    assert_eq!(sqlstate(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
+    assert_eq!(sqlstate_of(&first_to_end(&mut crowd).await).as_deref(), Some("53300"));
     drop(crowd);
     let line = home.logged("the refusal", |line| line["outcome"] == "too_many_signing_in").await;
     assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");

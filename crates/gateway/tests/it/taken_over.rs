@@ -10,11 +10,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::sessions::resident;
-use crate::support::clients::{
-    connect, encrypted, message, psql, rest, signed_in, sqlstate, sqlstate_of, tcp,
-};
+use crate::support::clients::{connect, encrypted, message, psql, signed_in, sqlstate, tcp};
 use crate::support::folder;
 use crate::support::home::{Gateway, Home, limits};
+use crate::support::raw::{rest, sqlstate_of};
 use crate::support::server::Server;
 
 /// How it lies.

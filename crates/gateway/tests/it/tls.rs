@@ -9,10 +9,10 @@ use rcgen::KeyPair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::clients::{
-    GSS_REQUEST, SSL_REQUEST, encrypted, program, psql, rest, result, signed_in, sqlstate_of, startup, tcp,
-    tls_asking_for,
+    GSS_REQUEST, SSL_REQUEST, encrypted, program, psql, result, signed_in, startup, tcp, tls_asking_for,
 };
 use crate::support::home::{Home, front_door, limits};
+use crate::support::raw::{rest, sqlstate_of};
 use crate::support::server::Server;
 
 /// Encryption is asked for once, in any order; after a refusal only TLS or nothing is left.

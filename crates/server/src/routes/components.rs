@@ -102,16 +102,7 @@ pub(crate) async fn rotate(
     Path(at): Path<ComponentPath>,
     Query(query): Query<EditQuery>,
 ) -> Result<Response, Problem> {
-    let tenant = caller.visible(&app.store, &at.tenant).await?;
-    let edit = async {
-        caller.may(Action::Edit)?;
-        let (actor, reason) = (&caller.actor, query.reason());
-        Ok(app.store.rotate(actor, &at.tenant, &at.stead, &at.component, reason).await?)
-    };
-    let attempt =
-        Attempt::new(&caller, "password.rotated", Some(&tenant)).stead(&at.stead).component(&at.component);
-    let operation = attempt.of(&app.store, edit).await?;
-    super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
+    edit(&app, &caller, &at, &query, Edit::Rotate).await
 }
 
 /// Move a server to another process and folder
@@ -128,17 +119,40 @@ pub(crate) async fn relocate(
     Path(at): Path<ComponentPath>,
     Query(query): Query<EditQuery>,
 ) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Move).await
+}
+
+/// What is asked for of one component.
+#[derive(Clone, Copy)]
+enum Edit {
+    Rotate,
+    Move,
+}
+
+/// Makes an edit of one component, and answers with its operation; one that is refused is on record as well.
+async fn edit(
+    app: &App,
+    caller: &Caller,
+    at: &ComponentPath,
+    query: &EditQuery,
+    what: Edit,
+) -> Result<Response, Problem> {
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     let edit = async {
         caller.may(Action::Edit)?;
-        let (actor, reason) = (&caller.actor, query.reason());
-        Ok(app.store.move_component(actor, &at.tenant, &at.stead, &at.component, reason).await?)
+        let (store, actor, reason) = (&app.store, &caller.actor, query.reason());
+        Ok(match what {
+            Edit::Rotate => store.rotate(actor, &at.tenant, &at.stead, &at.component, reason).await?,
+            Edit::Move => store.move_component(actor, &at.tenant, &at.stead, &at.component, reason).await?,
+        })
     };
-    let attempt = Attempt::new(&caller, "component.move_requested", Some(&tenant))
-        .stead(&at.stead)
-        .component(&at.component);
+    let line = match what {
+        Edit::Rotate => "password.rotated",
+        Edit::Move => "component.move_requested",
+    };
+    let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);
     let operation = attempt.of(&app.store, edit).await?;
-    super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
+    super::operations::answer(app, tenant.id, Some(operation), query.wait).await
 }
 
 /// Which part of a log.

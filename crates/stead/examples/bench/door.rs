@@ -14,13 +14,14 @@ use crate::{Host, median, ms, until};
 /// Debian's, with which every engine can be driven.
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 /// Rounds, each of every way; the median is shown.
-const ROUNDS: usize = 3;
-/// The same of COPY, which takes long enough that the machine is faster or slower from one to the next.
+const ROUNDS: usize = 7;
+/// The same of COPY.
 const COPIES: usize = 5;
 /// Seconds of each run of pgbench.
-const SECONDS: &str = "4";
-/// Idle sessions whose memory is counted.
-const IDLE: usize = 200;
+const SECONDS: &str = "3";
+/// Idle sessions whose memory is counted; and those before them, with which comes what all share.
+const IDLE: usize = 180;
+const BEFORE: usize = 20;
 
 /// A way to the server: what libpq is told.
 pub(crate) struct Way {
@@ -176,9 +177,11 @@ async fn idle(host: &Host, way: &Way, pid: u32) -> f64 {
     config.host("localhost").port(value("PGPORT").parse().unwrap()).user("owner");
     config.dbname(value("PGDATABASE")).password(value("PGPASSWORD"));
     config.ssl_mode(tokio_postgres::config::SslMode::Require);
-    let before = resident(pid);
-    let mut sessions = Vec::new();
-    for _ in 0..IDLE {
+    let (mut before, mut sessions) = (0, Vec::new());
+    for number in 0..BEFORE + IDLE {
+        if number == BEFORE {
+            before = resident(pid);
+        }
         let (session, connection) = config.connect(host.tls.clone()).await.unwrap();
         tokio::spawn(connection);
         session.query_one("select 1", &[]).await.unwrap();

@@ -2,12 +2,11 @@
 
 mod doctor;
 mod down;
+mod edit;
 mod history;
 mod logs;
 mod plan;
 mod progress;
-mod relocate;
-mod rotate;
 mod sql;
 mod status;
 mod tenant;
@@ -20,6 +19,7 @@ use std::io::IsTerminal;
 use clap::CommandFactory;
 
 use crate::cli::{Cli, ServerVerb, Verb};
+use crate::commands::edit::Edit;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::{host, output};
@@ -101,10 +101,10 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
             logs::run(&context, &which, component.as_deref(), lines, follow).await
         }
         Verb::Rotate { which, component, reason } => {
-            rotate::run(&context, &which, component.as_deref(), reason.as_deref()).await
+            edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Rotate).await
         }
         Verb::Move { which, component, reason } => {
-            relocate::run(&context, &which, component.as_deref(), reason.as_deref()).await
+            edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
         }
         Verb::Down { which, yes, unprotect, reason } => {
             down::run(&context, &which, yes, unprotect, reason.as_deref()).await

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway::route::Route;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -55,22 +54,6 @@ pub(crate) fn result(command: &mut Command) -> Result<String, String> {
 /// What clients ask before they say who they are.
 pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub(crate) const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
-
-/// All that comes until the other side closes.
-pub(crate) async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut all))
-        .await
-        .expect("the gateway must close");
-    all
-}
-
-/// The SQLSTATE of an ErrorResponse that is all there is.
-pub(crate) fn sqlstate_of(message: &[u8]) -> Option<String> {
-    let body = message.strip_prefix(b"E")?.get(4..)?;
-    let code = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))?;
-    Some(String::from_utf8_lossy(code).into_owned())
-}
 
 /// Who tokio-postgres is; the stream that it is given is encrypted already.
 pub(crate) fn config() -> Config {

@@ -15,7 +15,7 @@ pub(crate) async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
 }
 
 /// The SQLSTATE of an ErrorResponse.
-pub(crate) fn sqlstate(message: &[u8]) -> Option<String> {
+pub(crate) fn sqlstate_of(message: &[u8]) -> Option<String> {
     let body = message.strip_prefix(b"E")?.get(4..)?;
     let code = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))?;
     Some(String::from_utf8_lossy(code).into_owned())

@@ -1,0 +1,61 @@
+//! `stead rotate` and `stead move`: an edit of one component, followed to its end.
+
+use std::time::{Duration, Instant};
+
+use crate::cli::Which;
+use crate::commands::progress;
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::output;
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(super) enum Edit {
+    Rotate,
+    Move,
+}
+
+impl Edit {
+    /// How long it is followed.
+    fn limit(self) -> Duration {
+        match self {
+            // A server that is up takes its new password in milliseconds.
+            Self::Rotate => Duration::from_secs(60),
+            // A fraction of a second, but it waits for open transactions, and is tried again.
+            Self::Move => Duration::from_secs(120),
+        }
+    }
+
+    fn done(self, component: &str) -> String {
+        match self {
+            Self::Rotate => format!(
+                "{component} has a new password; `stead url {component}` shows it. Sessions that are open go on."
+            ),
+            Self::Move => {
+                format!("{component} runs as another process, in another folder. Sessions went on.")
+            }
+        }
+    }
+}
+
+pub(super) async fn run(
+    context: &Context,
+    which: &Which,
+    component: Option<&str>,
+    reason: Option<&str>,
+    edit: Edit,
+) -> Result<(), Failure> {
+    let named = which.named()?;
+    let client = context.client().await?;
+    let component = named.component(&client, component).await?.name;
+    let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
+    let operation = match edit {
+        Edit::Rotate => client.rotate(tenant, stead, &component, reason, None).await?,
+        Edit::Move => client.move_component(tenant, stead, &component, reason, None).await?,
+    };
+    let operation = progress::follow(&client, tenant, operation, Instant::now() + edit.limit()).await?;
+    if context.json {
+        return output::json(&operation);
+    }
+    output::line(edit.done(&component))
+}
