@@ -65,10 +65,13 @@ where pronamespace operator(pg_catalog.<>) 11 and pg_catalog.octet_length(prosrc
   and pg_catalog.age(xmin) operator(pg_catalog.<=) pg_catalog.age($1::pg_catalog.xid)
 limit 256)";
 
+/// Names of settings.
+pub(crate) type Names = Arc<[Box<str>]>;
+
 /// What is known of the functions of a database.
 pub(crate) struct OfFunctions {
     /// Names of settings that they set.
-    pub(crate) names: Arc<[Box<str>]>,
+    pub(crate) names: Names,
     /// The oldest transaction that was under way when they were looked at.
     as_of: Bytes,
     /// They were looked at while the sessions rested, not ahead of that.
@@ -119,8 +122,7 @@ pub(crate) async fn settings_of_functions(
     // Every transaction is younger than number 0, as PostgreSQL counts.
     let as_of = before.map_or(Bytes::from_static(b"0"), |before| before.as_of.clone());
     let Asked { server, answer, said } = question(server, IN_FUNCTIONS, &[&as_of]).await?;
-    let mut names: Vec<Box<str>> = before.map_or(Vec::new(), |before| before.names.to_vec());
-    let mut next = None;
+    let (mut names, mut next) = (Vec::<Box<str>>::new(), None);
     if let Answer::Rows(rows) = answer {
         for mut row in rows {
             match columns(&mut row) {
@@ -132,8 +134,11 @@ pub(crate) async fn settings_of_functions(
             }
         }
     }
-    let found = next.map(|as_of| OfFunctions { names: names.into(), as_of, at_rest });
-    Ok(Asked { server, answer: found, said })
+    let known = before.map(|before| before.names.clone()).unwrap_or_default();
+    names.retain(|name| !known.contains(name));
+    // The very same where there is nothing new: who was asked with them need not be asked again.
+    let names = if names.is_empty() { known } else { known.iter().cloned().chain(names).collect() };
+    Ok(Asked { server, answer: next.map(|as_of| OfFunctions { names, as_of, at_rest }), said })
 }
 
 /// Asks a session at rest what it holds. The server is at rest again afterwards, unless this fails.

@@ -1,6 +1,7 @@
 //! A session that came to rest because its server is switched: it leaves the server and comes to the next.
 
 use std::io::ErrorKind::TimedOut;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::backend::Backend;
 use crate::cancel::Target;
-use crate::carry::{self, Asked, Carried, Holdings};
+use crate::carry::{self, Asked, Carried, Holdings, Names};
 use crate::conn::Conn;
 use crate::door::Seat;
 use crate::orders::{Order, Standing};
@@ -26,10 +27,13 @@ type Further = Result<(Copying, Option<Target>), (&'static str, Option<String>)>
 
 type Client = Box<TlsStream<TcpStream>>;
 
-/// What a session said when it was asked ahead.
+/// What a session said when it was asked. It is true for as long as the client says nothing more and no other
+/// names of settings are known.
 pub(crate) struct Said {
-    /// Bytes of the client's until then: it is true for as long as there are no more.
+    /// Bytes of the client's until then.
     at: u64,
+    /// The settings that it was asked for besides those that the client named.
+    names: Names,
     holdings: Holdings,
 }
 
@@ -41,25 +45,16 @@ impl Visit {
         seat: &mut Seat,
         login: &Login,
     ) -> Further {
-        let holdings = match self.said.take() {
-            Some(said) if said.at == relay.amounts().0 => said.holdings,
-            _ => {
-                let (parked, server) = relay.park();
-                let asked = timeout(ASK, self.ask(server, &parked, seat, login)).await;
-                let answered = asked.unwrap_or_else(|_| Err(TimedOut.into()));
-                let Asked { server, answer, said } = match answered {
-                    Ok(answered) => answered,
-                    Err(error) => {
-                        tracing::debug!(%error, "a session's server failed while it was asked what it holds");
-                        let why = "the server did not say what it holds";
-                        return self.part(parked, Ending::Stranded(why)).await;
-                    }
-                };
-                relay = parked.attach(server, said);
-                answer
+        let (parked, server) = relay.park();
+        let asked = timeout(ASK, self.ask(server, &parked, seat, login)).await;
+        let Asked { server, answer, said } = match asked.unwrap_or_else(|_| Err(TimedOut.into())) {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::debug!(%error, "a session's server failed while it was asked what it holds");
+                return self.part(parked, Ending::Stranded("the server did not say what it holds")).await;
             }
         };
-        relay.resting = false;
+        relay = parked.attach(server, said);
         // A refusal here is an order that came meanwhile; it is looked at next.
         let _ = seat.stand(Standing::Resting);
         let because = loop {
@@ -70,7 +65,7 @@ impl Visit {
                 },
                 Order::Ask => match seat.stand(Standing::Asked) {
                     Ok(()) => {
-                        self.said = Some(Box::new(Said { at: relay.amounts().0, holdings }));
+                        self.said = Some(Box::new(answer));
                         return Ok((relay, None));
                     }
                     Err(_) => continue,
@@ -83,7 +78,7 @@ impl Visit {
         seat.retarget(None);
         let (parked, server) = relay.park();
         say_goodbye(server).await;
-        match holdings {
+        match answer.holdings {
             Holdings::Holds(what) => {
                 let _ = seat.stand(Standing::Leaving);
                 self.part(parked, Ending::Holds { because, what }).await
@@ -98,18 +93,19 @@ impl Visit {
     /// What it holds. What the functions of its database set is asked for before the hold, and in it what is
     /// new since.
     async fn ask(
-        &self,
+        &mut self,
         mut server: UnixStream,
         parked: &Parked<Client>,
         seat: &Seat,
         login: &Login,
-    ) -> std::io::Result<Asked<Holdings>> {
+    ) -> std::io::Result<Asked<Said>> {
+        let at = parked.amounts().0;
         let database = login.startup.database();
         let known = self.door.functions();
         let mut known = match timeout(ASK / 2, known.lock()).await {
             Ok(known) => known,
             // Somebody else's session takes its time over the same question.
-            Err(_) => return Ok(cannot_tell(server)),
+            Err(_) => return Ok(cannot_tell(server, BytesMut::new())),
         };
         let mut said = BytesMut::new();
         let at_rest = seat.order() != Order::Ask;
@@ -119,17 +115,20 @@ impl Visit {
             _ => {
                 let asked = carry::settings_of_functions(server, before, at_rest).await?;
                 (server, said) = (asked.server, asked.said);
-                let Some(found) = asked.answer else { return Ok(Asked { said, ..cannot_tell(server) }) };
+                let Some(found) = asked.answer else { return Ok(cannot_tell(server, said)) };
                 let names = found.names.clone();
                 known.insert(database.to_vec(), found);
                 names
             }
         };
         drop(known);
-        let mut asked = carry::ask(server, &parked.conversation, &names).await?;
+        let still_true = |before: &Box<Said>| before.at == at && Arc::ptr_eq(&before.names, &names);
+        if let Some(before) = self.said.take().filter(still_true) {
+            return Ok(Asked { server, answer: *before, said });
+        }
+        let asked = carry::ask(server, &parked.conversation, &names).await?;
         said.unsplit(asked.said);
-        asked.said = said;
-        Ok(asked)
+        Ok(Asked { server: asked.server, answer: Said { at, names, holdings: asked.answer }, said })
     }
 
     /// Until the client says something and there is a server to hear it.
@@ -223,9 +222,10 @@ impl Visit {
     }
 }
 
-/// A session that was not asked.
-fn cannot_tell(server: UnixStream) -> Asked<Holdings> {
-    Asked { server, answer: Holdings::Holds("what could not be asked for"), said: BytesMut::new() }
+/// A session that could not be asked; it is asked again when it next may be.
+fn cannot_tell(server: UnixStream, said: BytesMut) -> Asked<Said> {
+    let holdings = Holdings::Holds("what could not be asked for");
+    Asked { server, answer: Said { at: 0, names: Names::default(), holdings }, said }
 }
 
 /// As a client that leaves, so that the server's log has no lost connection.

@@ -197,25 +197,33 @@ async fn what_a_session_comes_by_after_it_was_asked_counts() {
     let (ended, _ended_messages) = connect(&home, &route).await.unwrap();
     let (quiet, _quiet_messages) = connect(&home, &route).await.unwrap();
     quiet.batch_execute("set my.own = 'before'").await.unwrap();
-    open.batch_execute("begin").await.unwrap();
+    let (late, _late_messages) = connect(&home, &route).await.unwrap();
+    for session in [&open, &late] {
+        session.batch_execute("begin").await.unwrap();
+    }
     let (mut control, handle) = (home.client().await, route.server.clone());
     let hold = tokio::spawn(async move { control.hold(&handle, PATIENCE, DEADLINE, false).await });
     let admin = server.admin().await;
     let asked = "select count(*) from pg_stat_activity where query like '%pg_show_all_settings%'
                  and state = 'idle' and pid <> pg_backend_pid()";
-    eventually("all but one to be asked", || async { (one(&admin, asked).await == "3").then_some(()) }).await;
+    eventually("all but two to be asked", || async { (one(&admin, asked).await == "3").then_some(()) }).await;
     // A setting whose name stands in a function that is newer than the question, and nowhere else.
     let make = "create function be(who text) returns void language plpgsql
                 as $$ begin perform set_config('my.who', who, false); end $$";
     ended.batch_execute(make).await.unwrap();
     ended.batch_execute("create temporary table seats (n int)").await.unwrap();
     changed.query("select be('pilot')", &[]).await.unwrap();
+    // It is asked after the functions were, and then says nothing more.
+    late.query("select be('steward')", &[]).await.unwrap();
+    late.batch_execute("commit").await.unwrap();
+    eventually("it to be asked", || async { (one(&admin, asked).await == "2").then_some(()) }).await;
     changed.batch_execute("set work_mem = '5MB'").await.unwrap();
     open.batch_execute("commit").await.unwrap();
-    assert_eq!(hold.await.unwrap().unwrap(), Hold::Held { parked: 3, ended: 1 });
+    assert_eq!(hold.await.unwrap().unwrap(), Hold::Held { parked: 4, ended: 1 });
     server.relocate().await;
     switch(&server, &home, &mut route).await;
     assert!(home.client().await.release(&route.server).await.unwrap());
+    assert_eq!(one(&late, "select current_setting('my.who')").await, "steward");
     let error = ended.batch_execute("select").await.unwrap_err();
     assert!(ended.is_closed(), "{error}");
     let shown = "select concat_ws('|', current_setting('my.who'), current_setting('work_mem'))";

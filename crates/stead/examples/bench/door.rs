@@ -14,11 +14,11 @@ use crate::{Host, median, ms, until};
 /// Debian's, with which every engine can be driven.
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 /// Rounds, each of every way; the median is shown.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 /// The same of COPY.
 const COPIES: usize = 5;
 /// Seconds of each run of pgbench.
-const SECONDS: &str = "3";
+const SECONDS: &str = "4";
 /// Idle sessions whose memory is counted; and those before them, with which comes what all share.
 const IDLE: usize = 180;
 const BEFORE: usize = 20;
