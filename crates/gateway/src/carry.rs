@@ -23,7 +23,7 @@ const NAME: &[u8] = b"stead: what does this session hold?\0";
 /// More prepared statements than this, or longer ones in all, are not carried, count and bytes.
 const MOST: (usize, usize) = (2000, 1 << 20);
 /// Longest row: what is longer than [`MOST`] is cut at 1.1 million characters, of four bytes at most.
-const LONGEST_ROW: usize = 5 << 20;
+pub(crate) const LONGEST_ROW: usize = 5 << 20;
 
 /// Rows are (what it is, name, text, types). A row of the kind `holds` names what cannot be carried.
 const QUESTION: &str = "\
@@ -104,24 +104,20 @@ pub(crate) enum Holdings {
     Holds(&'static str),
 }
 
-/// A server at rest that was asked something.
-pub(crate) struct Asked<T> {
-    pub(crate) server: UnixStream,
-    pub(crate) answer: T,
-    /// What the server said besides, which is for the client: notifications, notices, settings.
-    pub(crate) said: BytesMut,
-}
+/// That a session did not say what it holds.
+pub(crate) const NOT_SAID: &str = "what could not be asked for";
 
 /// Asks a session at rest what its database's functions may have set in it, besides what is known from
-/// `before`; nothing where it cannot be asked.
+/// `before`; nothing where it cannot be asked. What the server said besides goes into `told`.
 pub(crate) async fn settings_of_functions(
-    server: UnixStream,
+    server: &mut Frames<UnixStream>,
+    told: &mut BytesMut,
     before: Option<&OfFunctions>,
     at_rest: bool,
-) -> std::io::Result<Asked<Option<OfFunctions>>> {
+) -> std::io::Result<Option<OfFunctions>> {
     // Every transaction is younger than number 0, as PostgreSQL counts.
     let as_of = before.map_or(Bytes::from_static(b"0"), |before| before.as_of.clone());
-    let Asked { server, answer, said } = question(server, IN_FUNCTIONS, &[&as_of]).await?;
+    let answer = question(server, told, IN_FUNCTIONS, &[&as_of]).await?;
     let (mut names, mut next) = (Vec::<Box<str>>::new(), None);
     if let Answer::Rows(rows) = answer {
         for mut row in rows {
@@ -138,18 +134,20 @@ pub(crate) async fn settings_of_functions(
     names.retain(|name| !known.contains(name));
     // The very same where there is nothing new: who was asked with them need not be asked again.
     let names = if names.is_empty() { known } else { known.iter().cloned().chain(names).collect() };
-    Ok(Asked { server, answer: next.map(|as_of| OfFunctions { names, as_of, at_rest }), said })
+    Ok(next.map(|as_of| OfFunctions { names, as_of, at_rest }))
 }
 
-/// Asks a session at rest what it holds. The server is at rest again afterwards, unless this fails.
+/// Asks a session at rest what it holds. The server is at rest again afterwards, unless this fails. What it
+/// said besides goes into `told`.
 pub(crate) async fn ask(
-    server: UnixStream,
+    server: &mut Frames<UnixStream>,
+    told: &mut BytesMut,
     conversation: &Conversation,
     of_functions: &[Box<str>],
-) -> std::io::Result<Asked<Holdings>> {
+) -> std::io::Result<Holdings> {
     let own = conversation.own_settings().names();
     let names = own.unwrap_or_default().iter().chain(of_functions);
-    let Asked { server, answer, said } = question(server, QUESTION, &[&array(names)]).await?;
+    let answer = question(server, told, QUESTION, &[&array(names)]).await?;
     let (mut carried, mut holds) = (Carried::default(), None);
     if own.is_none() {
         holds = Some("a setting of its own whose name is not known");
@@ -158,12 +156,11 @@ pub(crate) async fn ask(
         holds = Some("a prepared statement of more than 32 KiB without a name");
     }
     match answer {
-        Answer::Refused => holds = Some("what could not be asked for"),
+        Answer::Refused => holds = Some(NOT_SAID),
         Answer::TooMuch => holds = Some("too many prepared statements"),
         Answer::Rows(rows) => rows.into_iter().for_each(|row| holds = holds.or(carried.take(row))),
     }
-    let answer = holds.map_or(Holdings::Carried(carried), Holdings::Holds);
-    Ok(Asked { server, answer, said })
+    Ok(holds.map_or(Holdings::Carried(carried), Holdings::Holds))
 }
 
 /// What came of a question.
@@ -175,7 +172,13 @@ enum Answer {
     TooMuch,
 }
 
-async fn question(server: UnixStream, sql: &str, values: &[&Bytes]) -> std::io::Result<Asked<Answer>> {
+/// What the server says besides, notifications, notices and settings, is for the client: it goes into `told`.
+async fn question(
+    server: &mut Frames<UnixStream>,
+    told: &mut BytesMut,
+    sql: &str,
+    values: &[&Bytes],
+) -> std::io::Result<Answer> {
     let mut messages = Messages::default();
     // One that was left by a question that failed.
     messages.close(NAME);
@@ -183,13 +186,12 @@ async fn question(server: UnixStream, sql: &str, values: &[&Bytes]) -> std::io::
     messages.bind(NAME, values);
     messages.execute();
     messages.close(NAME);
-    let mut server = Frames::up_to(server, LONGEST_ROW);
     send(&mut server.stream, &messages.sync()).await?;
-    let (mut answer, mut bytes, mut said) = (Answer::Rows(Vec::new()), 0, BytesMut::new());
+    let (mut answer, mut bytes) = (Answer::Rows(Vec::new()), 0);
     loop {
         let frame = server.next().await?;
         match (frame.kind, &mut answer) {
-            (b'Z', _) => break,
+            (b'Z', _) => return Ok(answer),
             (b'E', _) => {
                 tracing::debug!(answer = ?frame.raw, "a session could not be asked what it holds");
                 answer = Answer::Refused;
@@ -203,13 +205,10 @@ async fn question(server: UnixStream, sql: &str, values: &[&Bytes]) -> std::io::
                     rows.push(Bytes::copy_from_slice(&frame.body));
                 }
             }
-            (b'A' | b'S' | b'N', _) if said.len() < MOST.1 => said.extend_from_slice(&frame.raw),
+            (b'A' | b'S' | b'N', _) if told.len() < MOST.1 => told.extend_from_slice(&frame.raw),
             _ => {}
         }
     }
-    let (server, rest) = server.into_parts();
-    said.unsplit(rest);
-    Ok(Asked { server, answer, said })
 }
 
 /// Names as PostgreSQL reads an array.

@@ -241,21 +241,20 @@ impl Seat {
         occupant.unwrap_or(Order::End(ending.unwrap_or(Ending::Stopping)))
     }
 
-    /// Says how the session stands from now on. It goes on only where it was told to: otherwise this gives
-    /// back what it was told meanwhile.
+    /// Says how the session stands from now on. It goes on only where nobody is to wait, and says that it was
+    /// asked only while that is what it was told: otherwise this gives back what it was told meanwhile.
     pub(crate) fn stand(&self, standing: Standing) -> Result<(), Order> {
         let mut seats = self.door.seats();
         let ending = seats.leaving.get(&self.session).copied();
         let Some(occupant) = seats.taken.get_mut(&self.session) else {
             return Err(Order::End(ending.unwrap_or(Ending::Stopping)));
         };
-        let told = match standing {
-            Standing::Busy => occupant.order == Order::Go,
-            Standing::Asked => occupant.order == Order::Ask,
-            Standing::Resting | Standing::Parked | Standing::Leaving => true,
-        };
-        if !told {
-            return Err(occupant.order);
+        match (standing, occupant.order) {
+            // As whoever comes new while the others are asked.
+            (Standing::Busy, Order::Ask) => occupant.order = Order::Go,
+            (Standing::Busy, Order::Go) | (Standing::Asked, Order::Ask) => {}
+            (Standing::Busy | Standing::Asked, order) => return Err(order),
+            (Standing::Resting | Standing::Parked | Standing::Leaving, _) => {}
         }
         occupant.standing = standing;
         drop(seats);

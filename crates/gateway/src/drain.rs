@@ -171,7 +171,8 @@ async fn converse(
         }
         Question::Used(server) => serde_json::to_vec(&used(directory, &server, waiting))?,
         Question::Hold(server, wish) => match directory.of(&server) {
-            Some(door) => serde_json::to_vec(&Hold::from(door.hold(wish).await))?,
+            // Clients of the gateway in force wait already.
+            Some(door) => serde_json::to_vec(&Hold::from(door.hold(wish, false).await))?,
             None => serde_json::to_vec(&Hold::Held { parked: 0, ended: 0 })?,
         },
         Question::Release(server, because) => {

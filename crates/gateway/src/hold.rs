@@ -134,8 +134,8 @@ impl Drop for Holding {
 }
 
 impl Door {
-    /// Holds; see the module.
-    pub(crate) async fn hold(self: &Arc<Door>, wish: Wish) -> Result<Parked, Busy> {
+    /// Holds; see the module. `ahead` is whether sessions are asked before anybody waits.
+    pub(crate) async fn hold(self: &Arc<Door>, wish: Wish, ahead: bool) -> Result<Parked, Busy> {
         // One of the same kind was left by somebody who is gone: this one takes its place.
         if self.is_held() && !self.release(wish.because) {
             return Err(Busy::Held);
@@ -143,9 +143,11 @@ impl Door {
         let holding = Holding::begin(&self.rest.holding).ok_or(Busy::Held)?;
         let mut calling_off = CallOff(Some(self));
         self.forget_functions();
-        self.seats().order(Order::Ask);
         let patience = wish.patience.min(LONGEST.1);
-        let _ = timeout(patience.mul_f64(AHEAD), self.until(Seats::all_asked)).await;
+        if ahead {
+            self.seats().order(Order::Ask);
+            let _ = timeout(patience.mul_f64(AHEAD), self.until(Seats::all_asked)).await;
+        }
         let began = Instant::now();
         let (until, end) = (began + patience, began + wish.deadline.min(LONGEST.0));
         let waited = || began.elapsed().as_millis();
@@ -215,7 +217,7 @@ impl Door {
         self.seats().order(Order::Go);
         if let Some(Held { because: Because::Moved, since, rest_ms, .. }) = held.take() {
             let (server, held_ms) = (&self.route().server, since.elapsed().as_millis());
-            tracing::info!(server, held_ms, rest_ms, "clients waited while the server was moved");
+            tracing::info!(server, held_ms, rest_ms, "clients were held");
         }
         true
     }
@@ -240,7 +242,7 @@ impl Door {
 
 /// Holds here and at the gateways that drain.
 pub(crate) async fn everywhere(door: &Arc<Door>, wish: Wish) -> Hold {
-    let held = Hold::from(door.hold(wish).await);
+    let held = Hold::from(door.hold(wish, true).await);
     let Hold::Held { parked, ended } = held else { return held };
     let server = &door.route().server;
     match door.rest.drainers.hold(server, wish).await {

@@ -11,13 +11,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::backend::Backend;
 use crate::cancel::Target;
-use crate::carry::{self, Asked, Carried, Holdings, Names};
+use crate::carry::{self, Carried, Holdings, Names};
 use crate::conn::Conn;
 use crate::door::Seat;
 use crate::orders::{Order, Standing};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::Parked;
 use crate::session::{Copying, Login, Visit};
+use crate::wire::Frames;
 
 /// A session that takes longer to say what it holds ends: its stream is in no known state then.
 const ASK: Duration = Duration::from_secs(5);
@@ -39,35 +40,42 @@ pub(crate) struct Said {
 
 impl Visit {
     /// From rest to the next statement, which may be at another server.
-    pub(crate) async fn stand_still(
-        &mut self,
-        mut relay: Copying,
-        seat: &mut Seat,
-        login: &Login,
-    ) -> Further {
+    pub(crate) async fn stand_still(&mut self, relay: Copying, seat: &mut Seat, login: &Login) -> Further {
         let (parked, server) = relay.park();
-        let asked = timeout(ASK, self.ask(server, &parked, seat, login)).await;
-        let Asked { server, answer, said } = match asked.unwrap_or_else(|_| Err(TimedOut.into())) {
-            Ok(answered) => answered,
-            Err(error) => {
-                tracing::debug!(%error, "a session's server failed while it was asked what it holds");
-                return self.part(parked, Ending::Stranded("the server did not say what it holds")).await;
+        let (mut server, mut told) = (Frames::up_to(server, carry::LONGEST_ROW), BytesMut::new());
+        let answer = loop {
+            let order = seat.order();
+            let asked = timeout(ASK, self.ask(&mut server, &mut told, &parked, order, login)).await;
+            let answer = match asked.unwrap_or_else(|_| Err(TimedOut.into())) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::debug!(%error, "a session's server failed while it was asked what it holds");
+                    let why = "the server did not say what it holds";
+                    return self.part(parked, Ending::Stranded(why)).await;
+                }
+            };
+            if order != Order::Ask {
+                break answer;
+            }
+            // What could not be said is asked for again, as is what was said before the order to rest came.
+            if !matches!(answer.holdings, Holdings::Holds(carry::NOT_SAID)) {
+                self.said = Some(Box::new(answer));
+            }
+            if seat.stand(Standing::Asked).is_ok() {
+                let (server, rest) = server.into_parts();
+                told.unsplit(rest);
+                return Ok((parked.attach(server, told), None));
             }
         };
-        relay = parked.attach(server, said);
+        let (server, rest) = server.into_parts();
+        told.unsplit(rest);
+        let relay = parked.attach(server, told);
         // A refusal here is an order that came meanwhile; it is looked at next.
         let _ = seat.stand(Standing::Resting);
         let because = loop {
             match seat.order() {
-                Order::Go => match seat.stand(Standing::Busy) {
+                Order::Go | Order::Ask => match seat.stand(Standing::Busy) {
                     Ok(()) => return Ok((relay, None)),
-                    Err(_) => continue,
-                },
-                Order::Ask => match seat.stand(Standing::Asked) {
-                    Ok(()) => {
-                        self.said = Some(Box::new(answer));
-                        return Ok((relay, None));
-                    }
                     Err(_) => continue,
                 },
                 Order::Park { because } => break because,
@@ -91,44 +99,41 @@ impl Visit {
     }
 
     /// What it holds. What the functions of its database set is asked for before the hold, and in it what is
-    /// new since.
+    /// new since. A function that is made while sessions come to rest, and is used by one that rests later than
+    /// the one that looked, is not seen.
     async fn ask(
         &mut self,
-        mut server: UnixStream,
+        server: &mut Frames<UnixStream>,
+        told: &mut BytesMut,
         parked: &Parked<Client>,
-        seat: &Seat,
+        order: Order,
         login: &Login,
-    ) -> std::io::Result<Asked<Said>> {
+    ) -> std::io::Result<Said> {
         let at = parked.amounts().0;
+        let not_said = || Said { at, names: Names::default(), holdings: Holdings::Holds(carry::NOT_SAID) };
         let database = login.startup.database();
         let known = self.door.functions();
-        let mut known = match timeout(ASK / 2, known.lock()).await {
-            Ok(known) => known,
-            // Somebody else's session takes its time over the same question.
-            Err(_) => return Ok(cannot_tell(server, BytesMut::new())),
-        };
-        let mut said = BytesMut::new();
-        let at_rest = seat.order() != Order::Ask;
+        // Where somebody else's session takes its time over the same question, this one cannot be asked.
+        let Ok(mut known) = timeout(ASK / 2, known.lock()).await else { return Ok(not_said()) };
+        let at_rest = matches!(order, Order::Rest | Order::Park { .. });
         let before = known.get(database);
         let names = match before {
             Some(before) if before.at_rest || !at_rest => before.names.clone(),
             _ => {
-                let asked = carry::settings_of_functions(server, before, at_rest).await?;
-                (server, said) = (asked.server, asked.said);
-                let Some(found) = asked.answer else { return Ok(cannot_tell(server, said)) };
+                let found = carry::settings_of_functions(server, told, before, at_rest).await?;
+                let Some(found) = found else { return Ok(not_said()) };
                 let names = found.names.clone();
                 known.insert(database.to_vec(), found);
                 names
             }
         };
         drop(known);
-        let still_true = |before: &Box<Said>| before.at == at && Arc::ptr_eq(&before.names, &names);
-        if let Some(before) = self.said.take().filter(still_true) {
-            return Ok(Asked { server, answer: *before, said });
+        let before = self.said.take();
+        if let Some(before) = before.filter(|before| before.at == at && Arc::ptr_eq(&before.names, &names)) {
+            return Ok(*before);
         }
-        let asked = carry::ask(server, &parked.conversation, &names).await?;
-        said.unsplit(asked.said);
-        Ok(Asked { server: asked.server, answer: Said { at, names, holdings: asked.answer }, said })
+        let holdings = carry::ask(server, told, &parked.conversation, &names).await?;
+        Ok(Said { at, names, holdings })
     }
 
     /// Until the client says something and there is a server to hear it.
@@ -143,7 +148,8 @@ impl Visit {
         loop {
             match seat.order() {
                 Order::End(ending) => return self.part(parked, ending).await,
-                Order::Go if spoken => {}
+                // Nobody waits yet where the others are asked.
+                Order::Go | Order::Ask if spoken => {}
                 _ => {
                     tokio::select! {
                         () = std::future::poll_fn(|cx| seat.ear.poll(cx)) => {}
@@ -220,12 +226,6 @@ impl Visit {
         Conn::Tls(parked.client).close_with(&ending.message()).await;
         Err((ending.outcome(), Some(ending.to_string())))
     }
-}
-
-/// A session that could not be asked; it is asked again when it next may be.
-fn cannot_tell(server: UnixStream, said: BytesMut) -> Asked<Said> {
-    let holdings = Holdings::Holds("what could not be asked for");
-    Asked { server, answer: Said { at: 0, names: Names::default(), holdings }, said }
 }
 
 /// As a client that leaves, so that the server's log has no lost connection.

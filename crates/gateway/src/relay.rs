@@ -103,7 +103,7 @@ where
         if !read.is_empty() {
             conversation.answered(&read);
             down.amount += count(read.len());
-            down.kept = read;
+            down.kept.unsplit(read);
         }
         let (resting, terminated, server_gone) = (false, false, false);
         Relay { client, server, up, down, conversation, resting, terminated, server_gone, rest }

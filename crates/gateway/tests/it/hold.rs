@@ -187,7 +187,6 @@ async fn answer(stream: &mut Encrypted) -> (String, Option<Vec<u8>>) {
     (kinds, row)
 }
 
-/// A statement without a name that failed is no statement: the session goes on without it.
 /// Sessions are asked what they hold before anybody waits. What they come by after that counts all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_session_comes_by_after_it_was_asked_counts() {
@@ -232,6 +231,53 @@ async fn what_a_session_comes_by_after_it_was_asked_counts() {
     gateway.stop().await;
 }
 
+/// Sessions that say nothing after they were asked are not asked again while clients wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_is_asked_once() {
+    let (mut server, home, mut route, gateway) = front_door(18).await;
+    let admin = server.admin().await;
+    admin.batch_execute("alter system set log_statement = 'all'").await.unwrap();
+    admin.batch_execute("select pg_reload_conf()").await.unwrap();
+    let (mut sessions, mut messages) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let (session, said) = connect(&home, &route).await.unwrap();
+        sessions.push(session);
+        messages.push(said);
+    }
+    eventually("the setting to be in force", || async {
+        (one(&sessions[0], "show log_statement").await == "all").then_some(())
+    })
+    .await;
+    assert_eq!(relocate(&mut server, &home, &mut route).await, (4, 0));
+    assert_eq!(server.log().matches("pg_show_all_settings").count(), 4, "{}", server.log());
+    assert_eq!(one(&sessions[3], "select 'back'").await, "back");
+    gateway.stop().await;
+}
+
+/// While sessions are asked nobody waits, not even who has no server since the last move.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_parked_goes_on_while_the_others_are_asked() {
+    let (mut server, home, mut route, gateway) = front_door(18).await;
+    let (parked, _parked_messages) = connect(&home, &route).await.unwrap();
+    assert_eq!(relocate(&mut server, &home, &mut route).await, (1, 0));
+    let (open, _open_messages) = connect(&home, &route).await.unwrap();
+    let (asked, _asked_messages) = connect(&home, &route).await.unwrap();
+    open.batch_execute("begin").await.unwrap();
+    let (mut control, handle) = (home.client().await, route.server.clone());
+    let hold = tokio::spawn(async move { control.hold(&handle, PATIENCE, DEADLINE, false).await });
+    let admin = server.admin().await;
+    let asking = "select count(*) from pg_stat_activity where query like '%pg_show_all_settings%'
+                  and pid <> pg_backend_pid()";
+    eventually("one to be asked", || async { (one(&admin, asking).await == "1").then_some(()) }).await;
+    assert_eq!(one(&parked, "select 'here'").await, "here");
+    open.batch_execute("commit").await.unwrap();
+    assert_eq!(hold.await.unwrap().unwrap(), Hold::Held { parked: 3, ended: 0 });
+    assert!(home.client().await.release(&route.server).await.unwrap());
+    assert_eq!(one(&asked, "select 'here'").await, "here");
+    gateway.stop().await;
+}
+
+/// A statement without a name that failed is no statement: the session goes on without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_failed_is_in_nobodys_way() {
     let (mut server, home, mut route, gateway) = front_door(18).await;
