@@ -109,7 +109,6 @@ impl From<Result<Parked, Busy>> for Hold {
 
 /// A hold in force. Dropped, it lets new sessions begin.
 pub(crate) struct Held {
-    number: u64,
     because: Because,
     since: Instant,
     rest_ms: u128,
@@ -179,16 +178,9 @@ impl Door {
         let parked = self.seats().taken.values().filter(|o| o.standing == Standing::Parked).count();
         let _ = timeout_at(Instant::now() + FAREWELL, self.verifiers.hang_up()).await;
         calling_off.0 = None;
-        let number = self.rest.holds.fetch_add(1, Ordering::Relaxed);
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held {
-            number,
-            because: wish.because,
-            since: began,
-            rest_ms,
-            _turn: turn,
-            _holding: holding,
-        });
-        tokio::spawn(let_go(self.clone(), number, end));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Held { because: wish.because, since: began, rest_ms, _turn: turn, _holding: holding });
+        tokio::spawn(let_go(self.clone(), began, end));
         fail_point!("gateway::held");
         Ok(Parked { parked: count(parked), ended: count(here.saturating_sub(parked)) })
     }
@@ -272,9 +264,10 @@ impl Drop for CallOff<'_> {
     }
 }
 
-async fn let_go(door: Arc<Door>, number: u64, end: Instant) {
+/// Ends the hold that began at `since`, should it last until `end`.
+async fn let_go(door: Arc<Door>, since: Instant, end: Instant) {
     sleep_until(end).await;
-    if door.release_if(|held| held.number == number) {
+    if door.release_if(|held| held.since == since) {
         let server = &door.route().server;
         tracing::error!(server, "a hold was not released in time; sessions go on");
     }

@@ -20,7 +20,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -56,8 +56,6 @@ pub(crate) struct Rest {
     pub(crate) touched: AtomicBool,
     /// Held for reading while a session begins at the server, for writing while the server is held.
     pub(crate) turn: Arc<RwLock<()>>,
-    /// Counts holds.
-    pub(crate) holds: AtomicU64,
     /// There is a hold, or one is about to be.
     pub(crate) holding: Arc<AtomicBool>,
     /// Held by the one client that wakes the server for all who wait.
@@ -73,7 +71,6 @@ impl Rest {
             frozen: paths.asleep.join(format!("{server}.json")),
             touched: AtomicBool::new(true),
             turn: Arc::default(),
-            holds: AtomicU64::new(0),
             holding: Arc::default(),
             waking: Mutex::new(()),
             duty,

@@ -30,6 +30,25 @@ pub(crate) struct Way {
 }
 
 impl Way {
+    fn new(name: &'static str, host: String, port: String, ssl: &str, config: &Config) -> Way {
+        let password = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
+        let env = vec![
+            ("PGHOST", host),
+            ("PGPORT", port),
+            ("PGSSLMODE", ssl.to_owned()),
+            ("PGUSER", "owner".to_owned()),
+            ("PGDATABASE", "main".to_owned()),
+            ("PGPASSWORD", password),
+        ];
+        Way { name, env }
+    }
+
+    /// The way of everybody.
+    pub(crate) fn gateway(config: &Config) -> Way {
+        let port = config.get_ports()[0].to_string();
+        Way::new("gateway", "localhost".to_owned(), port, "require", config)
+    }
+
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(format!("{BIN}/{program}"));
         command.envs(self.env.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
@@ -200,24 +219,11 @@ fn resident(pid: u32) -> i64 {
 }
 
 fn ways(host: &Host, config: &Config, bouncer: &Bouncer) -> [Way; 3] {
-    let password = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
-    let port = config.get_ports()[0].to_string();
-    let way = |name, host: String, port: String, ssl: &str| Way {
-        name,
-        env: vec![
-            ("PGHOST", host),
-            ("PGPORT", port),
-            ("PGSSLMODE", ssl.to_owned()),
-            ("PGUSER", "owner".to_owned()),
-            ("PGDATABASE", "main".to_owned()),
-            ("PGPASSWORD", password.clone()),
-        ],
-    };
     let socket = host.only_server().join("run").display().to_string();
     [
-        way("direct", socket, "5432".into(), "disable"),
-        way("PgBouncer", "localhost".into(), bouncer.port.to_string(), "require"),
-        way("gateway", "localhost".into(), port, "require"),
+        Way::new("direct", socket, "5432".to_owned(), "disable", config),
+        Way::new("PgBouncer", "localhost".to_owned(), bouncer.port.to_string(), "require", config),
+        Way::gateway(config),
     ]
 }
 

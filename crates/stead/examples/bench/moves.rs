@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use component::postgres::Size;
 use serde_json::json;
-use tokio_postgres::Config;
 
 use crate::door::Way;
 use crate::limit::{Hand, Until};
@@ -48,7 +47,7 @@ pub(crate) async fn moves() {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for (clients, _, size) in CLIENTS {
         let host = Host::start(1).await;
-        let way = way(&host.make("moves", json!({"size": size})).await);
+        let way = Way::gateway(&host.make("moves", json!({"size": size})).await);
         let made = way.command("pgbench").args(["-i", "-q", "-s", SCALE]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         for protocol in ["simple", "extended", "prepared"] {
@@ -141,19 +140,4 @@ async fn run(host: &Host, way: &Way, clients: usize, protocol: &str, moving: boo
     ends.sort_by(f64::total_cmp);
     let stall = ends.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     Run { stall, longest, transactions, failed }
-}
-
-fn way(config: &Config) -> Way {
-    let password = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
-    Way {
-        name: "gateway",
-        env: vec![
-            ("PGHOST", "localhost".to_owned()),
-            ("PGPORT", config.get_ports()[0].to_string()),
-            ("PGSSLMODE", "require".to_owned()),
-            ("PGUSER", "owner".to_owned()),
-            ("PGDATABASE", "main".to_owned()),
-            ("PGPASSWORD", password),
-        ],
-    }
 }
