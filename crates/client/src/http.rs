@@ -246,6 +246,44 @@ impl Client {
         self.edit_component(tenant, stead, component, "move", reason, wait).await
     }
 
+    /// Makes a server of another's data; `asked` is the rest of the query: `as`, `at`, `ttl`.
+    pub async fn clone_component(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        asked: &[(&str, Option<&str>)],
+        wait: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/clone");
+        self.send(self.request(Method::POST, &path).query(asked).query(&[("wait", wait)])).await
+    }
+
+    /// Puts a server that was made of another's data in its place.
+    pub async fn swap_component(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        with: &str,
+        reason: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/swap");
+        self.send(self.request(Method::POST, &path).query(&[("with", Some(with)), ("reason", reason)])).await
+    }
+
+    /// Removes a server that was made of another's data.
+    pub async fn remove_component(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        reason: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}");
+        self.send(self.request(Method::DELETE, &path).query(&[("reason", reason)])).await
+    }
+
     async fn edit_component(
         &self,
         tenant: &str,

@@ -138,12 +138,34 @@ pub struct Component {
     pub last_error: Option<String>,
     /// Bytes on disk, when last measured.
     pub disk_bytes: Option<u64>,
+    /// How its backups stand.
+    pub backups: Option<Backups>,
     /// When its next maintenance window opens.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub maintenance_at: Option<Timestamp>,
     /// When it was last looked at.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub observed_at: Option<Timestamp>,
+}
+
+/// How the backups of a server stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backups {
+    /// The oldest moment that can be restored; none before the first backup is complete.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub oldest: Option<Timestamp>,
+    /// The newest, when it was last looked at.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub newest: Option<Timestamp>,
+    /// Base backups that are kept.
+    pub count: u32,
+    /// When the last of them was complete.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last: Option<Timestamp>,
+    /// Bytes that they and the log take in the store.
+    pub bytes: u64,
+    /// Bytes of log that were written and are not in the store yet.
+    pub behind_bytes: u64,
 }
 
 /// Where clients reach a server.
@@ -210,7 +232,7 @@ pub struct Operation {
     pub id: Uuid,
     /// On which stead.
     pub stead: String,
-    /// `apply`, `delete`, `rotate` or `move`.
+    /// `apply`, `delete`, `rotate`, `move`, `clone` or `swap`.
     pub kind: String,
     /// `running`, `succeeded` or `failed`.
     pub state: String,

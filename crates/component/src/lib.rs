@@ -67,6 +67,13 @@ impl Spec {
         }
     }
 
+    /// Whether it stands beside the manifest: made by a command of its own, and removed by one.
+    pub fn is_beside(&self) -> bool {
+        match self {
+            Self::Postgres(spec) => spec.beside,
+        }
+    }
+
     /// What it counts for in its tenant's quota.
     pub fn footprint(&self) -> Footprint {
         match self {

@@ -59,12 +59,36 @@ pub struct Status {
     pub elsewhere: bool,
     /// Bytes on disk, when last measured.
     pub disk_bytes: Option<u64>,
+    /// How its backups stand, when last known.
+    #[serde(default)]
+    pub backups: Option<Backups>,
     /// When it was first real: what is missing after that is lost, not new.
     pub provisioned_at: Option<Timestamp>,
     /// When it was first ready.
     pub ready_at: Option<Timestamp>,
     /// When a driver last looked.
     pub observed_at: Option<Timestamp>,
+}
+
+/// How the backups of a server stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backups {
+    /// The archive, as the driver calls it.
+    pub archive: String,
+    /// The oldest moment that can be restored; none before the first backup is complete.
+    pub oldest: Option<Timestamp>,
+    /// The newest.
+    pub newest: Option<Timestamp>,
+    /// Base backups.
+    pub count: u32,
+    /// When the last of them was complete.
+    pub last: Option<Timestamp>,
+    /// Bytes in the store.
+    pub bytes: u64,
+    /// Bytes that were written and are not in the store yet.
+    pub behind_bytes: u64,
+    /// What has kept them from going on for a while.
+    pub trouble: Option<String>,
 }
 
 /// Where clients reach a server.
@@ -111,6 +135,10 @@ pub enum ConditionKind {
     PortTaken,
     /// The disk, or its share of it, is nearly full; it is read-only.
     DiskFull,
+    /// What is written does not get into its backups.
+    BackupsBehind,
+    /// It could not be brought back from its backups.
+    RestoreFailed,
     /// What drives it is not there or refuses.
     DriverFailed,
 }

@@ -33,10 +33,14 @@ impl Local {
         }
         match step {
             Step::Claim => self.claim(spec.engine, &place).await,
+            Step::Restore => self.restore(spec, &place).await,
             Step::WriteFiles => {
                 let read_only = self.read_only(&place.handle, spec);
                 let texts = self.texts(&place.tree, spec, self.engine(spec)?, read_only);
                 self.write_texts(&place.tree, &texts)?;
+                // One that runs goes by what it has read; one that does not is told so by its start.
+                let unit = place.unit.clone();
+                let _ = self.keeper(move |keeper| keeper.reload(&unit)).await;
                 Ok(())
             }
             Step::Start => self.start(spec, &place).await,
@@ -53,6 +57,7 @@ impl Local {
                         .map_err(unavailable)?;
                 crate::migrate::run(&session, migration, &text).await
             }
+            Step::Archive => self.archive(target, spec, &place).await,
             Step::OpenRoute => self.open_route(target, spec, &place).await,
             Step::Move => self.relocate(target, spec, &places).await,
             Step::Leave => {
@@ -254,8 +259,10 @@ impl Local {
         let Some(mut unit) = self.declared(&place.unit) else { return Ok(()) };
         if observe::runs(&unit) {
             unit.wanted = Wanted::Stopped;
-            // Nothing of it will be used again: no shutdown checkpoint, the backends are simply ended.
-            unit.stop.timeout_ms = 0;
+            // Nothing of it will be used again but its backups: one that has none is simply ended, without a checkpoint.
+            if self.archive_of(&place.tree).is_none() {
+                unit.stop.timeout_ms = 0;
+            }
             self.declare(&unit)?;
         }
         fail_point!("driver-local::stop-declared");
@@ -265,6 +272,8 @@ impl Local {
 
     async fn remove(&self, place: &Place) -> Result<(), DriverError> {
         lock(&self.0.sizes).remove(&place.handle);
+        self.last_backup(place).await;
+        self.unarchive(place)?;
         self.forget_unit(&place.unit).await?;
         fail_point!("driver-local::unit-removed");
         let tree = place.tree.clone();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use component::DriverError;
-use component::postgres::{ADMIN_ROLE, Major, Size, Spec};
+use component::postgres::{ADMIN_ROLE, Backup, Major, Size, Spec};
 use keeper::wire::{Limits, Name, Tree, Unit, UnitState};
 
 use crate::{Error, Local, files};
@@ -107,6 +107,10 @@ fn spec(engine: Major) -> Spec {
         allow: Vec::new(),
         maintenance: None,
         idle: None,
+        backup: Backup::default(),
+        beside: false,
+        origin: None,
+        until: None,
         schema: Vec::new(),
         extensions: Vec::new(),
         protect: true,

@@ -216,7 +216,7 @@ pub(crate) fn environment() -> std::collections::BTreeMap<String, String> {
 /// Stead's own roles by the uid of the peer, the tenant's by password; nobody over a network, there is none.
 fn hba() -> String {
     format!(
-        "local all {ADMIN_ROLE} peer map=stead\n\
+        "local all,replication {ADMIN_ROLE} peer map=stead\n\
          local postgres {GATEWAY_ROLE} peer map=stead\n\
          local all {GATEWAY_ROLE} reject\n\
          local postgres,template1 {OWNER_ROLE} reject\n\

@@ -15,6 +15,7 @@
 //! it is; all else follows.
 
 mod act;
+mod archives;
 pub mod certificates;
 mod control;
 mod engines;
@@ -23,13 +24,14 @@ mod gateways;
 mod migrate;
 mod moves;
 mod observe;
+mod restore;
 mod session;
 mod socket;
 mod spares;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -41,6 +43,7 @@ use keeper::wire::{Name, Refusal, Tree};
 use keeper::{ClientError, Host};
 use tokio::sync::Notify;
 
+pub use archives::{BackupStore, store_options};
 pub use control::ControlServer;
 pub use engines::{Engine, Engines};
 pub use spares::SparePool;
@@ -69,6 +72,8 @@ struct Inner {
     sessions: Mutex<HashMap<String, session::Kept>>,
     /// When the bytes on disk of a server were last counted, and what came of it.
     sizes: Mutex<HashMap<String, (Instant, u64)>>,
+    /// Where backups go, once that is known.
+    backups: OnceLock<archives::InUse>,
     /// How often in a row a server could not be moved, because its clients did not come to rest.
     busy: Mutex<HashMap<String, u32>>,
     /// Spares were taken.
@@ -105,6 +110,9 @@ pub enum Error {
     /// The gateway.
     #[error("the gateway: {0}")]
     Gateway(String),
+    /// Backups.
+    #[error("backups: {0}")]
+    Backups(String),
     /// A certificate could not be made.
     #[error("a certificate could not be made: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -129,6 +137,7 @@ impl Local {
             keeper: keeper::Client::new(home),
             sessions: Mutex::default(),
             sizes: Mutex::default(),
+            backups: OnceLock::new(),
             busy: Mutex::default(),
             taken: Notify::new(),
             last_taken: Mutex::default(),
@@ -269,6 +278,9 @@ impl Driver for Local {
             status.version = Some(session.version.clone());
             status.disk_bytes = Some(session.disk_bytes);
         }
+        if let Some(backups) = &observed.backups {
+            status.backups = Some(backups.clone());
+        }
         status.endpoint = Some(Endpoint {
             host: self.0.address.clone(),
             port: target.port,
@@ -282,6 +294,12 @@ impl Driver for Local {
         let limit = files::disk_limit(spec);
         let tree = self.places(target).map(|places| self.tree_dir(&places.here.tree));
         let guard = tree.unwrap_or_default().join("guard/read_only.conf");
+        if let Some(why) = status.backups.as_ref().and_then(|backups| backups.trouble.clone()) {
+            let message = format!(
+                "its backups do not go on: {why}; what was written since is on the host's disk alone, and is kept there"
+            );
+            status.conditions.push(Condition { kind: ConditionKind::BackupsBehind, message });
+        }
         let message = if status.disk_bytes.is_some_and(|bytes| bytes > limit) {
             format!(
                 "the server uses more than its {} MiB of disk and is read-only; delete what is not needed \

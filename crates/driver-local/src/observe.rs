@@ -117,6 +117,9 @@ impl Local {
             }
         }
         let texts = self.texts(&place.tree, spec, engine, self.read_only(&place.handle, spec));
+        let archive = if tree { self.archive_declared(target, spec, &place) } else { Seen::Same };
+        let status = self.archive_status(&place).await;
+        let backups = status.map(|status| crate::archives::told(&status, jiff::Timestamp::now()));
         Ok(Observed {
             engine_present: true,
             tree,
@@ -128,6 +131,8 @@ impl Local {
             unit,
             session,
             unreachable,
+            archive,
+            backups,
             route: self.observe_route(target, spec, &place).await,
         })
     }

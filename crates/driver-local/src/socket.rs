@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 
 /// A session of Stead's reads some kilobytes; a migration may say a lot.
 const READS: usize = 16 * 1024 * 1024;
@@ -49,6 +49,20 @@ async fn open(folder: &Path) -> io::Result<UnixStream> {
     let why = format!("user {answers} answers at the socket of user {owner} in {}", folder.display());
     tracing::error!(why, "a server's socket is somebody else's: not used");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+/// The tool that works in a tree, as soon as it connects; who is another user than the owner of the tree's `folder` is
+/// not listened to.
+pub(crate) async fn tool_of(listener: &UnixListener, folder: &Path) -> UnixStream {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let owner = std::fs::symlink_metadata(folder).map(|meta| meta.uid());
+        if let (Ok(peer), Ok(owner)) = (stream.peer_cred(), owner)
+            && peer.uid() == owner
+        {
+            return stream;
+        }
+    }
 }
 
 impl AsyncRead for ServerSocket {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use component::DriverError;
-use component::postgres::{Major, Size, Spec};
+use component::postgres::{Backup, Major, Size, Spec};
 use keeper::ClientError;
 use keeper::wire::{
     EngineProgram, Limits, Name, Reason, Refusal, Restart, Runs, Stop, Tree, Unit, UnitState, Wanted,
@@ -137,6 +137,7 @@ impl Local {
                 }
             };
             fail_point!("driver-local::before-claim");
+            let archived = Self::spare_unit(&spare)?;
             let (from, to) = (Tree::Spares(spare), place.tree.clone());
             let claimed = self.keeper(move |keeper| match keeper.rename_tree(&from, &to) {
                 // Another worker took it first.
@@ -145,6 +146,8 @@ impl Local {
             });
             if claimed.await? {
                 fail_point!("driver-local::after-claim");
+                // What is stale of it when this is killed is swept.
+                self.forget_archived(&archived)?;
                 *lock(&self.0.last_taken) = Some(Instant::now());
                 // Next to nothing yet; it is counted when this is old.
                 lock(&self.0.sizes).insert(place.handle.clone(), (Instant::now(), 0));
@@ -154,16 +157,28 @@ impl Local {
         }
     }
 
+    fn spare_unit(spare: &Name) -> Result<Name, DriverError> {
+        Name::parse(format!("spare-{spare}")).map_err(|error| DriverError::Unavailable(error.to_string()))
+    }
+
+    /// The tree and the unit of a new spare.
+    pub(crate) fn new_spare() -> Result<(Tree, Name), DriverError> {
+        let id: u64 = rand::rng().random();
+        let bad = |error: keeper::wire::BadName| DriverError::Unavailable(error.to_string());
+        let name = Name::parse(format!("{id:016x}")).map_err(bad)?;
+        let unit = Self::spare_unit(&name)?;
+        Ok((Tree::Spares(name), unit))
+    }
+
     /// Makes a spare: a new cluster, started once to put in what every server has, and stopped.
     async fn prepare(&self, major: Major) -> Result<Name, DriverError> {
         let engine = self.0.engines.get(major).ok_or_else(|| {
             DriverError::Unavailable(format!("engine {major} is not on this host any more"))
         })?;
-        let id: u64 = rand::rng().random();
-        let bad = |error: keeper::wire::BadName| DriverError::Unavailable(error.to_string());
-        let name = Name::parse(format!("{id:016x}")).map_err(bad)?;
-        let unit = Name::parse(format!("spare-{name}")).map_err(bad)?;
-        let tree = Tree::Spares(name.clone());
+        let (tree, unit) = Self::new_spare()?;
+        let Tree::Spares(name) = tree.clone() else {
+            return Err(DriverError::Unavailable("a spare is no spare".to_owned()));
+        };
         let made = self.prepare_in(major, engine, &tree, &unit).await;
         if made.is_err() {
             self.discard(&unit, &tree).await;
@@ -204,6 +219,9 @@ impl Local {
         }
         drop(client);
         fail_point!("driver-local::spare-filled");
+        if let Err(error) = self.first_backup(major, tree, unit).await {
+            tracing::warn!(%error, "a spare has no backup yet; the server of it is backed up when it is somebody's");
+        }
         server.wanted = Wanted::Stopped;
         self.run_unit(&server).await?;
         self.await_unit(unit, FIRST_START, |state| *state == UnitState::Stopped).await?;
@@ -216,7 +234,7 @@ impl Local {
     }
 
     /// `initdb` was told not to wait for the disk; before the spare counts as finished, the disk has it.
-    async fn settle_on_disk(&self, tree: &Tree) -> Result<(), DriverError> {
+    pub(crate) async fn settle_on_disk(&self, tree: &Tree) -> Result<(), DriverError> {
         let dir = self.tree_dir(tree);
         let synced = tokio::task::spawn_blocking(move || {
             rustix::fs::syncfs(std::fs::File::open(dir)?).map_err(std::io::Error::from)
@@ -326,7 +344,8 @@ impl Local {
     }
 
     /// Takes an unfinished spare away again, as far as that goes; the next sweep gets the rest.
-    async fn discard(&self, unit: &Name, tree: &Tree) {
+    pub(crate) async fn discard(&self, unit: &Name, tree: &Tree) {
+        let _ = self.forget_archived(unit);
         if let Some(mut declared) = self.declared(unit) {
             declared.wanted = Wanted::Stopped;
             let _ = self.run_unit(&declared).await;
@@ -348,12 +367,13 @@ impl Local {
     /// Removes what an earlier driver left unfinished. Called before anything is being prepared.
     async fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(self.0.home.join("spares")) else { return };
+        self.forget_taken_spares();
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().and_then(|text| Name::parse(text).ok()) else {
                 continue;
             };
             let tree = Tree::Spares(name.clone());
-            let Ok(unit) = Name::parse(format!("spare-{name}")) else { continue };
+            let Ok(unit) = Self::spare_unit(&name) else { continue };
             if !self.marker(&tree).exists() || self.declared(&unit).is_some() {
                 tracing::info!(spare = %name, "removing an unfinished spare");
                 self.discard(&unit, &tree).await;
@@ -363,13 +383,17 @@ impl Local {
 }
 
 /// What a spare is started with for the first time.
-fn first_spec(engine: Major) -> Spec {
+pub(crate) fn first_spec(engine: Major) -> Spec {
     Spec {
         engine,
         size: Size::Nano,
         allow: Vec::new(),
         maintenance: None,
         idle: None,
+        backup: Backup::default(),
+        beside: false,
+        origin: None,
+        until: None,
         schema: Vec::new(),
         extensions: Vec::new(),
         protect: false,

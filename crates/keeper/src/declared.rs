@@ -60,10 +60,15 @@ fn check(unit: &Unit) -> Result<(), Refusal> {
     if unit.limits.pids == Some(0) {
         return Err(invalid(format!("unit `{name}`: pids is 0")));
     }
-    if let Runs::Engine { program: EngineProgram::Initdb, .. } = unit.runs
+    let once = match &unit.runs {
+        Runs::Engine { program: EngineProgram::Postgres, .. } | Runs::Gateway | Runs::Archiver => None,
+        Runs::Engine { program, .. } => Some(program.name()),
+        Runs::Tool { tool, .. } => Some(tool.name()),
+    };
+    if let Some(program) = once
         && unit.restart != Restart::Never
     {
-        return Err(invalid(format!("unit `{name}`: initdb runs once; say \"restart\": \"never\"")));
+        return Err(invalid(format!("unit `{name}`: {program} runs once; say \"restart\": \"never\"")));
     }
     Ok(())
 }
@@ -72,8 +77,8 @@ impl Unit {
     /// The tree it works on.
     pub(crate) fn tree(&self) -> Option<&Tree> {
         match &self.runs {
-            Runs::Engine { tree, .. } => Some(tree),
-            Runs::Gateway => None,
+            Runs::Engine { tree, .. } | Runs::Tool { tree, .. } => Some(tree),
+            Runs::Gateway | Runs::Archiver => None,
         }
     }
 

@@ -20,6 +20,9 @@ impl EngineProgram {
         match self {
             Self::Postgres => "postgres",
             Self::Initdb => "initdb",
+            Self::Resetwal => "pg_resetwal",
+            Self::Verifybackup => "pg_verifybackup",
+            Self::Amcheck => "pg_amcheck",
         }
     }
 }

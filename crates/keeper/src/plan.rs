@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::declared::{invalid, placed};
@@ -10,8 +11,8 @@ use crate::host::{self, tree_dir};
 use crate::launch::{Plan, Program};
 use crate::record::Holder;
 use crate::sandbox::{ENGINE, Sandbox};
-use crate::trees::{Lock, Locked, Ready, in_use, shown};
-use crate::wire::{EngineProgram, Reason, Refusal, Runs, Tree, Unit};
+use crate::trees::{Locked, Ready, in_use, shown};
+use crate::wire::{EngineProgram, Reason, Refusal, Runs, Tool, Tree, Unit};
 use crate::{files, keeper::Keeper};
 
 /// `/dev/shm` of a server without a memory limit.
@@ -20,11 +21,23 @@ const SHM_BYTES: u64 = 256 * 1024 * 1024;
 /// Where a process's standard output and error go, below the folder for it.
 pub(crate) const OUTPUT: &str = "stderr.log";
 pub(crate) const GATEWAY_OUTPUT: &str = "gateway.log";
+pub(crate) const ARCHIVER_OUTPUT: &str = "archiver.log";
 
 /// A plan, or who is in the way.
 pub(crate) enum Planned {
     Plan { plan: Box<Plan>, repairs: Vec<String> },
     Held(Option<Holder>),
+}
+
+/// What is run in a tree's sandbox.
+struct InTree {
+    program: Program,
+    /// With the program's own name first.
+    args: Vec<CString>,
+    env: Vec<CString>,
+    /// The engine's folder, which the sandbox must show.
+    engine: Option<PathBuf>,
+    hold_signals_back: bool,
 }
 
 fn system(what: &str, error: &io::Error) -> Refusal {
@@ -34,8 +47,14 @@ fn system(what: &str, error: &io::Error) -> Refusal {
 impl Keeper {
     /// Whether a unit could be started as it is declared; checked before anything is changed for it.
     pub(crate) fn acceptable(&self, unit: &Unit) -> Result<(), Refusal> {
-        let Runs::Engine { tree, bin, program } = &unit.runs else { return Ok(()) };
-        engine::find(bin, *program, &self.engine_dirs, &self.trees.host).map_err(invalid)?;
+        let tree = match &unit.runs {
+            Runs::Engine { tree, bin, program } => {
+                engine::find(bin, *program, &self.engine_dirs, &self.trees.host).map_err(invalid)?;
+                tree
+            }
+            Runs::Tool { tree, .. } => tree,
+            Runs::Gateway | Runs::Archiver => return Ok(()),
+        };
         let there = files::exists(&self.trees.root, host::relative(tree));
         if !there.map_err(|error| system("cannot look for the tree", &error))? {
             let message = format!("there is no `{}`; create the tree first", shown(tree));
@@ -55,13 +74,12 @@ impl Keeper {
                     Err(holder) => Planned::Held(holder),
                 })
             }
-            Runs::Gateway => {
-                let locked = self.trees.unit_lock(unit.name.as_str());
-                match locked.map_err(|error| system("cannot lock the unit", &error))? {
-                    Locked::Ours(lock) => self.gateway_plan(unit, lock),
-                    Locked::Busy(holder) => Ok(Planned::Held(holder)),
-                }
-            }
+            Runs::Tool { tree, tool } => Ok(match self.trees.ready(tree, self.guard.status.read_only)? {
+                Ok(ready) => self.tool_plan(unit, tree, *tool, ready)?,
+                Err(holder) => Planned::Held(holder),
+            }),
+            Runs::Gateway => self.own_plan(unit, "gateway", GATEWAY_OUTPUT, self.trees.host.gateway_uid()),
+            Runs::Archiver => self.own_plan(unit, "archiver", ARCHIVER_OUTPUT, self.trees.host.control_uid()),
         }
     }
 
@@ -79,23 +97,6 @@ impl Keeper {
             _ => engine.program,
         };
         let path = string(path.to_string_lossy())?;
-        let real = tree_dir(&self.trees.home, tree).to_string_lossy().into_owned();
-        let sandbox = host.isolated.then(|| Sandbox {
-            home: self.trees.home.clone(),
-            tree: host::relative(tree),
-            uid: ready.uid,
-            gid: ready.gid,
-            engine: engine.folder,
-            control_uid: host.control_uid(),
-            gateway_uid: host.gateway_uid(),
-            stead_gid: host.gid(),
-            hostname: unit.name.to_string(),
-            shm_bytes: unit.limits.memory_bytes.map_or(SHM_BYTES, |bytes| bytes / 2),
-        });
-        let mut args = vec![path.clone()];
-        for arg in &unit.args {
-            args.push(string(placed(arg, host, &real))?);
-        }
         let mut env = Vec::new();
         if program == EngineProgram::Postgres && !unit.env.contains_key("PG_OOM_ADJUST_FILE") {
             // When memory runs out a backend goes rather than the server: each makes itself the likelier
@@ -103,41 +104,90 @@ impl Keeper {
             env.push(string("PG_OOM_ADJUST_FILE=/proc/self/oom_score_adj")?);
             env.push(string("PG_OOM_ADJUST_VALUE=300")?);
         }
+        let in_tree = InTree {
+            args: vec![path.clone()],
+            env,
+            program: Program::Path(path),
+            engine: engine.folder,
+            hold_signals_back: program == EngineProgram::Postgres,
+        };
+        self.tree_plan(unit, tree, in_tree, ready)
+    }
+
+    fn tool_plan(&self, unit: &Unit, tree: &Tree, tool: Tool, ready: Ready) -> Result<Planned, Refusal> {
+        let in_tree = InTree {
+            args: vec![string("stead")?, string("tool")?, string(tool.name())?],
+            env: Vec::new(),
+            program: Program::Open(self.own_program()?),
+            engine: None,
+            hold_signals_back: false,
+        };
+        self.tree_plan(unit, tree, in_tree, ready)
+    }
+
+    fn own_program(&self) -> Result<OwnedFd, Refusal> {
+        self.program.try_clone().map_err(|error| system("cannot open Stead's own program", &error))
+    }
+
+    /// What works on a tree: as the tree's user, in its sandbox.
+    fn tree_plan(&self, unit: &Unit, tree: &Tree, in_tree: InTree, ready: Ready) -> Result<Planned, Refusal> {
+        let host = &self.trees.host;
+        let InTree { program, mut args, mut env, engine, hold_signals_back } = in_tree;
+        let real = tree_dir(&self.trees.home, tree).to_string_lossy().into_owned();
+        let sandbox = host.isolated.then(|| Sandbox {
+            home: self.trees.home.clone(),
+            tree: host::relative(tree),
+            uid: ready.uid,
+            gid: ready.gid,
+            engine,
+            control_uid: host.control_uid(),
+            gateway_uid: host.gateway_uid(),
+            stead_gid: host.gid(),
+            hostname: unit.name.to_string(),
+            shm_bytes: unit.limits.memory_bytes.map_or(SHM_BYTES, |bytes| bytes / 2),
+        });
+        for arg in &unit.args {
+            args.push(string(placed(arg, host, &real))?);
+        }
         for (key, value) in &unit.env {
             env.push(string(format!("{key}={}", placed(value, host, &real)))?);
         }
         let log = host.seen_at(&self.trees.home, tree).join("log");
         let plan = Plan {
-            program: Program::Path(path),
+            program,
             args,
             env,
             user: host.isolated.then_some((ready.uid, ready.gid)),
             sandbox,
             output: (log, OUTPUT),
-            hold_signals_back: program == EngineProgram::Postgres,
+            hold_signals_back,
             lock: ready.lock,
         };
         Ok(Planned::Plan { plan: Box::new(plan), repairs: ready.repairs })
     }
 
-    fn gateway_plan(&self, unit: &Unit, lock: Lock) -> Result<Planned, Refusal> {
+    /// A verb of this same binary.
+    fn own_plan(&self, unit: &Unit, verb: &str, output: &'static str, uid: u32) -> Result<Planned, Refusal> {
+        let locked = self.trees.unit_lock(unit.name.as_str());
+        let lock = match locked.map_err(|error| system("cannot lock the unit", &error))? {
+            Locked::Ours(lock) => lock,
+            Locked::Busy(holder) => return Ok(Planned::Held(holder)),
+        };
         let host = &self.trees.host;
         let home = self.trees.home.to_string_lossy().into_owned();
-        let mut args = vec![string("stead")?, string("gateway")?, string("--home")?, string(home)?];
+        let mut args = vec![string("stead")?, string(verb)?, string("--home")?, string(home)?];
         for arg in &unit.args {
             args.push(string(arg.as_str())?);
         }
         let env = unit.env.iter().map(|(key, value)| string(format!("{key}={value}")));
         let env = env.collect::<Result<_, _>>()?;
-        let program =
-            self.program.try_clone().map_err(|error| system("cannot open the gateway's program", &error))?;
         let plan = Plan {
-            program: Program::Open(program),
+            program: Program::Open(self.own_program()?),
             args,
             env,
-            user: host.isolated.then(|| (host.gateway_uid(), host.gid())),
+            user: host.isolated.then(|| (uid, host.gid())),
             sandbox: None,
-            output: (self.trees.home.join("logs"), GATEWAY_OUTPUT),
+            output: (self.trees.home.join("logs"), output),
             hold_signals_back: false,
             lock,
         };

@@ -10,10 +10,10 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::keeper::Keeper;
 use crate::launch;
-use crate::plan::{GATEWAY_OUTPUT, OUTPUT, Planned, held};
+use crate::plan::{ARCHIVER_OUTPUT, GATEWAY_OUTPUT, OUTPUT, Planned, held};
 use crate::record::{Holder, Identity, Outcome, Record};
 use crate::units::{Action, Entry, Escalation, Phase, Process, QUIT_PATIENCE};
-use crate::wire::{Name, Reason, Refusal, Restart, Unit};
+use crate::wire::{Name, Reason, Refusal, Restart, Runs, Unit};
 use crate::{fail_point, files, host};
 
 /// An output file that grew larger than this while its process runs is emptied.
@@ -382,7 +382,10 @@ impl Keeper {
                 let log = files::open_dir(&self.trees.root, host::relative(tree).join("log"))?;
                 files::open_file(log, OUTPUT, flags, 0)
             }
-            None => files::open_file(files::open_dir(&self.trees.root, "logs")?, GATEWAY_OUTPUT, flags, 0),
+            None => {
+                let name = if unit.runs == Runs::Archiver { ARCHIVER_OUTPUT } else { GATEWAY_OUTPUT };
+                files::open_file(files::open_dir(&self.trees.root, "logs")?, name, flags, 0)
+            }
         }
     }
 

@@ -82,8 +82,18 @@ pub enum Runs {
         /// The program inside `bin`: `postgres` or `initdb`.
         program: EngineProgram,
     },
+    /// A tool of Stead's own on a tree: this same binary as `stead tool <tool>`, as the uid of the tree and in the
+    /// sandbox of an engine's program; runs once.
+    Tool {
+        /// The tree it works on.
+        tree: Tree,
+        /// Which.
+        tool: Tool,
+    },
     /// This same binary as `stead gateway --home $STEAD_HOME`, as the gateway uid, in the host's network.
     Gateway,
+    /// This same binary as `stead archiver --home $STEAD_HOME`, as the control plane's uid, in the host's network.
+    Archiver,
 }
 
 /// The engine programs that a unit may run.
@@ -92,8 +102,38 @@ pub enum Runs {
 pub enum EngineProgram {
     /// The server itself.
     Postgres,
-    /// Makes a new cluster; a unit that runs it is `restart: never`.
+    /// Makes a new cluster. This and all that follow run once: a unit of them is `restart: never`.
     Initdb,
+    /// Gives a cluster that was stopped in order a new, empty log.
+    #[serde(rename = "pg_resetwal")]
+    Resetwal,
+    /// Compares a data directory with the manifest of the backup that it was unpacked from.
+    #[serde(rename = "pg_verifybackup")]
+    Verifybackup,
+    /// Checks tables and indexes of a server that runs in the same tree.
+    #[serde(rename = "pg_amcheck")]
+    Amcheck,
+}
+
+/// Stead's own tools that a unit may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tool {
+    /// Unpacks the tar that it is sent into an empty data directory.
+    Unpack,
+    /// Gives a cluster that was stopped in order a system identifier of its own.
+    Identify,
+}
+
+impl Tool {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unpack => "unpack",
+            Self::Identify => "identify",
+        }
+    }
 }
 
 /// A unit as declared.

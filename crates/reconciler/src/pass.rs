@@ -19,6 +19,8 @@ use crate::fail_point;
 /// Between two looks at a component at which nothing is to be done, milliseconds; up to a quarter less, so
 /// that a thousand servers are not looked at in one breath.
 const SETTLED_MS: u64 = 60_000;
+/// The same while its first backup is under way, milliseconds.
+const FIRST_BACKUP_MS: u64 = 1_000;
 /// A wait up to this long is waited out inside the pass, milliseconds.
 const SHORT_MS: u64 = 50;
 /// How long a pass may go on waiting for something short before it gives its lease back.
@@ -248,7 +250,12 @@ impl Pass {
         let settled = matches!(end, End::Settled);
         match end {
             End::Settled | End::Gone => {
-                again_ms = rand::rng().random_range(SETTLED_MS * 3 / 4..=SETTLED_MS);
+                let first = self.status.backups.as_ref().is_some_and(|backups| backups.oldest.is_none());
+                again_ms = if first {
+                    FIRST_BACKUP_MS
+                } else {
+                    rand::rng().random_range(SETTLED_MS * 3 / 4..=SETTLED_MS)
+                };
                 self.settle();
             }
             End::Overtaken => {}

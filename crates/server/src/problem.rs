@@ -249,7 +249,8 @@ impl From<EditError> for Problem {
             EditError::Moved { .. } => Kind::Moved,
             EditError::Protected(_) => Kind::Protected,
             EditError::Deleting(_) => Kind::Deleting,
-            EditError::Moving(_) => Kind::InUse,
+            EditError::Moving(_) | EditError::Taken(_) | EditError::InManifest(_) => Kind::InUse,
+            EditError::Moment(_) | EditError::Unrelated(..) => Kind::Invalid,
             EditError::Quota { .. } => Kind::QuotaExceeded,
             EditError::NoHost | EditError::NoPort(_) => Kind::Unavailable,
         };

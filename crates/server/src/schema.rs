@@ -56,6 +56,7 @@ impl PartialSchema for SteadRequest {
                     "allow": ["203.0.113.0/24", "2001:db8::/32"],
                     "maintenance": "sun 03:00-05:00 Asia/Tokyo",
                     "idle": "5m",
+                    "backup": { "every": "1d", "keep": "14d" },
                     "schema": [{ "name": "0001_tables.sql", "sql": "create table airports (faa text primary key)" }],
                     "extensions": ["pg_trgm"],
                     "protect": false,
@@ -90,6 +91,20 @@ fn server() -> Schema {
         .schema_type(or_null(Type::Array))
         .items(ObjectBuilder::new().schema_type(Type::String).max_length(Some(64)))
         .description(Some("Networks that may connect, IPv4 and IPv6; left out: this machine only."));
+    let backup = ObjectBuilder::new()
+        .schema_type(or_null(Type::Object))
+        .property("every", text("Between two base backups, like `12h`: 1 hour to 30 days; left out: a day."))
+        .property(
+            "keep",
+            ObjectBuilder::new()
+                .schema_type(SchemaType::from_iter([Type::String, Type::Integer, Type::Null]))
+                .description(Some(
+                    "How long every moment can be restored, like `14d`: 1 to 3650 days; or so many base backups, 1 to \
+                     1000; left out: 14 days.",
+                )),
+        )
+        .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
+        .description(Some("How it is backed up; left out: daily, kept for 14 days."));
     let schema = ArrayBuilder::new()
         .schema_type(or_null(Type::Array))
         .items(utoipa::openapi::Ref::from_schema_name("Migration"))
@@ -119,6 +134,7 @@ fn server() -> Schema {
                  30 days; left out: it never sleeps.",
             ),
         )
+        .property("backup", backup)
         .property("schema", schema)
         .property("extensions", extensions)
         .property("protect", protect)

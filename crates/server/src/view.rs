@@ -56,6 +56,14 @@ pub(crate) fn component(component: Component) -> wire::Component {
         step: component.step,
         last_error: component.last_error,
         disk_bytes: status.disk_bytes,
+        backups: status.backups.map(|backups| wire::Backups {
+            oldest: backups.oldest,
+            newest: backups.newest,
+            count: backups.count,
+            last: backups.last,
+            bytes: backups.bytes,
+            behind_bytes: backups.behind_bytes,
+        }),
         maintenance_at: window.map(|(opens, _)| opens),
         observed_at: status.observed_at,
     }

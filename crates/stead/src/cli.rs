@@ -156,6 +156,76 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Show how far back servers can be restored, and what their backups take.
+    Backups {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Make a server of another's data, as they are now or were at a moment.
+    Clone {
+        #[command(flatten)]
+        which: Which,
+        /// Whose data, like postgres.main.
+        component: String,
+        /// What it is called, like postgres.try.
+        #[arg(long = "as", value_name = "NAME")]
+        name: String,
+        /// The data as they were then: a moment ("2026-11-21 14:03:07+09", "2026-11-21 14:03", 2026-11-21T05:03:07Z) or
+        /// a span back from now (2h, 30m).
+        #[arg(long, value_name = "WHEN")]
+        at: Option<String>,
+        /// Remove it again after this long, like 30m, 12h or 2d [default: it stays].
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Bring a server's data back as they were at a moment, into a server beside it; `swap` then puts that in its place.
+    Restore {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.main [default: the only one].
+        component: Option<String>,
+        /// The moment: "2026-11-21 14:03:07+09", "2026-11-21 14:03", 2026-11-21T05:03:07Z, or a span back from now (2h,
+        /// 30m).
+        #[arg(long, value_name = "WHEN")]
+        at: String,
+        /// What it is called [default: the component's name and `-restored`].
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Put a server that was restored or cloned in the place of the one that it was made of; that one goes on beside it.
+    Swap {
+        #[command(flatten)]
+        which: Which,
+        /// The place, like postgres.main.
+        component: String,
+        /// Who takes it, like postgres.main-restored.
+        with: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Remove a server that was restored or cloned.
+    Drop {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like postgres.try.
+        component: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Remove a stead with everything in it.
     Down {
         #[command(flatten)]
@@ -190,10 +260,36 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "NUMBER", default_value_t = gateway::FIRST_RANK)]
         rank: u64,
     },
+    /// Run the archiver of this host (started by the keeper).
+    #[command(hide = true)]
+    Archiver,
+    /// Work on a server's data from inside its sandbox (started by the keeper).
+    #[command(hide = true, subcommand)]
+    Tool(ToolVerb),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// Work on a server's data.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ToolVerb {
+    /// Unpack the tar that is sent.
+    Unpack {
+        /// Where it comes from.
+        #[arg(long)]
+        socket: PathBuf,
+        /// The data directory.
+        #[arg(long)]
+        into: PathBuf,
+    },
+    /// Give a cluster a system identifier of its own.
+    Identify {
+        /// Its `pg_control`.
+        #[arg(long)]
+        control: PathBuf,
     },
 }
 
@@ -340,6 +436,13 @@ pub(crate) struct ServerArgs {
     /// How many servers of the newest engine are kept prepared.
     #[arg(long, env = "STEAD_SPARES", hide_env_values = true, value_name = "NUMBER", default_value_t = 4)]
     pub(crate) spares: usize,
+    /// Where backups go: a folder, or s3://bucket/prefix with S3's own AWS_* variables; best another machine's
+    /// [default: the folder `backups` of the home].
+    #[arg(long, env = "STEAD_BACKUPS", hide_env_values = true, value_name = "FOLDER-OR-URL")]
+    pub(crate) backups: Option<String>,
+    /// How long what was written may wait before it is in the backups: the most that a lost disk can cost.
+    #[arg(long, env = "STEAD_BACKUP_AGE", hide_env_values = true, value_name = "TIME", default_value = "5s", value_parser = seconds)]
+    pub(crate) backup_age: u64,
     /// A PostgreSQL for the control plane's state, instead of one of its own.
     #[arg(long, env = "STEAD_STATE", hide_env_values = true, value_name = "POSTGRES-URL")]
     pub(crate) state: Option<String>,

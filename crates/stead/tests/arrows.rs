@@ -13,12 +13,14 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("keeper", Some(vec![])),
         // Asks the keeper for sleep and waking.
         ("gateway", Some(vec!["keeper"])),
+        // Asks the keeper whether a server takes sessions.
+        ("archiver", Some(vec!["keeper"])),
         ("store", Some(vec!["component"])),
         ("client", Some(vec!["component"])),
         // Knows no concrete driver.
         ("reconciler", Some(vec!["component", "store"])),
         // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
-        ("driver-local", Some(vec!["component", "gateway", "keeper"])),
+        ("driver-local", Some(vec!["archiver", "component", "gateway", "keeper"])),
         // Meets drivers and the reconciler in the database only.
         ("server", Some(vec!["client", "component", "store"])),
         ("test-support", None),

@@ -17,9 +17,11 @@ use crate::journal::{self, Actor, Entry, Outcome};
 use crate::tenant::{Quota, Tenant, TenantError};
 use crate::{Error, Store, fail_point, host, secret, tenant};
 
+mod copies;
 mod quota;
 mod rows;
 
+pub use copies::Copy;
 use quota::check_quota;
 use rows::{
     announce, create, finish_empty, open_operation, open_target, put_files, request_deletion, update,
@@ -127,6 +129,22 @@ pub enum EditError {
     /// It is on its way to its other place.
     #[error("{0} is being moved already; wait until that is done")]
     Moving(ComponentName),
+    /// Its name is taken.
+    #[error("there is a component {0} already; choose another name")]
+    Taken(ComponentName),
+    /// A moment that cannot be had.
+    #[error("{0}")]
+    Moment(String),
+    /// Neither was made of the other's data.
+    #[error(
+        "{0} was not made of the data of {1}, so it cannot take its place; `stead restore` makes one that can"
+    )]
+    Unrelated(ComponentName, ComponentName),
+    /// The manifest says that it shall be.
+    #[error(
+        "{0} is in the manifest; take it out there and run `stead up`, or remove the stead with `stead down`"
+    )]
+    InManifest(ComponentName),
     /// A quota would be exceeded.
     #[error(
         "tenant `{tenant}` may have {limit} {what}, and this would make it {wanted}; remove something or have the quota raised"
@@ -236,7 +254,11 @@ fn changes(
         };
         changes.push(ComponentChange { component: name.clone(), action: change.0, differences: change.1 });
     }
-    for (name, held) in current.iter().filter(|(name, held)| !wanted.contains_key(name) && !held.deleting) {
+    // What stands beside the manifest is left out of it and stays.
+    let left_out = |(name, held): &(&ComponentName, &Current)| {
+        !wanted.contains_key(*name) && !held.deleting && !held.spec.is_beside()
+    };
+    for (name, held) in current.iter().filter(left_out) {
         if held.spec.protect() {
             return Err(EditError::Protected(name.clone()));
         }

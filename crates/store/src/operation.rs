@@ -13,7 +13,7 @@ pub struct Operation {
     pub id: OperationId,
     /// On which stead.
     pub stead: String,
-    /// `apply`, `delete`, `rotate` or `move`.
+    /// `apply`, `delete`, `rotate`, `move`, `clone` or `swap`.
     pub kind: String,
     /// `running`, `succeeded` or `failed`.
     pub state: String,

@@ -7,8 +7,10 @@ use std::path::Path;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use component::ComponentId;
+use hmac::{Hmac, Mac};
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
+use sha2::Sha256;
 use sqlx::PgConnection;
 
 use crate::{Error, Store};
@@ -48,6 +50,15 @@ impl InstallationKey {
             }
             Err(error) => Err(wrong(error)),
         }
+    }
+
+    /// A key for another purpose, from which this one cannot be told: HMAC-SHA-256 of the purpose.
+    #[must_use]
+    pub fn derived(&self, purpose: &str) -> [u8; 32] {
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret()).expect("a key of any length");
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
@@ -117,6 +128,37 @@ pub(crate) async fn new_password(
         .await?;
     }
     Ok(version)
+}
+
+/// Has two components change passwords. Each is sealed for whose it is, so it is sealed anew.
+pub(crate) async fn swap_passwords(
+    conn: &mut PgConnection,
+    key: &InstallationKey,
+    one: ComponentId,
+    other: ComponentId,
+) -> Result<(), Error> {
+    let rows = sqlx::query!(
+        "select component_id, name, sealed from secrets
+         where component_id in ($1, $2) and name in ('password', 'verifier')",
+        one.0,
+        other.0
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in rows {
+        let (from, to) = if row.component_id == one.0 { (one, other) } else { (other, one) };
+        let secret = key.open(&whose(from, &row.name), &row.sealed)?;
+        let sealed = key.seal(&whose(to, &row.name), &secret)?;
+        sqlx::query!(
+            "update secrets set sealed = $3, version = version + 1 where component_id = $1 and name = $2",
+            to.0,
+            row.name,
+            sealed
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
 }
 
 /// What is sealed to know the key again.

@@ -97,7 +97,7 @@ impl FromStr for Idle {
 }
 
 /// The length that a text says; a day is 24 hours, a month or a year has none.
-fn length(text: &str) -> Result<SignedDuration, jiff::Error> {
+pub(super) fn length(text: &str) -> Result<SignedDuration, jiff::Error> {
     PARSER.parse_span(text)?.to_duration(SpanRelativeTo::days_are_24_hours())
 }
 
@@ -125,11 +125,15 @@ fn explain(text: &str, error: &jiff::Error) -> BadIdle {
 
 impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = i64::from(self.0);
-        let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-        let span = days.days().hours(hours).minutes(minutes).seconds(seconds % 60);
-        f.pad(&PRINTER.span_to_string(&span))
+        f.pad(&written(self.0))
     }
+}
+
+/// So many seconds, in the largest units first.
+pub(super) fn written(seconds: u32) -> String {
+    let seconds = i64::from(seconds);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    PRINTER.span_to_string(&days.days().hours(hours).minutes(minutes).seconds(seconds % 60))
 }
 
 impl TryFrom<String> for Idle {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 pub use super::migrations::migrations;
 use super::{
-    BadIdle, BadMaintenance, Idle, MaintenanceWindow, Major, Migration, Size, Wish, extension, migrations,
-    network,
+    Backup, BadBackup, BadIdle, BadMaintenance, Every, Idle, Keep, MaintenanceWindow, Major, Migration, Size,
+    Wish, extension, migrations, network,
 };
 use crate::manifest::{Fault, Node, Problems, Table, nearest, shown, unfit};
 
@@ -31,6 +31,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "allow",
     "maintenance",
     "idle",
+    "backup",
     "schema",
     "extensions",
     "protect",
@@ -66,6 +67,7 @@ pub(crate) fn server(table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
             }),
             maintenance: table.read("maintenance", problems, maintenance),
             idle: table.read("idle", problems, idle),
+            backup: table.get("backup").and_then(|node| backup(node, problems)),
             schema: Vec::new(),
             extensions: table
                 .read_list("extensions", "[\"pg_trgm\"]", problems, |item| {
@@ -107,6 +109,7 @@ fn other_word(key: &str) -> Option<String> {
         "idle_timeout" | "sleep" | "sleep_after" | "suspend_timeout" | "autosuspend" | "scale_to_zero" => {
             "idle"
         }
+        "backups" | "backup_retention" | "retention" | "pitr" => "backup",
         "migrations" | "migration" | "sql" | "folder" => "schema",
         "deletion_protection" | "protected" | "delete_protection" => "protect",
         "team" | "contact" | "owned_by" => "owner",
@@ -216,6 +219,34 @@ fn idle(node: &Node<'_>) -> Result<Idle, Fault> {
             _ => fault,
         }
     })
+}
+
+/// What is left out of it is chosen.
+fn backup(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Backup> {
+    const LIKE: &str = "write it like { every = \"1d\", keep = \"14d\" }";
+    let Some(table) = node.table() else {
+        let help = if node.truth() == Some(false) {
+            "a server always has backups; leave `backup` out for one a day, kept for 14 days"
+        } else {
+            LIKE
+        };
+        problems.add(node, node.not("a table of `every` and `keep`", help));
+        return None;
+    };
+    table.refuse_unknown(&["every", "keep"], problems, |_| None);
+    let fault = |bad: BadBackup, label: &str| told(&bad, label, LIKE);
+    let every = table.read("every", problems, |node| {
+        let text = node.text().ok_or_else(|| node.not("a length of time", "write it like \"1d\""))?;
+        text.parse::<Every>().map_err(|bad| fault(bad, "not from 1h to 30d"))
+    });
+    let keep = table.read("keep", problems, |node| match (node.text(), node.whole()) {
+        (Some(text), _) => text.parse::<Keep>().map_err(|bad| fault(bad, "not from 1d to 3650d")),
+        (None, Some(count)) => Keep::last(count).map_err(|bad| fault(bad, "not from 1 to 1000")),
+        (None, None) => {
+            Err(node.not("a length of time or a number of backups", "write it like \"14d\" or 7"))
+        }
+    });
+    Some(Backup { every: every.unwrap_or_default(), keep: keep.unwrap_or_default() })
 }
 
 fn protect(node: &Node<'_>) -> Result<bool, Fault> {
@@ -335,6 +366,7 @@ impl Server {
         put("allow", wish.allow.as_ref().map(|allow| json!(allow)));
         put("maintenance", wish.maintenance.as_ref().map(|window| json!(window)));
         put("idle", wish.idle.map(|idle| json!(idle)));
+        put("backup", wish.backup.map(|backup| json!(backup)));
         let files: Vec<Value> = wish
             .schema
             .iter()

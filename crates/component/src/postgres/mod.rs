@@ -1,5 +1,6 @@
 //! The kind `postgres`: a PostgreSQL server of a tenant's own.
 
+mod backup;
 mod extension;
 mod idle;
 mod maintenance;
@@ -12,13 +13,14 @@ mod settings;
 mod size;
 mod spec;
 
+pub use backup::{Backup, BadBackup, Every, Keep};
 pub use idle::{BadIdle, Idle};
 pub use maintenance::{BadMaintenance, MaintenanceWindow};
 pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};
 pub use plan::{Step, Wrong, drift, plan, roles};
 pub use settings::{Setting, settings};
 pub use size::{Limits, Size};
-pub use spec::{BadMigrationName, Major, Migration, MigrationName, Refused, Spec, Wish, resolve};
+pub use spec::{BadMigrationName, Major, Migration, MigrationName, Origin, Refused, Spec, Wish, resolve};
 
 /// The tenant's role in its own server: owns the database, is no superuser.
 pub const OWNER_ROLE: &str = "owner";

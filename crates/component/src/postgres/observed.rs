@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Migration;
+use crate::status::Backups;
 
 /// A server as it was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub struct Observed {
     pub session: Option<Session>,
     /// Why it does not answer though its process runs.
     pub unreachable: Option<String>,
+    /// What the archiver is told of it, against what it should be.
+    pub archive: Seen,
+    /// How its backups stand, where somebody says.
+    pub backups: Option<Backups>,
     /// Its front door.
     pub route: Route,
 }

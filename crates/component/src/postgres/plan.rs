@@ -18,6 +18,8 @@ use crate::{Condition, ConditionKind, Decision, Difference, Standing};
 pub enum Step {
     /// Take a prepared cluster (or prepare one) as this server's.
     Claim,
+    /// Bring its data back from where they come from, as they were then.
+    Restore,
     /// Write its configuration files.
     WriteFiles,
     /// Declare its unit and have it running.
@@ -34,6 +36,8 @@ pub enum Step {
     Extension(String),
     /// Run a migration.
     Migrate(Migration),
+    /// Have it backed up, as the spec says.
+    Archive,
     /// Open, or change, the front door.
     OpenRoute,
     /// Move it, process and data, to its other place, while clients wait.
@@ -64,6 +68,7 @@ impl Step {
     pub fn label(&self) -> String {
         match self {
             Self::Claim => "claim".into(),
+            Self::Restore => "restore".into(),
             Self::WriteFiles => "configure".into(),
             Self::Start => "start".into(),
             Self::Wake => "wake".into(),
@@ -72,6 +77,7 @@ impl Step {
             Self::Roles(_) => "roles".into(),
             Self::Extension(name) => format!("extension {name}"),
             Self::Migrate(migration) => format!("migrate {}", migration.name),
+            Self::Archive => "archive".into(),
             Self::OpenRoute => "open".into(),
             Self::Move => "move".into(),
             Self::Leave => "leave".into(),
@@ -83,7 +89,7 @@ impl Step {
 
     /// What runs the tenant's own SQL, or an extension's.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self, Self::Migrate(_) | Self::Extension(_))
+        matches!(self, Self::Migrate(_) | Self::Extension(_) | Self::Restore)
     }
 
     /// A migration that ran, a restart and a move are events; the other steps are only the way there.
@@ -93,6 +99,7 @@ impl Step {
                 Some(json!({ "migration": migration.name, "sha256": migration.sha256 }))
             }
             Self::Restart => Some(json!({ "restarted": true })),
+            Self::Restore => Some(json!({ "restored": true })),
             Self::Move => Some(json!({ "moved": true })),
             _ => None,
         }
@@ -108,6 +115,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         .or_else(|| process(observed, standing.settled))
         .or_else(|| observed.session.as_ref().and_then(|session| inside(spec, session)))
         .or_else(|| front_door(observed))
+        .or_else(|| (observed.archive != Seen::Same).then(|| act(Step::Archive)))
         .or_else(|| place(observed))
         .or_else(|| observed.session.as_ref().and_then(|session| extensions(spec, session)))
         .or_else(|| observed.session.as_ref().and_then(|session| schema(spec, session)))
@@ -165,7 +173,7 @@ fn ground(spec: &Spec, observed: &Observed, provisioned: bool) -> Option<Decisio
     }
     // A tree without data is what an `initdb` that was killed leaves behind: nothing in it is anybody's yet.
     if !(observed.tree && observed.data) {
-        return Some(act(Step::Claim));
+        return Some(act(if spec.origin.is_some() { Step::Restore } else { Step::Claim }));
     }
     (observed.files != Seen::Same).then(|| act(Step::WriteFiles))
 }
@@ -374,6 +382,11 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
         for missing in spec.extensions.iter().filter(|wanted| !session.extensions.contains(wanted)) {
             differs(format!("extensions.{missing}"), json!(null), json!("present"));
         }
+    }
+    match observed.archive {
+        Seen::Same => {}
+        Seen::Absent => differs("backup".into(), json!(null), json!(spec.backup)),
+        Seen::Differs => differs("backup".into(), json!("changed by hand"), json!(spec.backup)),
     }
     match observed.route.declared {
         Seen::Same => {}

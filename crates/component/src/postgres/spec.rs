@@ -5,9 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Idle, MaintenanceWindow, Size};
+use super::{Backup, Idle, MaintenanceWindow, Size};
+use crate::{ComponentId, ComponentName};
 
 /// Major version of an engine: 15 to 18 today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,6 +115,18 @@ pub struct Spec {
     /// stored before servers slept.
     #[serde(default)]
     pub idle: Option<Idle>,
+    /// How it is backed up.
+    #[serde(default)]
+    pub backup: Backup,
+    /// Whether it stands beside the manifest: made by a command of its own, which also removes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
+    /// Where its data come from, for one that was brought back from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// When Stead removes it by itself; never where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// Migrations in the order of running.
     pub schema: Vec<Migration>,
     /// Extensions that the database has, sorted.
@@ -123,6 +137,20 @@ pub struct Spec {
     pub owner: Option<String>,
     /// Where it is written what to do.
     pub runbook: Option<String>,
+}
+
+/// A server's data as they were at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The component whose they were.
+    pub component: ComponentName,
+    /// Its identity.
+    pub id: ComponentId,
+    /// Its archive, as the driver calls it.
+    pub archive: String,
+    /// The moment: all that was committed until then, and nothing that was later.
+    pub at: Timestamp,
 }
 
 impl Spec {
@@ -148,6 +176,8 @@ pub struct Wish {
     pub maintenance: Option<MaintenanceWindow>,
     /// It sleeps when no client has run a statement for this long; left out: it never sleeps.
     pub idle: Option<Idle>,
+    /// How it is backed up; left out: daily, kept for 14 days.
+    pub backup: Option<Backup>,
     /// Migrations.
     pub schema: Vec<Migration>,
     /// Extensions.
@@ -223,6 +253,10 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, engines: &BTreeSet<Major>) -
         allow,
         maintenance: wish.maintenance.clone(),
         idle: wish.idle,
+        backup: wish.backup.unwrap_or_default(),
+        beside: current.is_some_and(|current| current.beside),
+        origin: current.and_then(|current| current.origin.clone()),
+        until: current.and_then(|current| current.until),
         schema: wish.schema.clone(),
         extensions,
         protect: wish.protect.unwrap_or(true),

@@ -1,8 +1,8 @@
 //! A tiny model of a host: what a server is, what each step does to it, and what happens by itself.
 
 use component::postgres::{
-    ADMIN_ROLE, Major, Migration, OWNER_ROLE, Observed, Role, Route, Seen, Session, Size, Spec, Step, Unit,
-    roles, settings,
+    ADMIN_ROLE, Backup, Major, Migration, OWNER_ROLE, Observed, Role, Route, Seen, Session, Size, Spec, Step,
+    Unit, roles, settings,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -20,6 +20,10 @@ pub(crate) fn spec() -> Spec {
         allow: vec!["10.0.0.0/8".parse().expect("a network")],
         maintenance: None,
         idle: None,
+        backup: Backup::default(),
+        beside: false,
+        origin: None,
+        until: None,
         schema: vec![migration("0001_a.sql"), migration("0002_b.sql"), migration("0003_c.sql")],
         extensions: vec!["citext".into(), "pg_trgm".into()],
         protect: true,
@@ -61,6 +65,8 @@ pub(crate) fn settled(spec: &Spec) -> Observed {
         unit: Unit::Running,
         session: Some(session(spec)),
         unreachable: None,
+        archive: Seen::Same,
+        backups: None,
         route: Route { declared: Seen::Same, allow: spec.allow.clone(), in_force: true, error: None },
     }
 }
@@ -99,6 +105,7 @@ impl World {
             _ => Unit::Running,
         };
         seen.session = (seen.unit == Unit::Running && dice.random_bool(0.7)).then(|| inner.clone());
+        seen.archive = random_seen(&mut dice);
         seen.route = Route {
             declared: random_seen(&mut dice),
             allow: Vec::new(),
@@ -111,10 +118,11 @@ impl World {
     /// Does a step.
     pub(crate) fn act(&mut self, step: &Step) {
         match step {
-            Step::Claim => {
+            Step::Claim | Step::Restore => {
                 self.seen.tree = true;
                 self.seen.data = true;
                 self.seen.files = Seen::Absent;
+                self.seen.archive = Seen::Absent;
                 self.inner = Session { helpers: false, ..Session::default() };
             }
             Step::WriteFiles => {
@@ -155,6 +163,7 @@ impl World {
             }
             Step::Extension(name) => self.said(|session| session.extensions.push(name.clone())),
             Step::Migrate(migration) => self.said(|session| session.applied.push(migration.clone())),
+            Step::Archive => self.seen.archive = Seen::Same,
             Step::OpenRoute => {
                 self.seen.route.declared = Seen::Same;
                 self.seen.route.allow = self.spec.allow.clone();

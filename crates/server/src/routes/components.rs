@@ -4,8 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use client::wire::{self, Page};
+use component::ComponentName;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
+use store::edit::Copy;
 use store::journal::{Entry, Outcome};
 use store::stead::Component;
 use store::tenant::Tenant;
@@ -14,7 +17,7 @@ use utoipa::IntoParams;
 use super::ComponentPath;
 use super::steads::EditQuery;
 use crate::access::{Action, Caller};
-use crate::extract::{Path, Query};
+use crate::extract::{Path, Query, number_and_unit};
 use crate::paging::{Limit, Since};
 use crate::problem::{Kind, Problem};
 use crate::refusals::Attempt;
@@ -122,11 +125,115 @@ pub(crate) async fn relocate(
     edit(&app, &caller, &at, &query, Edit::Move).await
 }
 
+/// A server that is made of another's data.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CloneQuery {
+    /// What it is called, like `postgres.try`.
+    #[serde(rename = "as")]
+    #[param(value_type = String, pattern = "^postgres\\.[a-z]([a-z0-9-]{0,38}[a-z0-9])?$", example = "postgres.try")]
+    name: ComponentName,
+    /// The data as they were then (RFC 3339); left out: as they are now.
+    #[param(value_type = Option<String>, format = DateTime)]
+    at: Option<Timestamp>,
+    /// Stead removes it after this long, like `30m`, `12h` or `2d`; left out: it stays.
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,6}(s|m|h|d)$", example = "2d")]
+    ttl: Option<Ttl>,
+}
+
+/// How long something is there.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Ttl(SignedDuration);
+
+impl TryFrom<String> for Ttl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let seconds = number_and_unit(&text).and_then(|(number, unit)| {
+            let each = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3_600,
+                "d" => 86_400,
+                _ => return None,
+            };
+            i64::try_from(number).ok().map(|number| number * each)
+        });
+        let span = seconds.filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
+        span.map(Self).ok_or_else(|| "`ttl` says for how long, like 30m, 12h or 2d".to_owned())
+    }
+}
+
+/// The other server of a swap.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SwapQuery {
+    /// The one that takes the place, like `postgres.main-restored`.
+    #[param(value_type = String, pattern = "^postgres\\.[a-z]([a-z0-9-]{0,38}[a-z0-9])?$", example = "postgres.main-restored")]
+    with: ComponentName,
+}
+
+/// Make a server of another's data
+///
+/// As they are now, or as they were at a moment that its backups reach. The new server has an address, a password and
+/// backups of its own, and stands beside the manifest: an edit of the stead leaves it alone.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/clone",
+    tag = "components", operation_id = "clone", params(ComponentPath, CloneQuery, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn clone(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+    Query(asked): Query<CloneQuery>,
+) -> Result<Response, Problem> {
+    let CloneQuery { name, at: moment, ttl } = asked;
+    edit(&app, &caller, &at, &query, Edit::Clone { name, moment, ttl }).await
+}
+
+/// Put a server that was made of another's data in its place
+///
+/// Names, addresses and passwords change sides: clients then reach the other data, and sessions are ended, because
+/// time has gone back for them. The server that was there before goes on under the other name.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/swap",
+    tag = "components", operation_id = "swap", params(ComponentPath, SwapQuery, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn swap(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+    Query(asked): Query<SwapQuery>,
+) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Swap { with: asked.with }).await
+}
+
+/// Remove a server that was made of another's data
+///
+/// One that the manifest names is removed by taking it out of there.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}",
+    tag = "components", operation_id = "remove_component", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Remove).await
+}
+
 /// What is asked for of one component.
-#[derive(Clone, Copy)]
 enum Edit {
     Rotate,
     Move,
+    Clone { name: ComponentName, moment: Option<Timestamp>, ttl: Option<Ttl> },
+    Swap { with: ComponentName },
+    Remove,
 }
 
 /// Makes an edit of one component, and answers with its operation; one that is refused is on record as well.
@@ -141,14 +248,26 @@ async fn edit(
     let edit = async {
         caller.may(Action::Edit)?;
         let (store, actor, reason) = (&app.store, &caller.actor, query.reason());
-        Ok(match what {
+        let stead = (&at.tenant, &at.stead);
+        Ok(match &what {
             Edit::Rotate => store.rotate(actor, &at.tenant, &at.stead, &at.component, reason).await?,
             Edit::Move => store.move_component(actor, &at.tenant, &at.stead, &at.component, reason).await?,
+            Edit::Clone { name, moment, ttl } => {
+                let until = ttl.as_ref().and_then(|ttl| Timestamp::now().checked_add(ttl.0).ok());
+                let (tenant, stead, from) = (&at.tenant, &at.stead, &at.component);
+                let copy = Copy { tenant, stead, from, to: name, at: *moment, until, reason };
+                store.copy(actor, &copy).await?
+            }
+            Edit::Swap { with } => store.swap(actor, stead, &at.component, with, reason).await?,
+            Edit::Remove => store.remove_copy(actor, stead, &at.component, reason).await?,
         })
     };
-    let line = match what {
+    let line = match &what {
         Edit::Rotate => "password.rotated",
         Edit::Move => "component.move_requested",
+        Edit::Clone { .. } => "component.created",
+        Edit::Swap { .. } => "component.swapped",
+        Edit::Remove => "component.deletion_requested",
     };
     let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);
     let operation = attempt.of(&app.store, edit).await?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use component::postgres::{Major, Size, Spec, settings};
+use component::postgres::{Backup, Major, Size, Spec, settings};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::ms;
@@ -118,8 +118,22 @@ impl Hand {
             let (allow, schema, extensions) = (Vec::new(), Vec::new(), Vec::new());
             let (engine, size) = (self.major, self.size);
             let (maintenance, idle, owner, runbook, protect) = (None, None, None, None, false);
-            let spec =
-                Spec { engine, size, allow, maintenance, idle, schema, extensions, protect, owner, runbook };
+            let spec = Spec {
+                engine,
+                size,
+                allow,
+                maintenance,
+                idle,
+                backup: Backup::default(),
+                beside: false,
+                origin: None,
+                until: None,
+                schema,
+                extensions,
+                protect,
+                owner,
+                runbook,
+            };
             let mut conf = String::new();
             for setting in settings(&spec) {
                 conf += &format!("{} = '{}'\n", setting.name, setting.value);

@@ -24,7 +24,8 @@ pub(super) async fn run(
         let named = which.named()?;
         (named.tenant, Some(named.stead.into()))
     };
-    let since = since.map(|text| moment(&text, Timestamp::now(), &TimeZone::system())).transpose()?;
+    let since =
+        since.map(|text| moment("--since", &text, Timestamp::now(), &TimeZone::system())).transpose()?;
     let wanted = usize::try_from(lines).unwrap_or(usize::MAX);
     let client = context.client().await?;
     let mut found = Vec::new();
@@ -115,10 +116,10 @@ fn details(line: &HistoryLine) -> Vec<String> {
 }
 
 /// What the server understands as `since`: a span goes as it is, a day or a local time as its moment.
-fn moment(text: &str, now: Timestamp, zone: &TimeZone) -> Result<String, Failure> {
+pub(super) fn moment(option: &str, text: &str, now: Timestamp, zone: &TimeZone) -> Result<String, Failure> {
     let wrong = || {
         Failure::Usage(format!(
-            "--since `{text}` is no time; write a span back from now like 7d, 2h or 30m, a day like 2026-11-21, \
+            "{option} `{text}` is no time; write a span back from now like 7d, 2h or 30m, a day like 2026-11-21, \
              or a moment like \"2026-11-21 09:00\""
         ))
     };
@@ -154,10 +155,10 @@ mod tests {
             ("today", "2026-11-21T15:00:00Z"),
             ("yesterday", "2026-11-20T15:00:00Z"),
         ] {
-            assert_eq!(moment(text, now, &zone).unwrap(), meant, "{text}");
+            assert_eq!(moment("--since", text, now, &zone).unwrap(), meant, "{text}");
         }
         for text in ["", "soon", "d", "-1d", "2026-13-01", "1.5h", "7d; drop table x"] {
-            assert!(moment(text, now, &zone).is_err(), "{text}");
+            assert!(moment("--since", text, now, &zone).is_err(), "{text}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod backups;
 mod doctor;
 mod down;
 mod edit;
@@ -18,7 +19,7 @@ use std::io::IsTerminal;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, ServerVerb, Verb};
+use crate::cli::{Cli, ServerVerb, ToolVerb, Verb};
 use crate::commands::edit::Edit;
 use crate::context::Context;
 use crate::exit::Failure;
@@ -26,6 +27,14 @@ use crate::{host, output};
 
 /// Runs the verb.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    if let Verb::Tool(tool) = cli.verb {
+        // In a sandbox, where there is no home.
+        return match tool {
+            ToolVerb::Unpack { socket, into } => archiver::tool::unpack(&socket, &into),
+            ToolVerb::Identify { control } => archiver::tool::identify(&control),
+        }
+        .map_err(Failure::failed);
+    }
     let context = Context::new(&cli)?;
     match cli.verb {
         Verb::Keeper => {
@@ -39,6 +48,16 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             quiet_log();
             asynchronously(async {
                 gateway::run(gateway::Options { home: context.home, rank }).await.map_err(Failure::failed)
+            })
+        }
+        Verb::Archiver => {
+            quiet_log();
+            asynchronously(async {
+                let stop = async {
+                    let why = host::ended().await;
+                    tracing::info!(why, "stopping");
+                };
+                archiver::run(&context.home, stop).await.map_err(Failure::failed)
             })
         }
         Verb::Server(args) => match args.verb {
@@ -106,13 +125,34 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Move { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
         }
+        Verb::Backups { which } => backups::list(&context, &which).await,
+        Verb::Clone { which, component, name, at, ttl, reason } => {
+            let copy = backups::Copy { from: Some(&component), name: Some(&name), at, ttl, reason };
+            backups::clone(&context, &which, copy).await
+        }
+        Verb::Restore { which, component, at, name, reason } => {
+            let (from, name) = (component.as_deref(), name.as_deref());
+            let copy = backups::Copy { from, name, at: Some(at), ttl: None, reason };
+            backups::restore(&context, &which, copy).await
+        }
+        Verb::Swap { which, component, with, yes, reason } => {
+            backups::swap(&context, &which, (&component, &with), yes, reason.as_deref()).await
+        }
+        Verb::Drop { which, component, yes, reason } => {
+            backups::drop(&context, &which, &component, yes, reason.as_deref()).await
+        }
         Verb::Down { which, yes, unprotect, reason } => {
             down::run(&context, &which, yes, unprotect, reason.as_deref()).await
         }
         Verb::Doctor => doctor::run(&context).await,
         Verb::Tenant(verb) => tenant::run(&context, verb).await,
         Verb::Token(verb) => token::run(&context, verb).await,
-        Verb::Keeper | Verb::Gateway { .. } | Verb::Server(_) | Verb::Completions { .. } => Ok(()),
+        Verb::Keeper
+        | Verb::Gateway { .. }
+        | Verb::Archiver
+        | Verb::Tool(_)
+        | Verb::Server(_)
+        | Verb::Completions { .. } => Ok(()),
     }
 }
 

@@ -19,3 +19,17 @@ pub(crate) fn engine_dirs() -> Vec<PathBuf> {
     dirs.retain(|dir| dir.is_absolute());
     dirs
 }
+
+/// Waits for a signal to end.
+pub(crate) async fn ended() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => "interrupted",
+        _ = terminate.recv() => "told to end",
+    }
+}

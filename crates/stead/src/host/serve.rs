@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driver_local::{Local, SparePool, certificates};
+use driver_local::{BackupStore, Local, SparePool, certificates};
 use jiff::Timestamp;
 use rand::RngExt;
 use reconciler::Reconciler;
@@ -36,6 +36,8 @@ const LONGEST_HOME: usize = 60;
 const CA: &str = "ca.crt";
 /// How long requests under way may still take once the server is told to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// How often it is looked for what is over.
+const EXPIRY_LOOK: Duration = Duration::from_secs(5);
 /// How often the gateway's certificate is looked at.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
 
@@ -145,6 +147,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     local.gateway().await.map_err(Failure::failed)?;
     let key_path = home.join("keys/installation.key");
     let key = InstallationKey::read_or_make(&key_path).map_err(Failure::failed)?;
+    let wrapping = archiver::Wrapping::of(&key.derived("the keys of backups"));
     // A disk that is nearly full makes servers read-only so that what is left is the control plane's.
     let state = state.application_name("stead").options([("default_transaction_read_only", "off")]);
     let store = Store::open(state, key).await.map_err(Failure::failed)?;
@@ -161,6 +164,13 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         })
         .await
         .map_err(Failure::failed)?;
+    let backups = BackupStore {
+        location: backup_location(home, &args)?,
+        wrapping,
+        host: name.clone(),
+        age: Duration::from_secs(args.backup_age.max(1)),
+    };
+    local.back_up_to(backups).await.map_err(Failure::failed)?;
     // This process is the only worker of this host, so leases of the last one are void.
     store.drop_leases(&name).await.map_err(Failure::failed)?;
     operator_token(home, &store).await?;
@@ -172,6 +182,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     loops.spawn(SparePool { local: local.clone(), count: args.spares }.run(stop.clone()));
     loops.spawn(super::spool::run(store.clone(), home.to_owned(), name, stop.clone()));
     loops.spawn(renew(home.to_owned(), names, stop.clone()));
+    loops.spawn(expire(store.clone(), stop.clone()));
     loops.spawn(super::gateway::run(local.clone(), stop.clone()));
     let settings = server::Settings {
         listen,
@@ -193,7 +204,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         .map_err(Failure::failed)?;
     tracing::info!(url = running.url, home = %home.display(), "the Stead server is up");
 
-    let why = ended().await;
+    let why = super::ended().await;
     tracing::info!(why, "stopping; servers go on");
     let _ = stopper.send(true);
     while loops.join_next().await.is_some() {}
@@ -204,6 +215,14 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         Ok(ended) => ended.map_err(Failure::failed)?.map_err(Failure::failed),
         Err(_) => Ok(()),
     }
+}
+
+/// Where backups go.
+fn backup_location(home: &Path, args: &ServerArgs) -> Result<archiver::Location, Failure> {
+    let folder = home.join("backups").display().to_string();
+    let options = driver_local::store_options(std::env::vars());
+    archiver::Location::parse(args.backups.as_deref().unwrap_or(&folder), options)
+        .map_err(|why| Failure::Usage(format!("--backups: {why}")))
 }
 
 /// Names and addresses that clients may have reached the gateway by.
@@ -243,6 +262,16 @@ async fn operator_token(home: &Path, store: &Store) -> Result<(), Failure> {
         .map_err(Failure::failed)
 }
 
+/// Has what was made for a while removed when its time is over.
+async fn expire(store: Store, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        if let Err(error) = store.remove_expired().await {
+            tracing::warn!(%error, "what is over cannot be removed; trying again");
+        }
+        tokio::select! { () = tokio::time::sleep(EXPIRY_LOOK) => {}, _ = stop.changed() => {} }
+    }
+}
+
 /// Renews the gateway's certificate when its time comes; the gateway takes up a new one by itself.
 async fn renew(home: PathBuf, names: Vec<String>, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
@@ -252,19 +281,5 @@ async fn renew(home: PathBuf, names: Vec<String>, mut stop: watch::Receiver<bool
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the gateway's certificate cannot be renewed"),
         }
-    }
-}
-
-/// Waits for a signal to end.
-async fn ended() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => "interrupted",
-        _ = terminate.recv() => "told to end",
     }
 }

@@ -60,7 +60,8 @@ const REMOVE: [&str; 8] = [
     "store::gone-before-commit",
 ];
 /// Points that the preparation of a spare passes.
-const SPARE: [&str; 4] = [
+const SPARE: [&str; 5] = [
+    "driver-local::spare-archived",
     "driver-local::spare-tree",
     "driver-local::spare-initdb",
     "driver-local::spare-filled",
@@ -93,7 +94,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 12] = [
+    let lists: [&[&str]; 14] = [
         &CREATE,
         &CREATE_FURTHER,
         &EDIT,
@@ -106,6 +107,8 @@ fn every_fail_point_is_driven() {
         &MOVE,
         &REPEAT,
         &crate::gateway::REPLACE,
+        &crate::backups::CLONE,
+        &crate::backups::SWAP,
     ];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);

@@ -331,7 +331,7 @@ impl Installation {
             names.iter().map(|name| format!("{prefix}{name}.json")).collect()
         };
         assert_eq!(self.list("gateway/routes"), files(&handles, ""));
-        let units = [vec!["control.json".into()], files(&places, "pg-")].concat();
+        let units = [vec!["archiver.json".into(), "control.json".into()], files(&places, "pg-")].concat();
         // One that was replaced has a number.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.list("units").into_iter().partition(|unit| unit.starts_with("gateway"));
@@ -353,7 +353,7 @@ impl Installation {
             "select s.name, c.generation, count(j.id) from components c join steads s on s.id = c.stead_id
              left join journal j on j.tenant_id = s.tenant_id and j.stead = s.name and j.component = c.name
                   and j.action in ('component.created', 'component.edited', 'password.rotated',
-                                   'component.move_requested', 'component.deletion_requested')
+                                   'component.move_requested', 'component.swapped', 'component.deletion_requested')
                   and j.at >= c.created_at
              group by c.id, s.name having c.generation <> count(j.id)",
         );

@@ -64,7 +64,7 @@ impl<'a> Transcript<'a> {
             (r"\b1[5-8]\.\d+\b", "<version>"),
             (r"process \d+", "process <pid>"),
             (r"(on disk +)\d+ MiB", "$1<n> MiB"),
-            (r#""(disk_bytes|id)": \d+"#, r#""$1": <n>"#),
+            (r#""(disk_bytes|bytes|behind_bytes|id)": \d+"#, r#""$1": <n>"#),
             (r"\d+ MiB free of \d+", "<n> MiB free of <n>"),
             (r"(ok    engines:).*", "$1 <engines>"),
             (r"stead 0\.\d+\.\d+", "stead <version>"),

@@ -1,0 +1,256 @@
+//! The process: one task a declared server, a socket that answers how they stand.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keeper::wire::Name;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::keeping::{Keeping, Running, Shared};
+use crate::wire::{Reply, Request, Server, Settings, Status};
+use crate::{Error, Objects};
+
+/// Between two looks at the declarations that nobody asked for.
+const LOOK: Duration = Duration::from_secs(5);
+/// Base backups at once.
+const BACKUPS: usize = 2;
+/// A question is short; an answer lists base backups.
+const QUESTION_BYTES: u64 = 4 * 1024;
+const ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+/// How long a question and its answer may take.
+const TALK: Duration = Duration::from_secs(10);
+
+/// `$STEAD_HOME/archiver`.
+#[derive(Debug, Clone)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Of a home.
+    #[must_use]
+    pub fn of(home: &Path) -> Self {
+        Self(home.join("archiver"))
+    }
+
+    /// `archiver.json`.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.0.join("archiver.json")
+    }
+
+    /// The declaration of a server.
+    #[must_use]
+    pub fn server(&self, name: &Name) -> PathBuf {
+        self.0.join("servers").join(format!("{name}.json"))
+    }
+
+    fn servers(&self) -> PathBuf {
+        self.0.join("servers")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("archiver.sock")
+    }
+
+    /// Names of every server that is declared.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn declared_names(&self) -> io::Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.servers())? {
+            let file = entry?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(".json"));
+            names.extend(name.and_then(|name| Name::parse(name).ok()));
+        }
+        Ok(names)
+    }
+
+    /// Every server that is declared; those that cannot be read are told of and left as they are.
+    fn declared(&self) -> io::Result<BTreeMap<Name, Option<Server>>> {
+        let mut declared = BTreeMap::new();
+        for name in self.declared_names()? {
+            let text = match std::fs::read(self.server(&name)) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let server = serde_json::from_slice(&text);
+            if let Err(error) = &server {
+                tracing::warn!(server = %name, %error, "a declaration is not understood; the one before holds");
+            }
+            declared.insert(name, server.ok());
+        }
+        Ok(declared)
+    }
+}
+
+struct Archiver {
+    folder: Folder,
+    shared: Arc<Shared>,
+    servers: Mutex<BTreeMap<Name, Running>>,
+}
+
+/// Runs until `stop` speaks.
+///
+/// # Errors
+/// When its files cannot be read or its socket not be opened.
+pub async fn run(home: &Path, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let folder = Folder::of(home);
+    let text = std::fs::read(folder.settings())?;
+    let settings: Settings = serde_json::from_slice(&text)
+        .map_err(|error| Error::Gone(format!("a readable {} ({error})", folder.settings().display())))?;
+    let objects = Objects::open(&settings.store)?;
+    let listener = listen(&folder.socket())?;
+    tracing::info!(store = objects.shown(), "archiving");
+    let shared = Arc::new(Shared {
+        settings,
+        objects,
+        keeper: keeper::Client::new(home),
+        backups: Semaphore::new(BACKUPS),
+    });
+    let archiver = Arc::new(Archiver { folder, shared, servers: Mutex::default() });
+    let mut stop = std::pin::pin!(stop);
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = look.tick() => archiver.reload().await,
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let archiver = Arc::clone(&archiver);
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(TALK, archiver.answer(stream)).await;
+                });
+            }
+        }
+    }
+}
+
+/// The socket of whoever was here before is in the way, and nobody's: the keeper runs one archiver at a time.
+fn listen(path: &Path) -> Result<UnixListener, Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Archiver {
+    /// Brings the tasks in agreement with the declarations.
+    async fn reload(&self) {
+        let declared = match self.folder.declared() {
+            Ok(declared) => declared,
+            Err(error) => {
+                tracing::warn!(%error, "the declarations cannot be read; those before hold");
+                return;
+            }
+        };
+        let mut servers = self.servers.lock().await;
+        servers.retain(|name, _| declared.contains_key(name));
+        for (name, server) in declared {
+            let Some(server) = server else { continue };
+            if servers.get(&name).is_some_and(|running| *running.keeping.server() == server) {
+                continue;
+            }
+            match Keeping::new(Arc::clone(&self.shared), server) {
+                Ok(keeping) => {
+                    servers.insert(name, Running::start(keeping));
+                }
+                Err(why) => tracing::warn!(server = %name, why, "a declaration makes no sense"),
+            }
+        }
+    }
+
+    async fn tell(&self, name: &Name, what: impl Fn(&Keeping)) -> Reply {
+        let servers = self.servers.lock().await;
+        Reply::Server(servers.get(name).map(|running| {
+            what(&running.keeping);
+            running.keeping.status()
+        }))
+    }
+
+    async fn answer(&self, stream: UnixStream) -> io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut question = String::new();
+        (&mut stream).take(QUESTION_BYTES).read_line(&mut question).await?;
+        let reply = match serde_json::from_str(&question) {
+            Ok(Request::Server { name }) => {
+                self.reload().await;
+                let servers = self.servers.lock().await;
+                let running = servers.get(&name);
+                if let Some(running) = running {
+                    running.keeping.nudged.notify_one();
+                }
+                Reply::Server(running.map(|running| running.keeping.status()))
+            }
+            Ok(Request::Flush { name }) => self.tell(&name, Keeping::flush).await,
+            Ok(Request::Backup { name }) => self.tell(&name, Keeping::want_backup).await,
+            Err(error) => Reply::Refused(error.to_string()),
+        };
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        stream.write_all(&line).await
+    }
+}
+
+/// Asks the archiver of a home.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the archiver of `home`.
+    #[must_use]
+    pub fn new(home: &Path) -> Self {
+        Self { socket: Folder::of(home).socket() }
+    }
+
+    /// How a server's archive stands; `None` for one that is not declared.
+    ///
+    /// # Errors
+    /// When no archiver answers.
+    pub async fn server(&self, name: &Name) -> io::Result<Option<Status>> {
+        self.ask(&Request::Server { name: name.clone() }).await
+    }
+
+    /// Has what has come from a server stored, and tells how the archive stood just then.
+    ///
+    /// # Errors
+    /// When no archiver answers.
+    pub async fn flush(&self, name: &Name) -> io::Result<Option<Status>> {
+        self.ask(&Request::Flush { name: name.clone() }).await
+    }
+
+    /// Has a base backup made, and tells how the archive stood just then.
+    ///
+    /// # Errors
+    /// When no archiver answers.
+    pub async fn backup(&self, name: &Name) -> io::Result<Option<Status>> {
+        self.ask(&Request::Backup { name: name.clone() }).await
+    }
+
+    async fn ask(&self, request: &Request) -> io::Result<Option<Status>> {
+        let asking = async {
+            let mut stream = UnixStream::connect(&self.socket).await?;
+            let mut line = serde_json::to_vec(request)?;
+            line.push(b'\n');
+            stream.write_all(&line).await?;
+            let mut answer = Vec::new();
+            BufReader::new(stream).take(ANSWER_BYTES).read_until(b'\n', &mut answer).await?;
+            match serde_json::from_slice(&answer)? {
+                Reply::Server(status) => Ok(status),
+                Reply::Refused(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why)),
+            }
+        };
+        tokio::time::timeout(TALK, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}

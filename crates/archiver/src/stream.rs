@@ -1,0 +1,259 @@
+//! The write-ahead log as it is written: streamed from the server, stored piece by piece, and let go of by the server
+//! once it is stored.
+//!
+//! A physical slot keeps the log at the server until a piece of it is stored; nothing is kept on the host's disk in
+//! between, and whoever is killed goes on where the slot is. The recovery point is the age at which a piece is
+//! stored however small it is.
+//!
+//! A server that is being stopped waits until its log has *come*, which takes no longer than the socket, and not
+//! until it is *stored*, which may take as long as a store is slow: while nothing new is stored, confirmations name no
+//! stored position at all, and PostgreSQL then goes by the received one.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures::future::OptionFuture;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::archive::Piece;
+use crate::replication::{Failed, Message, Session};
+use crate::seal::Sealer;
+use crate::{ArchiveId, Error, Lsn, Objects, fail_point};
+
+/// The slot that keeps the log at the server.
+pub(crate) const SLOT: &str = "stead_archive";
+/// A piece is stored when it has so many bytes, however young it is.
+const PIECE: usize = 8 * 1024 * 1024;
+/// With so much waiting to be stored nothing more is read.
+const FULL: usize = 4 * PIECE;
+/// A server whose log could not be read for so long is let go of: it must be able to stop.
+const STUCK: Duration = Duration::from_secs(5);
+/// Between two confirmations that nothing else asks for, which also ask how far the server is.
+const CONFIRM: Duration = Duration::from_secs(10);
+
+/// What the stream tells while it goes on.
+pub(crate) trait Watch: Send + Sync {
+    /// Log has come up to here, and the server has written up to there.
+    fn came(&self, received: Lsn, written: Lsn);
+    /// A piece is stored.
+    fn stored(&self, piece: &Piece, bytes: u64);
+    /// All that the server had written at this moment is stored.
+    fn caught_up(&self, at: Timestamp);
+}
+
+/// A stream from one server.
+pub(crate) struct Stream<'a, W> {
+    pub(crate) session: Session,
+    pub(crate) objects: &'a Objects,
+    pub(crate) archive: ArchiveId,
+    pub(crate) timeline: u32,
+    pub(crate) sealer: &'a Sealer,
+    /// How old the first byte of a piece may become.
+    pub(crate) age: Duration,
+    /// Somebody wants what has come stored now.
+    pub(crate) flush: &'a Notify,
+    pub(crate) watch: &'a W,
+}
+
+/// What has come and is not stored.
+struct Waiting {
+    bytes: Vec<u8>,
+    from: Lsn,
+    /// When its first byte came.
+    since: Option<Instant>,
+    /// When its last byte came.
+    last: Timestamp,
+}
+
+impl Waiting {
+    fn to(&self) -> Lsn {
+        self.from.plus(self.bytes.len() as u64)
+    }
+
+    fn is_due(&self, age: Duration) -> bool {
+        self.bytes.len() >= PIECE || self.since.is_some_and(|since| since.elapsed() >= age)
+    }
+
+    /// Takes a piece, all of it or as much as a piece has.
+    fn take(&mut self) -> (Piece, Vec<u8>) {
+        let rest = self.bytes.split_off(self.bytes.len().min(PIECE));
+        let bytes = std::mem::replace(&mut self.bytes, rest);
+        let piece = Piece { from: self.from, to: self.from.plus(bytes.len() as u64), at: self.last };
+        self.from = piece.to;
+        if self.bytes.is_empty() {
+            self.since = None;
+            // A busy moment must not leave a buffer with an idle server.
+            self.bytes = Vec::new();
+        }
+        (piece, bytes)
+    }
+}
+
+type Storing = JoinHandle<Result<(Piece, u64), Error>>;
+
+impl<W: Watch> Stream<'_, W> {
+    /// Streams from a position on until the server ends it: true where the server has stopped in order, so that all
+    /// it ever wrote is stored.
+    pub(crate) async fn run(mut self, from: Lsn) -> Result<bool, Error> {
+        self.session.start_streaming(SLOT, from, self.timeline).await?;
+        let mut waiting = Waiting { bytes: Vec::new(), from, since: None, last: Timestamp::now() };
+        let mut storing: Option<Storing> = None;
+        let mut now = false;
+        let mut full_since: Option<Instant> = None;
+        let mut confirm = interval(CONFIRM);
+        let mut look = interval(self.age.min(Duration::from_secs(1)));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            if storing.is_none() && !waiting.bytes.is_empty() && (now || waiting.is_due(self.age)) {
+                now = false;
+                storing = Some(self.store(&mut waiting));
+            }
+            let full = waiting.bytes.len() >= FULL;
+            full_since = if full { full_since.or(Some(Instant::now())) } else { None };
+            if full_since.is_some_and(|since| since.elapsed() > STUCK) {
+                break Err(Error::Slow);
+            }
+            tokio::select! {
+                Some(stored) = OptionFuture::from(storing.as_mut()) => {
+                    storing = None;
+                    let piece = self.finished(stored)?;
+                    self.session.confirm(waiting.to(), Some(piece.to)).await?;
+                    self.session.confirm(waiting.to(), None).await?;
+                }
+                message = self.session.next(), if !full => match message {
+                    Ok(message) => {
+                        if !self.take(message, &mut waiting).await? {
+                            break Ok(true);
+                        }
+                        // What has come with it costs no further look at the socket.
+                        while let Some(message) = self.session.parsed()? {
+                            if !self.take(message, &mut waiting).await? {
+                                break;
+                            }
+                        }
+                    }
+                    Err(error) => break Err(error.into()),
+                },
+                () = self.flush.notified() => {
+                    now = true;
+                    self.session.ask(waiting.to()).await?;
+                }
+                _ = confirm.tick() => self.session.ask(waiting.to()).await?,
+                _ = look.tick() => {}
+            }
+        };
+        // What has come is stored whatever became of the server.
+        if let Some(storing) = storing {
+            self.finished(storing.await)?;
+        }
+        while !waiting.bytes.is_empty() {
+            let stored = self.store(&mut waiting).await;
+            self.finished(stored)?;
+        }
+        ended
+    }
+
+    fn store(&self, waiting: &mut Waiting) -> Storing {
+        let (piece, plain) = waiting.take();
+        let (objects, sealer) = (self.objects.clone(), self.sealer.clone());
+        let name = self.archive.object(&format!("{}/{}", Piece::folder(self.timeline), piece.name()));
+        tokio::spawn(async move {
+            let sealed = tokio::task::spawn_blocking(move || sealer.seal(&headed(&piece, &plain))).await;
+            let sealed = sealed.map_err(|error| std::io::Error::other(error.to_string()))??;
+            let bytes = sealed.len() as u64;
+            objects.put(&name, sealed.into()).await?;
+            Ok((piece, bytes))
+        })
+    }
+
+    fn finished(
+        &self,
+        stored: Result<Result<(Piece, u64), Error>, tokio::task::JoinError>,
+    ) -> Result<Piece, Error> {
+        let (piece, bytes) = stored.map_err(|error| std::io::Error::other(error.to_string()))??;
+        fail_point!("archiver::piece-stored");
+        self.watch.stored(&piece, bytes);
+        Ok(piece)
+    }
+
+    /// Takes a message; false when the server is done.
+    async fn take(&mut self, message: Message, waiting: &mut Waiting) -> Result<bool, Error> {
+        let mut body = message.body;
+        match message.tag {
+            b'd' => {}
+            b'c' | b'C' | b'Z' => return Ok(false),
+            _ => return Err(Failed::Strange("START_REPLICATION").into()),
+        }
+        match log_message(&mut body)? {
+            Log::Data { from, written } => {
+                if from != waiting.to() {
+                    return Err(Failed::Strange("a part of the log is missing").into());
+                }
+                waiting.since.get_or_insert_with(Instant::now);
+                waiting.last = Timestamp::now();
+                waiting.bytes.extend_from_slice(&body);
+                self.watch.came(waiting.to(), written);
+            }
+            Log::Alive { written, answer } => {
+                self.watch.came(waiting.to(), written);
+                if waiting.bytes.is_empty() && written == waiting.from {
+                    self.watch.caught_up(Timestamp::now());
+                }
+                if answer {
+                    self.session.confirm(waiting.to(), None).await?;
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+enum Log {
+    /// What is left of the message is log.
+    Data {
+        from: Lsn,
+        written: Lsn,
+    },
+    Alive {
+        written: Lsn,
+        answer: bool,
+    },
+}
+
+fn log_message(body: &mut Bytes) -> Result<Log, Failed> {
+    let kind = body.first().copied();
+    match kind {
+        Some(b'w') if body.len() >= 25 => {
+            body.advance(1);
+            let (from, written) = (Lsn(body.get_u64()), Lsn(body.get_u64()));
+            body.advance(8);
+            Ok(Log::Data { from, written: written.max(from) })
+        }
+        Some(b'k') if body.len() >= 18 => {
+            body.advance(1);
+            let written = Lsn(body.get_u64());
+            body.advance(8);
+            Ok(Log::Alive { written, answer: body.get_u8() != 0 })
+        }
+        _ => Err(Failed::Strange("START_REPLICATION")),
+    }
+}
+
+/// Sealed with the log is where it belongs, so that an object under another's name is found out.
+pub(crate) fn headed(piece: &Piece, plain: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(plain.len() + 16);
+    whole.extend_from_slice(&piece.from.0.to_be_bytes());
+    whole.extend_from_slice(&piece.to.0.to_be_bytes());
+    whole.extend_from_slice(plain);
+    whole
+}
+
+/// The log of a piece; `None` where it is another's.
+pub(crate) fn beheaded(piece: &Piece, mut whole: Vec<u8>) -> Option<Vec<u8>> {
+    let head = [piece.from.0.to_be_bytes(), piece.to.0.to_be_bytes()].concat();
+    let fits = whole.starts_with(&head) && (whole.len() - head.len()) as u64 == piece.to.since(piece.from);
+    fits.then(|| whole.split_off(head.len()))
+}

@@ -1,0 +1,4 @@
+-- Servers made of another's data.
+alter table operations drop constraint operations_kind_check;
+alter table operations add constraint operations_kind_check
+    check (kind in ('apply', 'delete', 'rotate', 'move', 'clone', 'swap'));
