@@ -82,6 +82,9 @@ pub struct About {
     pub host: String,
     /// Whose it is; absent while it is nobody's.
     pub whose: Option<Whose>,
+    /// Whether it is the control plane's own: with it everything else can be found again.
+    #[serde(default)]
+    pub control: bool,
     /// How long what is in it is kept.
     pub keep: Keep,
     /// Its public key, as `age` writes it.

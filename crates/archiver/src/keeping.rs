@@ -60,6 +60,9 @@ struct State {
     stored: Lsn,
     stored_at: Option<Timestamp>,
     written: Lsn,
+    /// Once the log is stored up to here, all that was committed before that moment is.
+    mark: Option<(Timestamp, Lsn)>,
+    complete_to: Option<Timestamp>,
     trouble: Option<Trouble>,
     /// A backup was asked for and not begun yet.
     backup_wanted: bool,
@@ -94,6 +97,7 @@ impl Keeping {
             drained: state.drained,
             stored: state.stored,
             stored_at: state.stored_at,
+            complete_to: state.complete_to,
             behind_bytes: state.written.since(state.stored),
             bases: bases
                 .map(|base| BaseStatus {
@@ -114,9 +118,34 @@ impl Keeping {
         self.wanted.notify_one();
     }
 
-    /// Has what has come stored now.
-    pub(crate) fn flush(&self) {
+    /// Has everything stored that is committed by now, and finds out when that is so.
+    pub(crate) async fn flush(&self) {
+        let at = Timestamp::now();
+        // Asked in a session of its own: on the stream the server says only how far it has sent.
+        let asked =
+            async { Session::open(&self.server.socket_dir, &self.server.user).await?.identify().await };
+        match if self.is_ready().await { asked.await.ok() } else { None } {
+            Some(system) => {
+                let mut state = self.state();
+                if state.stored >= system.flushed {
+                    state.complete_to = Some(at);
+                } else {
+                    state.mark = Some((at, system.flushed));
+                }
+            }
+            None => self.at_rest(at),
+        }
         self.flushed.notify_one();
+        self.nudged.notify_one();
+    }
+
+    /// A server that is not there has written nothing since its log ended in order.
+    fn at_rest(&self, at: Timestamp) {
+        let there = self.server.socket_dir.join(".s.PGSQL.5432").exists();
+        let mut state = self.state();
+        if state.drained && !there {
+            state.complete_to = Some(at);
+        }
     }
 
     /// Goes on until it is dropped.
@@ -259,6 +288,7 @@ impl Keeping {
             segment_bytes,
             host: self.shared.settings.host.clone(),
             whose: self.server.whose.clone(),
+            control: self.server.control,
             keep: self.server.keep,
             recipient: self.server.recipient.clone(),
             sealed_key: self.server.sealed_key.clone(),
@@ -383,15 +413,16 @@ impl Watch for Keeping {
         let mut state = self.state();
         (state.stored, state.stored_at) = (piece.to, Some(piece.at));
         state.written = state.written.max(piece.to);
+        if let Some((at, lsn)) = state.mark
+            && piece.to >= lsn
+        {
+            (state.mark, state.complete_to) = (None, Some(at));
+        }
         if let Some(found) = &mut state.inventory {
             found.coverage.add(piece.from, piece.to);
             found.newest = Some(*piece);
             found.bytes += bytes;
         }
-    }
-
-    fn caught_up(&self, at: Timestamp) {
-        self.state().stored_at = Some(at);
     }
 }
 

@@ -223,3 +223,6 @@ fn told(error: &object_store::Error) -> String {
     }
     said
 }
+
+#[cfg(test)]
+mod tests;

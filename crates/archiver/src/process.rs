@@ -169,12 +169,8 @@ impl Archiver {
         }
     }
 
-    async fn tell(&self, name: &Name, what: impl Fn(&Keeping)) -> Reply {
-        let servers = self.servers.lock().await;
-        Reply::Server(servers.get(name).map(|running| {
-            what(&running.keeping);
-            running.keeping.status()
-        }))
+    async fn keeping(&self, name: &Name) -> Option<Arc<Keeping>> {
+        self.servers.lock().await.get(name).map(|running| Arc::clone(&running.keeping))
     }
 
     async fn answer(&self, stream: UnixStream) -> io::Result<()> {
@@ -184,15 +180,26 @@ impl Archiver {
         let reply = match serde_json::from_str(&question) {
             Ok(Request::Server { name }) => {
                 self.reload().await;
-                let servers = self.servers.lock().await;
-                let running = servers.get(&name);
-                if let Some(running) = running {
-                    running.keeping.nudged.notify_one();
-                }
-                Reply::Server(running.map(|running| running.keeping.status()))
+                let keeping = self.keeping(&name).await;
+                Reply::Server(keeping.map(|keeping| {
+                    keeping.nudged.notify_one();
+                    keeping.status()
+                }))
             }
-            Ok(Request::Flush { name }) => self.tell(&name, Keeping::flush).await,
-            Ok(Request::Backup { name }) => self.tell(&name, Keeping::want_backup).await,
+            Ok(Request::Flush { name }) => {
+                let keeping = self.keeping(&name).await;
+                if let Some(keeping) = &keeping {
+                    keeping.flush().await;
+                }
+                Reply::Server(keeping.map(|keeping| keeping.status()))
+            }
+            Ok(Request::Backup { name }) => {
+                let keeping = self.keeping(&name).await;
+                Reply::Server(keeping.map(|keeping| {
+                    keeping.want_backup();
+                    keeping.status()
+                }))
+            }
             Err(error) => Reply::Refused(error.to_string()),
         };
         let mut line = serde_json::to_vec(&reply)?;

@@ -214,23 +214,14 @@ impl Session {
     /// Says how far the log has come. `stored` lets go of what the slot keeps; what has only come lets a server that
     /// is being stopped end.
     pub(crate) async fn confirm(&mut self, received: Lsn, stored: Option<Lsn>) -> Result<(), Failed> {
-        self.tell(received, stored, false).await
-    }
-
-    /// Says how far the log has come, and asks how far the server is.
-    pub(crate) async fn ask(&mut self, received: Lsn) -> Result<(), Failed> {
-        self.tell(received, None, true).await
-    }
-
-    async fn tell(&mut self, received: Lsn, stored: Option<Lsn>, ask: bool) -> Result<(), Failed> {
         let mut data = Vec::with_capacity(34);
         data.push(b'r');
         for lsn in [received, stored.unwrap_or_default(), Lsn(0)] {
             data.extend_from_slice(&lsn.0.to_be_bytes());
         }
-        // The time of this message, which the server only shows.
+        // The time of this message, which the server only shows; and no answer is asked for.
         data.extend_from_slice(&0_i64.to_be_bytes());
-        data.push(u8::from(ask));
+        data.push(0);
         let mut message = BytesMut::new();
         frontend::CopyData::new(data.as_slice())?.write(&mut message);
         Ok(self.stream.write_all(&message).await?)

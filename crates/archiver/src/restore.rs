@@ -69,6 +69,19 @@ pub struct Plan {
     pub pieces: Vec<Piece>,
     /// Up to where it is replayed.
     pub until: Until,
+    /// Whether a log that ends before the moment is all there was until then.
+    pub complete: bool,
+}
+
+/// Up to which moment all that was committed is known to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// What is in the store is all there will ever be.
+    Everything,
+    /// To a moment.
+    To(Timestamp),
+    /// Nobody knows.
+    Nothing,
 }
 
 /// An archive that is read.
@@ -79,14 +92,11 @@ pub struct Source {
     opener: Opener,
 }
 
-/// Chooses: the newest base backup that was complete by then, and the log from there on. `complete_to` is a moment up
-/// to which all that was committed is known to be stored, where somebody knows.
-fn choose(
-    bases: &[Base],
-    pieces: &[Piece],
-    at: Option<Timestamp>,
-    complete_to: Option<Timestamp>,
-) -> Result<Plan, Refused> {
+/// Chooses: the newest base backup that was complete by then, and the log from there on.
+///
+/// That a piece came after the moment says nothing about what was committed before it and came later still: it is
+/// PostgreSQL that finds a commit behind the moment, or it is known that there is none.
+fn choose(bases: &[Base], pieces: &[Piece], at: Option<Timestamp>, known: Known) -> Result<Plan, Refused> {
     let reaches = |base: &Base| {
         let mut end = base.log_from;
         for piece in pieces.iter().filter(|piece| piece.to > base.log_from) {
@@ -109,16 +119,36 @@ fn choose(
         pieces.iter().filter(|piece| piece.to > base.log_from && piece.from < end).copied().collect();
     let newest = there.iter().map(|piece| piece.at).max().unwrap_or(base.stopped_at);
     let last = pieces.last().is_none_or(|piece| piece.to <= end);
+    let complete = match (known, at) {
+        (Known::Everything, _) | (_, None) => last,
+        (Known::To(to), Some(at)) => at <= to,
+        (Known::Nothing, Some(_)) => false,
+    };
     let until = match at {
         None if last => Until::End,
         None => return Err(Refused::Gap { from: end, after: base.stopped_at }),
         Some(at) if at < newest => Until::Moment(at),
         // Behind the end of the log that is there.
         Some(_) if !last => return Err(Refused::Gap { from: end, after: base.stopped_at }),
-        Some(at) if complete_to.is_none_or(|to| at <= to.max(newest)) => Until::End,
-        Some(_) => return Err(Refused::TooLate { newest: complete_to.unwrap_or(newest).max(newest) }),
+        Some(_) if complete => Until::End,
+        Some(_) => return Err(Refused::TooLate { newest }),
     };
-    Ok(Plan { base: base.clone(), pieces: there, until })
+    Ok(Plan { base: base.clone(), pieces: there, until, complete })
+}
+
+/// Every archive of a store that says what it is; those that do not are passed over.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn archives(objects: &Objects) -> Result<Vec<(ArchiveId, About)>, Error> {
+    let mut found = Vec::new();
+    for folder in objects.folders("archives").await? {
+        let Ok(archive) = folder.parse() else { continue };
+        if let Ok(Some(about)) = inventory::about(objects, archive).await {
+            found.push((archive, about));
+        }
+    }
+    Ok(found)
 }
 
 impl Source {
@@ -144,19 +174,18 @@ impl Source {
         &self.about
     }
 
-    /// What a moment takes; without one, all that there is. For `complete_to` see [`Until::End`]: a moment up to which
-    /// the archiver knows that everything is stored.
+    /// What a moment takes; without one, all that there is.
     ///
     /// # Errors
     /// [`Error::Refused`] when it cannot be brought back.
-    pub async fn plan(&self, at: Option<Timestamp>, complete_to: Option<Timestamp>) -> Result<Plan, Error> {
+    pub async fn plan(&self, at: Option<Timestamp>, known: Known) -> Result<Plan, Error> {
         let found = Inventory::read(&self.objects, self.archive).await?;
         let timeline = found.bases.last().map_or(1, |base| base.timeline);
         let folder = self.archive.object(&Piece::folder(timeline));
         let mut pieces: Vec<Piece> =
             self.objects.list(&folder, None).await?.iter().filter_map(|o| Piece::parse(&o.name)).collect();
         pieces.sort_unstable();
-        Ok(choose(&found.bases, &pieces, at, complete_to)?)
+        Ok(choose(&found.bases, &pieces, at, known)?)
     }
 
     /// Hands on the tar of a base backup.
@@ -374,7 +403,8 @@ mod tests {
         let mut pieces: Vec<Piece> =
             (1..8).map(|n| piece(n * 100, n * 100 + 100, n.cast_signed() * 10 + 5)).collect();
         let chosen = |pieces: &[Piece], second: Option<i64>, known: Option<i64>| {
-            choose(&bases, pieces, second.map(at), known.map(at))
+            let known = known.map_or(Known::Everything, |second| Known::To(at(second)));
+            choose(&bases, pieces, second.map(at), known)
                 .map(|plan| (plan.base.start.0, plan.pieces.len(), plan.until))
         };
         let moment = |second| Until::Moment(at(second));
@@ -386,7 +416,7 @@ mod tests {
         // Nobody knows better than the store: what is there is all there was.
         assert_eq!(chosen(&pieces, Some(500), None), Ok((610, 2, Until::End)));
         assert_eq!(chosen(&pieces, Some(90), Some(100)), Ok((610, 2, Until::End)));
-        assert_eq!(chosen(&pieces, Some(101), Some(100)), Err(Refused::TooLate { newest: at(100) }));
+        assert_eq!(chosen(&pieces, Some(101), Some(100)), Err(Refused::TooLate { newest: at(75) }));
         assert_eq!(chosen(&pieces, Some(9), None), Err(Refused::TooEarly { oldest: at(10) }));
         assert_eq!(chosen(&[], Some(9), None), Err(Refused::Nothing));
         // The log of 500 to 600 is lost: the second backup reaches only so far, the third is whole.

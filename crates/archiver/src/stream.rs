@@ -31,7 +31,7 @@ const PIECE: usize = 8 * 1024 * 1024;
 const FULL: usize = 4 * PIECE;
 /// A server whose log could not be read for so long is let go of: it must be able to stop.
 const STUCK: Duration = Duration::from_secs(5);
-/// Between two confirmations that nothing else asks for, which also ask how far the server is.
+/// Between two confirmations that nothing else asks for.
 const CONFIRM: Duration = Duration::from_secs(10);
 
 /// What the stream tells while it goes on.
@@ -40,8 +40,6 @@ pub(crate) trait Watch: Send + Sync {
     fn came(&self, received: Lsn, written: Lsn);
     /// A piece is stored.
     fn stored(&self, piece: &Piece, bytes: u64);
-    /// All that the server had written at this moment is stored.
-    fn caught_up(&self, at: Timestamp);
 }
 
 /// A stream from one server.
@@ -137,11 +135,8 @@ impl<W: Watch> Stream<'_, W> {
                     }
                     Err(error) => break Err(error.into()),
                 },
-                () = self.flush.notified() => {
-                    now = true;
-                    self.session.ask(waiting.to()).await?;
-                }
-                _ = confirm.tick() => self.session.ask(waiting.to()).await?,
+                () = self.flush.notified() => now = true,
+                _ = confirm.tick() => self.session.confirm(waiting.to(), None).await?,
                 _ = look.tick() => {}
             }
         };
@@ -199,9 +194,6 @@ impl<W: Watch> Stream<'_, W> {
             }
             Log::Alive { written, answer } => {
                 self.watch.came(waiting.to(), written);
-                if waiting.bytes.is_empty() && written == waiting.from {
-                    self.watch.caught_up(Timestamp::now());
-                }
                 if answer {
                     self.session.confirm(waiting.to(), None).await?;
                 }

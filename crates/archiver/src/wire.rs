@@ -58,6 +58,9 @@ pub struct Server {
     pub keep: Keep,
     /// Whose it is.
     pub whose: Option<Whose>,
+    /// Whether it is the control plane's own.
+    #[serde(default)]
+    pub control: bool,
 }
 
 /// How an archive stands.
@@ -71,8 +74,10 @@ pub struct Status {
     pub drained: bool,
     /// The log is stored up to here.
     pub stored: Lsn,
-    /// All that was committed up to this moment is stored.
+    /// When the newest of it came.
     pub stored_at: Option<Timestamp>,
+    /// All that was committed up to this moment is stored, for certain. It is found out when somebody asks for a flush.
+    pub complete_to: Option<Timestamp>,
     /// Bytes of log that the server has written and that are not stored.
     pub behind_bytes: u64,
     /// Base backups, oldest first.

@@ -16,6 +16,8 @@ use crate::{Engine, Local, Place, fail_point, lock, observe};
 /// A start is waited for this long inside the step, because it mostly takes less; what takes longer is seen
 /// by the next look.
 const START: Duration = Duration::from_millis(400);
+/// How often those who were on their way into a database that gets another name are sent off.
+const RENAMES: u32 = 3;
 /// A reload is waited for this long.
 const RELOAD: Duration = Duration::from_secs(2);
 
@@ -394,6 +396,26 @@ async fn set_password(client: &tokio_postgres::Client, verifier: &str) -> Result
     client.batch_execute("commit").await
 }
 
+/// Gives a database another name. Whoever is in it came for the old one, and is sent off (57P01).
+async fn rename(
+    client: &tokio_postgres::Client,
+    from: &str,
+    wanted: &str,
+) -> Result<(), tokio_postgres::Error> {
+    let other = quoted(from);
+    client.batch_execute(&format!("alter database {other} allow_connections false")).await?;
+    for _ in 0..RENAMES {
+        let here = "select count(pg_terminate_backend(pid, 1000)) from pg_stat_activity where datname = $1";
+        client.query_one(here, &[&from]).await?;
+        match client.batch_execute(&format!("alter database {other} rename to {wanted}")).await {
+            // Somebody was on the way in.
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => {}
+            renamed => return renamed,
+        }
+    }
+    client.batch_execute(&format!("alter database {other} rename to {wanted}")).await
+}
+
 /// The tenant's database: the one that the prepared cluster came with is given the name, or a new one is
 /// made. It belongs to the owner, and nobody else may connect. What an owner can do to its database so that
 /// neither it nor Stead comes in any more is taken back.
@@ -409,12 +431,10 @@ pub(crate) async fn database(
         .collect();
     let wanted = quoted(name);
     if !databases.iter().any(|found| found == name) {
-        match databases.iter().find(|found| *found == crate::spares::DATABASE) {
-            Some(prepared) => {
-                client
-                    .batch_execute(&format!("alter database {} rename to {wanted}", quoted(prepared)))
-                    .await?;
-            }
+        let prepared = databases.iter().find(|found| *found == crate::spares::DATABASE);
+        // One that was brought back has the name of then; one that was swapped that of its last place.
+        match prepared.or(if databases.len() == 1 { databases.first() } else { None }) {
+            Some(other) => rename(client, other, &wanted).await?,
             None => client.batch_execute(&format!("create database {wanted} owner owner")).await?,
         }
     }

@@ -5,6 +5,7 @@
 //! first second.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use archiver::wire::{Keep, Server, Settings, Status};
@@ -21,6 +22,8 @@ use crate::{Error, Local, Place, fail_point, files};
 
 /// The archiver's unit.
 const UNIT: &str = "archiver";
+/// The control plane's own server: its unit, and the name that it is declared by.
+pub(crate) const CONTROL: &str = "control";
 /// How long a spare's first backup may take; a server of a spare without one is backed up when it is somebody's.
 const FIRST_BACKUP: Duration = Duration::from_secs(20);
 /// How long a server that is removed may take to have all of its log stored.
@@ -54,6 +57,11 @@ pub(crate) struct OfTree {
     pub(crate) sealed_key: String,
 }
 
+/// Writes a file of the archiver's, for it alone, where it says something else: each write waits for the disk.
+fn write_other(path: &Path, text: &str) -> Result<(), Error> {
+    if files::compare(path, text) == Seen::Same { Ok(()) } else { files::write_atomically(path, text, 0o600) }
+}
+
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Backups(error.to_string())
 }
@@ -68,7 +76,7 @@ impl Local {
         let piece_ms = u64::try_from(store.age.as_millis()).unwrap_or(u64::MAX);
         let settings = Settings { store: store.location, host: store.host, piece_ms };
         let text = serde_json::to_string(&settings).map_err(failed)?;
-        files::write_atomically(&self.archiver_folder().settings(), &text, 0o600)?;
+        write_other(&self.archiver_folder().settings(), &text)?;
         // Another store, or another binary, is another declaration: the archiver is started anew. Nobody waits for it.
         let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await.map_err(failed)?;
         let mut env = files::environment();
@@ -88,7 +96,17 @@ impl Local {
         };
         self.ensure(unit).await.map_err(failed)?;
         let _ = self.0.backups.set(InUse { objects, wrapping: store.wrapping });
-        Ok(())
+        self.archive_control().await
+    }
+
+    /// The control plane's own server is archived as every other: with it everything else is found again.
+    async fn archive_control(&self) -> Result<(), Error> {
+        let (Some(in_use), Some((engine, spec))) = (self.0.backups.get(), self.control_spec()) else {
+            return Ok(());
+        };
+        let of = self.own_archive(&Tree::Control, in_use)?;
+        let name = Name::parse(CONTROL).map_err(failed)?;
+        self.declare_archived(&name, &self.archived(of, &Tree::Control, &name, (engine, spec.backup)))
     }
 
     fn archiver_folder(&self) -> archiver::Folder {
@@ -130,6 +148,7 @@ impl Local {
                 postgres::Keep::Last(count) => Keep::Backups(count),
             },
             whose: None,
+            control: *tree == Tree::Control,
         }
     }
 
@@ -145,7 +164,7 @@ impl Local {
 
     fn declare_archived(&self, name: &Name, server: &Server) -> Result<(), Error> {
         let text = serde_json::to_string(server).map_err(failed)?;
-        files::write_atomically(&self.archiver_folder().server(name), &text, 0o600)
+        write_other(&self.archiver_folder().server(name), &text)
     }
 
     pub(crate) fn forget_archived(&self, name: &Name) -> Result<(), DriverError> {
@@ -268,11 +287,10 @@ impl Local {
 
 /// How an archive stands, in the words of a component's status.
 pub(crate) fn told(status: &Status, now: Timestamp) -> Backups {
-    let settled = status.drained || (status.streaming && status.behind_bytes == 0);
     Backups {
         archive: status.archive.to_string(),
         oldest: status.oldest,
-        newest: if settled { Some(now) } else { status.stored_at },
+        newest: status.stored_at.max(status.complete_to),
         count: u32::try_from(status.bases.len()).unwrap_or(u32::MAX),
         last: status.bases.last().map(|base| base.stopped_at),
         bytes: status.bytes,

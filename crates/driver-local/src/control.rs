@@ -78,6 +78,13 @@ impl Local {
         Ok(ControlServer { socket_dir, user: ADMIN_ROLE, database: "postgres" })
     }
 
+    /// What the control plane's own server is, where it has one.
+    pub(crate) fn control_spec(&self) -> Option<(Major, Spec)> {
+        let marker = self.tree_dir(&Tree::Control).join("conf/engine.json");
+        let major = serde_json::from_slice(&std::fs::read(marker).ok()?).ok()?;
+        Some((major, spec(major)))
+    }
+
     /// Says what holds for every route: where the gateway listens.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ mod gateways;
 mod migrate;
 mod moves;
 mod observe;
+mod recover;
 mod restore;
 mod session;
 mod socket;
@@ -46,6 +47,7 @@ use tokio::sync::Notify;
 pub use archives::{BackupStore, store_options};
 pub use control::ControlServer;
 pub use engines::{Engine, Engines};
+pub use recover::Recovered;
 pub use spares::SparePool;
 
 /// Kills the process here when the named fail point is set to `return`; compiled away without the feature.

@@ -252,6 +252,8 @@ impl Local {
         let status = self.route_status(&place.handle).await;
         let (in_force, error) = match status {
             Ok(None) => (false, None),
+            // No two components are given one port: the other gives it up.
+            Ok(Some(status)) if status.clashes => (false, None),
             Ok(Some(status)) if status.error.is_some() => (true, status.error),
             Ok(Some(status)) => (declared != Seen::Same || status.generation == wanted.generation, None),
             // With the gateway down nothing is in force; what is declared comes into force with it.

@@ -16,9 +16,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use archiver::ArchiveId;
-use archiver::restore::{Plan, Refused, Source, Until};
+use archiver::restore::{Known, Plan, Source, Until};
 use bytes::Bytes;
-use component::postgres::{Major, Spec};
+use component::postgres::{Major, Origin, Spec};
 use component::{Condition, ConditionKind, DriverError};
 use jiff::Timestamp;
 use keeper::wire::{EngineProgram, Limits, Name, Restart, Runs, Stop, Tool, Tree, Unit, UnitState, Wanted};
@@ -85,7 +85,7 @@ impl Local {
         }
         let archive = origin.archive.parse().map_err(unavailable)?;
         let source = self.source(archive).await?;
-        let plan = self.plan_of(&source, archive, &origin.id.handle(), origin.at).await?;
+        let plan = self.plan_of(&source, archive, origin).await?;
         let (tree, unit) = Self::new_spare()?;
         let restored = self.bring_back(&source, &plan, &tree, &unit).await;
         let taken = match restored {
@@ -104,30 +104,40 @@ impl Local {
         taken
     }
 
-    /// What a moment takes. Where it is later than what is stored, the archiver is asked to store what there is.
+    /// What a moment takes. The archiver is asked to store what was committed until then, where it still knows the
+    /// server; an archive that nobody writes to holds all that it ever will.
     async fn plan_of(
         &self,
         source: &Source,
         archive: ArchiveId,
-        handle: &str,
-        at: Timestamp,
+        origin: &Origin,
     ) -> Result<Plan, DriverError> {
-        let client = archiver::Client::new(self.home());
-        let name = Name::parse(handle).map_err(unavailable)?;
-        let until = Instant::now() + CATCH_UP;
-        loop {
-            let status = client.server(&name).await.ok().flatten().filter(|status| status.archive == archive);
-            let known =
-                status.as_ref().and_then(|status| crate::archives::told(status, Timestamp::now()).newest);
-            let late = Instant::now() >= until;
-            match source.plan(Some(at), known).await {
-                Err(archiver::Error::Refused(Refused::TooLate { .. })) if status.is_some() && !late => {
-                    let _ = client.flush(&name).await;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                planned => return planned.map_err(from_archive),
-            }
+        let at = origin.at;
+        // A server that is gone writes no more either.
+        let there = crate::trees_of(origin.id)?.iter().any(|tree| self.tree_dir(tree).join("data").is_dir());
+        if !there {
+            return source.plan(Some(at), Known::Everything).await.map_err(from_archive);
         }
+        let client = archiver::Client::new(self.home());
+        let name = Name::parse(origin.id.handle()).map_err(unavailable)?;
+        let until = Instant::now() + CATCH_UP;
+        let mut status = client.flush(&name).await.map_err(unavailable)?;
+        let known = loop {
+            match &status {
+                Some(status) if status.archive == archive => {
+                    if let Some(to) = status.complete_to.filter(|to| *to >= at) {
+                        break Known::To(to);
+                    }
+                    if Instant::now() >= until {
+                        break status.complete_to.map_or(Known::Nothing, Known::To);
+                    }
+                }
+                _ => break Known::Everything,
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            status = client.server(&name).await.map_err(unavailable)?;
+        };
+        source.plan(Some(at), known).await.map_err(from_archive)
     }
 
     /// Opens an archive for reading.
@@ -162,6 +172,11 @@ impl Local {
             .await?;
         let until = match self.replay(source, plan, major, engine, tree, unit, plan.until).await {
             // Nothing was committed between the moment and the end of the log: the end is that moment.
+            Err(Replay::Ended) if !plan.complete => {
+                return Err(unavailable(
+                    "what was committed until then is not all in the store of backups yet; it is waited for",
+                ));
+            }
             Err(Replay::Ended) => {
                 self.replay(source, plan, major, engine, tree, unit, Until::End).await.map(|()| Until::End)
             }

@@ -18,8 +18,8 @@ pub(crate) struct Ports {
     entrance: Entrance,
     alive: mpsc::Sender<()>,
     open: BTreeMap<SocketAddr, Listener>,
-    /// Those that could not be opened, and why.
-    errors: BTreeMap<SocketAddr, String>,
+    /// Those that could not be opened, why, and whether another route of this gateway's has them.
+    errors: BTreeMap<SocketAddr, (String, bool)>,
 }
 
 impl Ports {
@@ -56,12 +56,17 @@ impl Ports {
         failed
     }
 
-    /// Keeps why a port is not open; said in the log when it is news.
-    pub(crate) fn fail(&mut self, at: SocketAddr, why: String) {
-        if self.errors.get(&at) != Some(&why) {
+    /// Keeps why a port is not open, and whether another route has it; said in the log when it is news.
+    pub(crate) fn fail(&mut self, at: SocketAddr, why: String, of_route: bool) {
+        if self.errors.get(&at).is_none_or(|(known, _)| *known != why) {
             tracing::error!(owner = self.entrance.owner(), %at, why, "cannot listen");
-            self.errors.insert(at, why);
+            self.errors.insert(at, (why, of_route));
         }
+    }
+
+    /// Whether other routes have all the ports that could not be opened.
+    pub(crate) fn clashes(&self) -> bool {
+        !self.errors.is_empty() && self.errors.values().all(|(_, of_route)| *of_route)
     }
 
     /// A port that is not open, and nobody minds.
@@ -76,7 +81,7 @@ impl Ports {
 
     /// Why not all that are wanted are open, if so.
     pub(crate) fn error(&self) -> Option<String> {
-        let errors: Vec<&str> = self.errors.values().map(String::as_str).collect();
+        let errors: Vec<&str> = self.errors.values().map(|(why, _)| why.as_str()).collect();
         Some(errors.join("; ")).filter(|errors| !errors.is_empty())
     }
 

@@ -189,4 +189,7 @@ pub struct RouteStatus {
     pub sessions: u32,
     /// Why it cannot listen: the port is taken by another program, for example.
     pub error: Option<String>,
+    /// Whether that is because other routes have its port: two that change ports each have to be read.
+    #[serde(default)]
+    pub clashes: bool,
 }

@@ -283,12 +283,13 @@ impl Table {
         for (at, error) in failed {
             // Nobody asked for IPv6 on a host that has none.
             let nobody_minds = self.settings.is_none() && ports::is_absent(&error);
+            let of_route = self.entries.values().any(|entry| entry.ports.holds(at));
             let why = ports::explain(at, &error, self.holder(at));
             let Some((ports, _)) = self.ports(owner) else { return };
             if nobody_minds {
                 ports.pass_over(at);
             } else {
-                ports.fail(at, why);
+                ports.fail(at, why, of_route);
             }
         }
     }
@@ -315,6 +316,7 @@ impl Entry {
             port: route.port,
             sessions: self.door.sessions(),
             error: self.ports.error(),
+            clashes: self.ports.clashes(),
         }
     }
 }

@@ -22,7 +22,6 @@ impl EngineProgram {
             Self::Initdb => "initdb",
             Self::Resetwal => "pg_resetwal",
             Self::Verifybackup => "pg_verifybackup",
-            Self::Amcheck => "pg_amcheck",
         }
     }
 }

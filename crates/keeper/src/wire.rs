@@ -110,9 +110,6 @@ pub enum EngineProgram {
     /// Compares a data directory with the manifest of the backup that it was unpacked from.
     #[serde(rename = "pg_verifybackup")]
     Verifybackup,
-    /// Checks tables and indexes of a server that runs in the same tree.
-    #[serde(rename = "pg_amcheck")]
-    Amcheck,
 }
 
 /// Stead's own tools that a unit may run.

@@ -27,6 +27,8 @@ pub(crate) use fail_point;
 
 /// How many components are worked on at once.
 const WORKERS: usize = 8;
+/// How long passes under way may take when it is told to stop.
+const LAST_PASSES: Duration = Duration::from_secs(10);
 /// The longest wait between two looks at the queue: a lost announcement costs no more than this.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Runs until `stop` turns true; passes under way are finished first.
+    /// Runs until `stop` turns true; passes under way are given some time to finish.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut passes = JoinSet::new();
         while !*stop.borrow() {
@@ -65,7 +67,9 @@ impl Reconciler {
                 }
             }
         }
-        while passes.join_next().await.is_some() {}
+        // One that brings a terabyte back is broken off as by a kill: what it did is found by the next.
+        let _ =
+            tokio::time::timeout(LAST_PASSES, async { while passes.join_next().await.is_some() {} }).await;
     }
 
     /// Claims what is due, as far as workers are free; answers when the next is due.

@@ -250,6 +250,15 @@ pub(crate) enum Verb {
     Token(TokenVerb),
     /// Run the control plane in the foreground; Ctrl-C leaves servers running.
     Server(ServerArgs),
+    /// Bring everything back on an empty host: the control plane first, then every server, of their backups.
+    Recover {
+        /// Where the backups are: a folder, or s3://bucket/prefix with S3's own AWS_* variables.
+        #[arg(long, env = "STEAD_BACKUPS", hide_env_values = true, value_name = "FOLDER-OR-URL")]
+        backups: String,
+        /// The installation key that was `keys/installation.key` of the home that was lost.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
     /// Run the keeper of this host (started by `server`).
     #[command(hide = true)]
     Keeper,

@@ -60,6 +60,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
                 archiver::run(&context.home, stop).await.map_err(Failure::failed)
             })
         }
+        Verb::Recover { backups, key } => {
+            quiet_log();
+            let said = host::recover::run(&context.home, &host::recover::Recovery { backups, key })?;
+            if context.json {
+                output::json(&serde_json::json!({ "recovered": said }))
+            } else {
+                output::line(said)
+            }
+        }
         Verb::Server(args) => match args.verb {
             Some(ServerVerb::Stop { all }) => {
                 let said = host::background::stop(&context.home, all)?;
@@ -150,6 +159,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Keeper
         | Verb::Gateway { .. }
         | Verb::Archiver
+        | Verb::Recover { .. }
         | Verb::Tool(_)
         | Verb::Server(_)
         | Verb::Completions { .. } => Ok(()),

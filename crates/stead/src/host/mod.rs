@@ -4,6 +4,7 @@ pub(crate) mod background;
 pub(crate) mod gateway;
 pub(crate) mod logs;
 mod privileges;
+pub(crate) mod recover;
 pub(crate) mod serve;
 mod spool;
 

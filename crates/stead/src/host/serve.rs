@@ -68,23 +68,9 @@ pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
     let lock = super::background::lock(home)?;
     // While it is still known who started this: the default home is another one for another user.
     let engine_dirs = super::engine_dirs();
-    let keys = home.join("keys");
-    std::fs::create_dir_all(&keys)
-        .and_then(|()| std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o700)))
-        .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", keys.display())))?;
-    if host.isolated {
-        // What root made on the way here belongs to the control plane.
-        for name in ["server.lock", "logs/server.log", "keys", "keys/installation.key"] {
-            own(&home.join(name), &host)?;
-        }
-        for (name, mode) in [("server.json", 0o600), ("operator.token", 0o600), (CA, 0o644)] {
-            let path = home.join(name);
-            touch(&path, mode)?;
-            own(&path, &host)?;
-        }
-        super::privileges::become_user(host.control_uid(), host.gid())
-            .map_err(|error| Failure::Failed(format!("cannot give up root: {error}")))?;
-    }
+    make_keys(home)?;
+    make_backups(&args, &host)?;
+    hand_over(home, &host)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -94,6 +80,56 @@ pub(crate) fn run(home: &Path, args: ServerArgs) -> Result<(), Failure> {
     let _ = std::fs::write(home.join("server.json"), "");
     drop(lock);
     ended
+}
+
+/// The folder of the installation key.
+pub(super) fn make_keys(home: &Path) -> Result<(), Failure> {
+    let keys = home.join("keys");
+    std::fs::create_dir_all(&keys)
+        .and_then(|()| std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o700)))
+        .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", keys.display())))
+}
+
+/// A folder for backups that is not there yet is made while there is the right to; it is the control plane's alone.
+fn make_backups(args: &ServerArgs, host: &keeper::Host) -> Result<(), Failure> {
+    let Some(folder) = args.backups.as_deref().filter(|text| text.starts_with('/')).map(Path::new) else {
+        return Ok(());
+    };
+    let cannot =
+        |error: std::io::Error| Failure::Failed(format!("cannot make {}: {error}", folder.display()));
+    if folder.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).map_err(cannot)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(cannot)?;
+    if host.isolated { own(folder, host) } else { Ok(()) }
+}
+
+/// Gives what root made on the way here to the control plane, and becomes it.
+pub(super) fn hand_over(home: &Path, host: &keeper::Host) -> Result<(), Failure> {
+    if !host.isolated {
+        return Ok(());
+    }
+    for name in ["server.lock", "logs/server.log", "keys", "keys/installation.key"] {
+        own(&home.join(name), host)?;
+    }
+    for (name, mode) in [("server.json", 0o600), ("operator.token", 0o600), (CA, 0o644)] {
+        let path = home.join(name);
+        touch(&path, mode)?;
+        own(&path, host)?;
+    }
+    super::privileges::become_user(host.control_uid(), host.gid())
+        .map_err(|error| Failure::Failed(format!("cannot give up root: {error}")))
+}
+
+/// Two homes on one machine are two hosts, also to control planes that share their state.
+pub(super) fn host_name(local: &Local, home: &Path) -> String {
+    format!("{}:{}", local.host().name, home.display())
+}
+
+/// What seals the keys of backups.
+pub(super) fn wrapping(key: &InstallationKey) -> archiver::Wrapping {
+    archiver::Wrapping::of(&key.derived("the keys of backups"))
 }
 
 /// The home itself is root's, so that its files are made before root is given up.
@@ -147,13 +183,12 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     local.gateway().await.map_err(Failure::failed)?;
     let key_path = home.join("keys/installation.key");
     let key = InstallationKey::read_or_make(&key_path).map_err(Failure::failed)?;
-    let wrapping = archiver::Wrapping::of(&key.derived("the keys of backups"));
+    let wrapping = wrapping(&key);
     // A disk that is nearly full makes servers read-only so that what is left is the control plane's.
     let state = state.application_name("stead").options([("default_transaction_read_only", "off")]);
     let store = Store::open(state, key).await.map_err(Failure::failed)?;
     store.check_key().await.map_err(|error| Failure::Failed(format!("{error} ({})", key_path.display())))?;
-    // Two homes on one machine are two hosts, also to control planes that share their state.
-    let name = format!("{}:{}", local.host().name, home.display());
+    let name = host_name(&local, home);
     store
         .put_host(&Host {
             name: name.clone(),

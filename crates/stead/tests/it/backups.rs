@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::crash::dies_at;
 use crate::database::programs;
 use crate::installation::{Installation, text, until};
-use crate::story::{Story, ask};
+use crate::story::{Story, Writer, ask, kill};
 
 impl Story<'_> {
     fn backups(&self, component: &str) -> Value {
@@ -178,11 +178,11 @@ fn what_cannot_be_brought_back_is_refused_in_words_that_help() {
     assert!(said(&["clone", "postgres.main", "--as", "try"]).contains("may have 1 servers"));
     stead.ok(&["tenant", "quota", "acme", "--servers", "3"]);
     // One that is made for a while goes by itself, and says so.
-    story.ok(&["clone", "postgres.main", "--as", "try", "--ttl", "2s"]);
+    story.ok(&["clone", "postgres.main", "--as", "try", "--ttl", "20s"]);
     until("it to be gone", || {
         (story.json(&["status"])["components"].as_array().unwrap().len() == 1).then_some(())
     });
-    let line = &story.lines("component.deletion_requested")[0];
+    let line = story.lines("component.deletion_requested").pop().unwrap();
     assert_eq!(line["actor"], "stead");
     assert!(line["reason"].as_str().unwrap().contains("it was to be removed at"), "{line}");
     stead.finish();
@@ -306,4 +306,164 @@ fn killed_while_servers_change_places() {
         story.backed_up("postgres.main");
     }
     stead.finish();
+}
+
+/// Points that a recovery passes.
+pub(crate) const RECOVER: [&str; 3] =
+    ["driver-local::restore-unpacked", "driver-local::control-recovered", "store::recover-before-commit"];
+
+#[test]
+fn everything_comes_back_on_an_empty_host() {
+    let stead = Installation::started();
+    let first = Story::up(&stead, "shop", "extensions = [\"pg_trgm\"]\n");
+    let second = Story::up(&stead, "desk", "");
+    let (first_url, second_url) = (first.url(), second.url());
+    ask(&first_url, "create table t as select generate_series(1, 1000) as n").unwrap();
+    ask(&second_url, "create table t as select 7 as n").unwrap();
+    for story in [&first, &second] {
+        story.backed_up("postgres.main");
+    }
+    // All of it has been stored, the control plane's own log too.
+    let archived = |of: &std::path::Path| {
+        let text = std::fs::read_to_string(of.join("conf/archive.json")).unwrap();
+        let of: Value = serde_json::from_str(&text).unwrap();
+        stead.home.join("backups/archives").join(of["archive"].as_str().unwrap())
+    };
+    let control = archived(&stead.home.join("control"));
+    until("the control plane to be backed up", || control.join("base").is_dir().then_some(()));
+    let now = ask(&first_url, "select (extract(epoch from clock_timestamp()) * 1000)::int8").unwrap();
+    stead.look();
+    until("what was written until now to be stored", || (newest_piece(&control)? > now).then_some(()));
+    let before = stead.control("select count(*) from journal");
+    let store = stead.folder().join("elsewhere");
+    let key = stead.folder().join("installation.key");
+    std::fs::copy(stead.home.join("keys/installation.key"), &key).unwrap();
+    // Everything but the store is lost; what was on its way to it gets there, as it is stopped in order.
+    stead.ok(&["server", "stop", "--all"]);
+    let copied = Command::new("cp").arg("-a").arg(stead.home.join("backups")).arg(&store).status().unwrap();
+    assert!(copied.success());
+    let (folders, names) = ([first.folder.clone(), second.folder.clone()], ["shop", "desk"]);
+    let mut stead = stead.lost();
+    let recover = |stead: &Installation, key: &std::path::Path, environment: &[(&str, &str)]| {
+        let mut command = stead.command(&["recover"]);
+        command.arg("--backups").arg(&store).arg("--key").arg(key).envs(environment.iter().copied());
+        let output = command.output().unwrap();
+        (output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+    };
+    // With another key nothing opens.
+    let other = stead.folder().join("other.key");
+    std::fs::write(&other, [7; 32]).unwrap();
+    let (done, said) = recover(&stead, &other, &[]);
+    assert!(!done && said.contains("sealed with another installation key"), "{said}");
+    stead = stead.lost();
+    for point in RECOVER {
+        let (done, said) = recover(&stead, &key, &[("FAILPOINTS", &format!("{point}=return"))]);
+        assert!(!done, "{point}: {said}");
+        if point != "driver-local::restore-unpacked" {
+            // Behind its marker the control plane is there, and there is nothing to be recovered into.
+            stead = stead.lost();
+        }
+    }
+    let (done, said) = recover(&stead, &key, &[]);
+    assert!(done && said.contains("2 servers will be made again of their backups"), "{said}");
+    let again = recover(&stead, &key, &[]);
+    assert!(!again.0 && again.1.contains("has a control plane already"), "{}", again.1);
+    stead.start();
+    for (folder, name) in folders.into_iter().zip(names) {
+        let story = Story { stead: &stead, name: name.into(), folder };
+        story.settled();
+        assert_eq!(story.lines("component.recovered").len(), 1);
+    }
+    assert!(stead.control("select count(*) from journal").parse::<i64>().unwrap() > before.parse().unwrap());
+    // The same addresses and passwords, the same data, row for row.
+    assert_eq!(ask(&first_url, "select count(*), sum(n) from t").unwrap(), "1000|500500");
+    assert_eq!(ask(&second_url, "select n from t").unwrap(), "7");
+    stead.finish();
+}
+
+#[test]
+fn a_data_directory_that_is_lost_costs_what_was_not_stored_yet() {
+    let mut stead = Installation::new();
+    stead.environment.push(("STEAD_BACKUP_AGE".into(), "1s".into()));
+    stead.start();
+    let story = Story::up(&stead, "shop", "");
+    let url = story.url();
+    ask(&url, "create table written (n int)").unwrap();
+    story.backed_up("postgres.main");
+    let writer = Writer::start(&url, 0);
+    until("the writer to write", || (writer.acknowledged() > 20).then_some(()));
+    // What is stored by now is stored for good.
+    let stored = writer.acknowledged();
+    let moment = ask(&url, "select (extract(epoch from clock_timestamp()) * 1000)::int8").unwrap();
+    let archive = story.archive();
+    until("that to be stored", || newest_piece(&archive).filter(|at| *at > moment));
+    // The archiver is killed as well, and what it had in its hands is gone with the server.
+    for pid in stead.pids("archiver --home") {
+        kill(pid);
+    }
+    stead.kill_server_of(&story.tree());
+    let data = story.tree().join("data");
+    until("the data to be gone", || {
+        stead.kill_server_of(&story.tree());
+        std::fs::remove_dir_all(&data).is_ok().then_some(())
+    });
+    let acknowledged = writer.stop();
+    let said = story.condition("data_lost");
+    assert!(said.contains("restore a backup"), "{said}");
+    story.ok(&["restore", "postgres.main", "--at", "0s"]);
+    story.ok(&["swap", "postgres.main", "postgres.main-restored", "--yes"]);
+    let kept: i64 = ask(&url, "select count(distinct n) from written").unwrap().parse().unwrap();
+    eprintln!("of {acknowledged} acknowledged {} were lost", acknowledged - kept);
+    assert!(kept >= stored, "{kept} of {stored}");
+    assert!(kept <= acknowledged + 1);
+    let gaps = "select max(n) - count(distinct n) from written";
+    assert_eq!(ask(&url, gaps).unwrap(), "0", "without a hole");
+    stead.finish();
+}
+
+#[test]
+fn killed_and_refused_all_the_while_the_archive_has_no_hole() {
+    let stead = Installation::started();
+    let story = Story::up(&stead, "shop", "");
+    let url = story.url();
+    story.backed_up("postgres.main");
+    assert!(pgbench(&url, &["-i", "-q", "-s", "2"]).status().unwrap().success());
+    let mut clients = load(&url);
+    let archive = story.archive();
+    for _ in 0..6 {
+        let before = newest_piece(&archive);
+        for pid in stead.pids("archiver --home") {
+            kill(pid);
+        }
+        until("the archive to go on", || newest_piece(&archive).filter(|_| newest_piece(&archive) > before));
+    }
+    // A store that takes nothing, as a full one: the server goes on, and its log waits for it.
+    let wal = archive.join("wal/00000001");
+    let closed = |mode: u32| {
+        std::fs::set_permissions(&wal, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    closed(0o500);
+    let before = newest_piece(&archive);
+    let count = || ask(&url, "select count(*) from pgbench_history").unwrap().parse::<i64>().unwrap();
+    let then = count();
+    until("the server to go on without its store", || (count() > then + 500).then_some(()));
+    assert_eq!(newest_piece(&archive), before);
+    let log = std::fs::read_to_string(stead.home.join("logs/archiver.log")).unwrap();
+    assert!(log.contains("an archive does not go on"), "{log}");
+    closed(0o700);
+    let (at, sum) = witnessed(&url);
+    clients.kill().unwrap();
+    clients.wait().unwrap();
+    story.ok(&["restore", "postgres.main", "--at", &at]);
+    assert_eq!(ask(&story.url_of("postgres.main-restored"), EVERYTHING).unwrap(), sum);
+    stead.finish();
+}
+
+/// When the newest piece of an archive's log came, milliseconds.
+fn newest_piece(archive: &std::path::Path) -> Option<String> {
+    let pieces = std::fs::read_dir(archive.join("wal/00000001")).ok()?;
+    let times = pieces.flatten().filter_map(|piece| {
+        Some(piece.file_name().to_str()?.strip_suffix(".zst.age")?.rsplit('-').next()?.to_owned())
+    });
+    times.max()
 }

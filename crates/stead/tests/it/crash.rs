@@ -94,7 +94,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 14] = [
+    let lists: [&[&str]; 15] = [
         &CREATE,
         &CREATE_FURTHER,
         &EDIT,
@@ -109,6 +109,7 @@ fn every_fail_point_is_driven() {
         &crate::gateway::REPLACE,
         &crate::backups::CLONE,
         &crate::backups::SWAP,
+        &crate::backups::RECOVER,
     ];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);

@@ -262,6 +262,14 @@ impl Installation {
         assert!(!mounts.contains(&*self.home.to_string_lossy()), "mounts left behind");
     }
 
+    /// The same machine after its disk was lost: nothing runs, and the home is empty.
+    pub(crate) fn lost(mut self) -> Self {
+        self.stop();
+        until("everything to end", || self.processes().is_empty().then_some(()));
+        std::fs::remove_dir_all(&self.home).unwrap();
+        self
+    }
+
     fn stop(&mut self) {
         if self.home.exists() {
             let _ = self.run(&["server", "stop", "--all"]);
