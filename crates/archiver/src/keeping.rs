@@ -19,6 +19,8 @@ use crate::{Error, Lsn, Objects, base, fail_point};
 
 /// Between two looks at a server that is not there.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at whether the last is stored.
+const FINISH_LOOK: Duration = Duration::from_millis(10);
 /// From how long on an attempt that failed is repeated; doubling, to half a minute.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
@@ -137,6 +139,21 @@ impl Keeping {
         }
         self.flushed.notify_one();
         self.nudged.notify_one();
+    }
+
+    /// Waits until everything is stored that is committed by now, or the server is not there any more.
+    pub(crate) async fn finish(&self) {
+        let began = Timestamp::now();
+        self.flush().await;
+        loop {
+            {
+                let state = self.state();
+                if !state.streaming || state.complete_to.is_some_and(|to| to >= began) {
+                    return;
+                }
+            }
+            sleep(FINISH_LOOK).await;
+        }
     }
 
     /// A server that is not there has written nothing since its log ended in order.

@@ -88,6 +88,14 @@ pub enum Error {
         /// Which archive.
         archive: ArchiveId,
     },
+    /// There is no such archive.
+    #[error("archive {archive} is not in {store}; start `stead server` with the --backups that it is in")]
+    NoArchive {
+        /// Which.
+        archive: ArchiveId,
+        /// The store.
+        store: String,
+    },
     /// A moment that cannot be brought back.
     #[error(transparent)]
     Refused(#[from] restore::Refused),

@@ -23,6 +23,8 @@ const BACKUPS: usize = 2;
 /// A question is short; an answer lists base backups.
 const QUESTION_BYTES: u64 = 4 * 1024;
 const ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+/// How long it may take to end: a server whose log is not stored by then keeps it.
+const LAST: Duration = Duration::from_secs(5);
 /// How long a question and its answer may take.
 const TALK: Duration = Duration::from_secs(10);
 
@@ -119,7 +121,10 @@ pub async fn run(home: &Path, stop: impl Future<Output = ()>) -> Result<(), Erro
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(()),
+            () = &mut stop => {
+                let _ = tokio::time::timeout(LAST, archiver.finish()).await;
+                return Ok(());
+            }
             _ = look.tick() => archiver.reload().await,
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
@@ -167,6 +172,13 @@ impl Archiver {
                 Err(why) => tracing::warn!(server = %name, why, "a declaration makes no sense"),
             }
         }
+    }
+
+    /// Has everything stored that servers have written by now, as far as that takes no longer than it may.
+    async fn finish(&self) {
+        let servers: Vec<_> =
+            self.servers.lock().await.values().map(|running| Arc::clone(&running.keeping)).collect();
+        futures::future::join_all(servers.iter().map(|keeping| keeping.finish())).await;
     }
 
     async fn keeping(&self, name: &Name) -> Option<Arc<Keeping>> {

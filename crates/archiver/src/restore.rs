@@ -162,7 +162,7 @@ impl Source {
         unseal: impl FnOnce(&str) -> Option<SecretString>,
     ) -> Result<Self, Error> {
         let about = inventory::about(&objects, archive).await?;
-        let about = about.ok_or_else(|| Error::Gone(format!("archive {archive} in {}", objects.shown())))?;
+        let about = about.ok_or_else(|| Error::NoArchive { archive, store: objects.shown().to_owned() })?;
         let opener = unseal(&about.sealed_key).and_then(|key| Opener::parse(&key));
         let opener = opener.ok_or(Error::OtherKey { archive })?;
         Ok(Self { objects, archive, about, opener })

@@ -8,6 +8,8 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
+use secrecy::{ExposeSecret, SecretString};
+
 use crate::Error;
 use crate::files::write_atomically;
 
@@ -24,6 +26,27 @@ const SKEW_HOURS: i64 = 24;
 #[must_use]
 pub fn ca_path(home: &Path) -> PathBuf {
     home.join("ca/ca.crt")
+}
+
+/// The authority, certificate and key, as one text: with it clients know the servers again on another host.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn authority(home: &Path) -> std::io::Result<SecretString> {
+    let (certificate, key) = (ca_path(home), home.join("ca/ca.key"));
+    Ok(SecretString::from(std::fs::read_to_string(certificate)? + &std::fs::read_to_string(key)?))
+}
+
+/// Puts an authority in place, before anything was signed by another one.
+///
+/// # Errors
+/// When a file cannot be written, or the text is no authority.
+pub fn put_authority(home: &Path, authority: &SecretString) -> Result<(), Error> {
+    let text = authority.expose_secret();
+    let at = text.find("-----BEGIN PRIVATE KEY").ok_or_else(|| Error::Control("no authority".to_owned()))?;
+    let (certificate, key) = text.split_at(at);
+    write_atomically(&home.join("ca/ca.key"), key, 0o600)?;
+    write_atomically(&ca_path(home), certificate, 0o644)
 }
 
 /// Makes the authority where there is none, and the gateway's certificate where there is none, it is about

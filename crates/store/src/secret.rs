@@ -178,6 +178,37 @@ impl Store {
         self.key.open(WITNESS, &first).map(|_| ()).map_err(|_| Error::WrongKey)
     }
 
+    /// Keeps something that lies outside the database, so that it comes back with it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn keep(&self, name: &str, secret: &SecretString) -> Result<(), Error> {
+        let known = self.kept(name).await?;
+        if known.is_some_and(|known| known.expose_secret() == secret.expose_secret()) {
+            return Ok(());
+        }
+        let sealed = self.key.seal(&format!("kept/{name}"), secret)?;
+        sqlx::query!(
+            "insert into kept (name, sealed) values ($1, $2) on conflict (name) do update set sealed = $2",
+            name,
+            sealed
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// What was kept.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] when the installation key is not the one it was sealed with.
+    pub async fn kept(&self, name: &str) -> Result<Option<SecretString>, Error> {
+        let sealed = sqlx::query_scalar!("select sealed from kept where name = $1", name)
+            .fetch_optional(&self.pool)
+            .await?;
+        sealed.map(|sealed| self.key.open(&format!("kept/{name}"), &sealed)).transpose()
+    }
+
     /// The password of a component; `None` where it has none.
     ///
     /// # Errors

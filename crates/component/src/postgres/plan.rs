@@ -164,6 +164,10 @@ fn ground(spec: &Spec, observed: &Observed, provisioned: bool) -> Option<Decisio
         ));
     }
     if provisioned && !(observed.tree && observed.data) {
+        // Another one takes its place: its address has to be free for that.
+        if observed.route.declared == Seen::Differs {
+            return Some(act(Step::OpenRoute));
+        }
         return Some(blocked(
             ConditionKind::DataLost,
             "the data directory is gone from the host; nothing was put in its place: \

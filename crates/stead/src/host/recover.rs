@@ -122,6 +122,9 @@ async fn recover(
         .application_name("stead");
     let state = Store::open(state, key).await.map_err(Failure::failed)?;
     state.check_key().await.map_err(Failure::failed)?;
+    if let Some(authority) = state.kept(serve::AUTHORITY).await.map_err(Failure::failed)? {
+        driver_local::certificates::put_authority(home, &authority).map_err(Failure::failed)?;
+    }
     let actor = Actor { name: "stead recover".into(), source: "this host".into() };
     let servers = state.recover(&actor, &recovered.host, &name).await.map_err(Failure::failed)?;
     state.close().await;

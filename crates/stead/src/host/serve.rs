@@ -36,6 +36,8 @@ const LONGEST_HOME: usize = 60;
 const CA: &str = "ca.crt";
 /// How long requests under way may still take once the server is told to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// What the certificate authority is kept as.
+pub(super) const AUTHORITY: &str = "authority";
 /// How often it is looked for what is over.
 const EXPIRY_LOOK: Duration = Duration::from_secs(5);
 /// How often the gateway's certificate is looked at.
@@ -199,6 +201,9 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         })
         .await
         .map_err(Failure::failed)?;
+    // With the state everything comes back that clients know this installation by.
+    let authority = certificates::authority(home).map_err(Failure::failed)?;
+    store.keep(AUTHORITY, &authority).await.map_err(Failure::failed)?;
     let backups = BackupStore {
         location: backup_location(home, &args)?,
         wrapping,

@@ -174,7 +174,10 @@ impl Store {
             )
             .fetch_one(&mut *tx)
             .await?;
-            open_target(&mut tx, operation, id, name, generation, false).await?;
+            // The one that had the place may be lost: nobody waits for it.
+            if id == new.id {
+                open_target(&mut tx, operation, id, name, generation, false).await?;
+            }
         }
         crate::secret::swap_passwords(&mut tx, &self.key, old.id, new.id).await?;
         for (from, to) in [(old.id, new.id), (new.id, old.id)] {
