@@ -166,6 +166,23 @@ pub struct Backups {
     pub bytes: u64,
     /// Bytes of log that were written and are not in the store yet.
     pub behind_bytes: u64,
+    /// The last drill.
+    pub drill: Option<Drill>,
+}
+
+/// A drill: the newest backup was restored, checked and thrown away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drill {
+    /// When it was begun.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Up to when what was restored reached; none where it failed.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub reached: Option<Timestamp>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// Where clients reach a server.

@@ -74,6 +74,13 @@ impl Spec {
         }
     }
 
+    /// Seconds between two drills of its backups.
+    pub fn drill_s(&self) -> u64 {
+        match self {
+            Self::Postgres(spec) => spec.backup.drill.as_secs(),
+        }
+    }
+
     /// What it counts for in its tenant's quota.
     pub fn footprint(&self) -> Footprint {
         match self {
@@ -165,6 +172,8 @@ pub struct Standing {
     pub deleting: bool,
     /// It was real once: what is missing then is lost, not new.
     pub provisioned: bool,
+    /// Its backups have not been tried for as long as the spec says.
+    pub drill_due: bool,
     /// This spec has been brought about before: what is looked for is drift, not the effect of an edit.
     pub settled: bool,
 }

@@ -62,6 +62,9 @@ pub struct Status {
     /// How its backups stand, when last known.
     #[serde(default)]
     pub backups: Option<Backups>,
+    /// The last drill of its backups.
+    #[serde(default)]
+    pub drill: Option<Drill>,
     /// When it was first real: what is missing after that is lost, not new.
     pub provisioned_at: Option<Timestamp>,
     /// When it was first ready.
@@ -89,6 +92,19 @@ pub struct Backups {
     pub behind_bytes: u64,
     /// What has kept them from going on for a while.
     pub trouble: Option<String>,
+}
+
+/// A drill: the newest backup was restored, checked and thrown away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// When it was begun.
+    pub at: Timestamp,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Up to when what was restored reached: the recovery point. None where it failed.
+    pub reached: Option<Timestamp>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// Where clients reach a server.
@@ -137,6 +153,8 @@ pub enum ConditionKind {
     DiskFull,
     /// What is written does not get into its backups.
     BackupsBehind,
+    /// The last drill of its backups failed: they do not bring back all that they should.
+    DrillFailed,
     /// It could not be brought back from its backups.
     RestoreFailed,
     /// What drives it is not there or refuses.

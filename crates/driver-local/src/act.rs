@@ -60,6 +60,7 @@ impl Local {
                 crate::migrate::run(&session, migration, &text).await
             }
             Step::Archive => self.archive(target, spec, &place).await,
+            Step::Drill => self.begin_drill(&place),
             Step::OpenRoute => self.open_route(target, spec, &place).await,
             Step::Move => self.relocate(target, spec, &places).await,
             Step::Leave => {

@@ -18,6 +18,7 @@ mod act;
 mod archives;
 pub mod certificates;
 mod control;
+mod drill;
 mod engines;
 mod files;
 mod gateways;
@@ -74,6 +75,8 @@ struct Inner {
     sessions: Mutex<HashMap<String, session::Kept>>,
     /// When the bytes on disk of a server were last counted, and what came of it.
     sizes: Mutex<HashMap<String, (Instant, u64)>>,
+    /// The drill that is under way, and those that ended and were not told yet, by handle.
+    drills: Mutex<drill::Drills>,
     /// Where backups go, once that is known.
     backups: OnceLock<archives::InUse>,
     /// How often in a row a server could not be moved, because its clients did not come to rest.
@@ -139,6 +142,7 @@ impl Local {
             keeper: keeper::Client::new(home),
             sessions: Mutex::default(),
             sizes: Mutex::default(),
+            drills: Mutex::default(),
             backups: OnceLock::new(),
             busy: Mutex::default(),
             taken: Notify::new(),
@@ -283,6 +287,9 @@ impl Driver for Local {
         if let Some(backups) = &observed.backups {
             status.backups = Some(backups.clone());
         }
+        if let Some(drill) = self.drilled(&target.id.handle()) {
+            status.drill = Some(drill);
+        }
         status.endpoint = Some(Endpoint {
             host: self.0.address.clone(),
             port: target.port,
@@ -301,6 +308,12 @@ impl Driver for Local {
                 "its backups do not go on: {why}; what was written since is on the host's disk alone, and is kept there"
             );
             status.conditions.push(Condition { kind: ConditionKind::BackupsBehind, message });
+        }
+        if let Some(why) = status.drill.as_ref().and_then(|drill| drill.error.clone()) {
+            let message = format!(
+                "its backups were tried and do not bring back all that they should: {why}; see docs/backups.md"
+            );
+            status.conditions.push(Condition { kind: ConditionKind::DrillFailed, message });
         }
         let message = if status.disk_bytes.is_some_and(|bytes| bytes > limit) {
             format!(

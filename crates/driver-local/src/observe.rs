@@ -133,6 +133,7 @@ impl Local {
             unreachable,
             archive,
             backups,
+            drilling: self.is_drilling(),
             route: self.observe_route(target, spec, &place).await,
         })
     }

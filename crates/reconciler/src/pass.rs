@@ -81,6 +81,14 @@ impl Pass {
         component.observed_generation == component.generation && self.status.phase == Phase::Ready
     }
 
+    /// Whether its backups have not been tried for as long as its spec says; the first time counts from when it was
+    /// made.
+    fn drill_due(&self) -> bool {
+        let last = self.status.drill.as_ref().map(|drill| drill.at).or(self.status.ready_at);
+        let every = i64::try_from(self.lease.component.spec.drill_s()).unwrap_or(i64::MAX);
+        last.is_some_and(|last| Timestamp::now().duration_since(last).as_secs() >= every)
+    }
+
     async fn go(&mut self) -> End {
         let began = Instant::now();
         let mut last: Option<Step> = None;
@@ -97,6 +105,7 @@ impl Pass {
             let standing = Standing {
                 deleting: self.deleting(),
                 provisioned: self.status.provisioned_at.is_some(),
+                drill_due: self.drill_due(),
                 settled: self.was_settled(),
             };
             self.driver.report(&self.lease.target, &observed, &mut self.status);
@@ -234,6 +243,12 @@ impl Pass {
             let line = self.line("component.removed");
             fail_point!("reconciler::before-gone");
             return self.store.record_gone(self.lease, line).await;
+        }
+        if self.status.drill != self.lease.component.status.drill {
+            let drilled = self.status.drill.clone();
+            let why = drilled.as_ref().and_then(|drill| drill.error.clone());
+            let action = if why.is_some() { "backup.drill_failed" } else { "backup.drilled" };
+            self.note(action, why, json!(null), json!(drilled));
         }
         let before = std::mem::take(&mut self.status.conditions);
         self.status.observed_at = Some(Timestamp::now());

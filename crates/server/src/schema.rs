@@ -103,6 +103,7 @@ fn server() -> Schema {
                      1000; left out: 14 days.",
                 )),
         )
+        .property("drill", text("Between two drills, like `7d`: 1 hour to 365 days; left out: a week."))
         .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
         .description(Some("How it is backed up; left out: daily, kept for 14 days."));
     let schema = ArrayBuilder::new()

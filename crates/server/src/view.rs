@@ -32,6 +32,7 @@ pub(crate) fn stead(stead: Stead) -> wire::Stead {
 
 pub(crate) fn component(component: Component) -> wire::Component {
     let status = component.status;
+    let drill = status.drill;
     let window = component.spec.maintenance().and_then(|window| window.next(Timestamp::now()));
     wire::Component {
         name: component.name.into(),
@@ -63,6 +64,12 @@ pub(crate) fn component(component: Component) -> wire::Component {
             last: backups.last,
             bytes: backups.bytes,
             behind_bytes: backups.behind_bytes,
+            drill: drill.map(|drill| wire::Drill {
+                at: drill.at,
+                took_ms: drill.took_ms,
+                reached: drill.reached,
+                error: drill.error,
+            }),
         }),
         maintenance_at: window.map(|(opens, _)| opens),
         observed_at: status.observed_at,

@@ -16,12 +16,19 @@ pub struct Backup {
     pub every: Every,
     /// How long every moment can be restored.
     pub keep: Keep,
+    /// Between two drills, in which all of it is restored, checked and thrown away.
+    pub drill: Drills,
 }
 
 /// Between two base backups: whole seconds, from an hour to 30 days; a day unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Every(u32);
+
+/// Between two drills: whole seconds, from an hour to 365 days; a week unless said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Drills(u32);
 
 /// How long backups are kept: so long, from a day to ten years, or so many, from 1 to 1,000; 14 days unless said
 /// otherwise.
@@ -48,6 +55,9 @@ pub enum BadBackup {
     /// `every`.
     #[error("`{0}` is no time between two backups; write it like 12h or 1d, from 1h to 30d")]
     Every(String),
+    /// `drill`.
+    #[error("`{0}` is no time between two drills; write it like 1d or 7d, from 1h to 365d")]
+    Drill(String),
     /// `keep`.
     #[error(
         "`{0}` is not how long backups are kept; write it like 14d, up to 3650d, or a number of backups, up to 1000"
@@ -58,6 +68,7 @@ pub enum BadBackup {
 const HOUR: u32 = 3_600;
 const DAY: u32 = 24 * HOUR;
 const LONGEST_EVERY: u32 = 30 * DAY;
+const LONGEST_DRILL: u32 = 365 * DAY;
 const LONGEST_KEEP: u32 = 3_650 * DAY;
 const MOST_KEPT: u32 = 1_000;
 
@@ -72,6 +83,46 @@ impl Every {
 impl Default for Every {
     fn default() -> Self {
         Self(DAY)
+    }
+}
+
+impl Drills {
+    /// Seconds.
+    #[must_use]
+    pub fn as_secs(self) -> u64 {
+        self.0.into()
+    }
+}
+
+impl Default for Drills {
+    fn default() -> Self {
+        Self(7 * DAY)
+    }
+}
+
+impl FromStr for Drills {
+    type Err = BadBackup;
+    fn from_str(text: &str) -> Result<Self, BadBackup> {
+        seconds(text, HOUR..=LONGEST_DRILL).map(Self).ok_or_else(|| BadBackup::Drill(shown(text)))
+    }
+}
+
+impl fmt::Display for Drills {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&written(self.0))
+    }
+}
+
+impl TryFrom<String> for Drills {
+    type Error = BadBackup;
+    fn try_from(text: String) -> Result<Self, BadBackup> {
+        text.parse()
+    }
+}
+
+impl From<Drills> for String {
+    fn from(drills: Drills) -> Self {
+        drills.to_string()
     }
 }
 
@@ -170,8 +221,14 @@ mod tests {
     #[test]
     fn lengths_and_counts() {
         let read = |value| serde_json::from_value::<Backup>(value);
-        assert_eq!(read(json!({})).unwrap(), Backup { every: Every(DAY), keep: Keep::For(14 * DAY) });
-        for good in [json!({"every": "12h", "keep": "30d"}), json!({"every": "1d", "keep": 7})] {
+        assert_eq!(
+            read(json!({})).unwrap(),
+            Backup { every: Every(DAY), keep: Keep::For(14 * DAY), drill: Drills(7 * DAY) }
+        );
+        for good in [
+            json!({"every": "12h", "keep": "30d", "drill": "1d"}),
+            json!({"every": "1d", "keep": 7, "drill": "7d"}),
+        ] {
             assert_eq!(serde_json::to_value(read(good.clone()).unwrap()).unwrap(), good);
         }
         for bad in [
@@ -184,6 +241,7 @@ mod tests {
             json!({"keep": 1001}),
             json!({"keep": "ever"}),
             json!({"kept": "1d"}),
+            json!({"drill": "366d"}),
         ] {
             assert!(read(bad.clone()).is_err(), "{bad}");
         }

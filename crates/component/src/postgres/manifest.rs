@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 pub use super::migrations::migrations;
 use super::{
-    Backup, BadBackup, BadIdle, BadMaintenance, Every, Idle, Keep, MaintenanceWindow, Major, Migration, Size,
-    Wish, extension, migrations, network,
+    Backup, BadBackup, BadIdle, BadMaintenance, Drills, Every, Idle, Keep, MaintenanceWindow, Major,
+    Migration, Size, Wish, extension, migrations, network,
 };
 use crate::manifest::{Fault, Node, Problems, Table, nearest, shown, unfit};
 
@@ -230,10 +230,10 @@ fn backup(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Backup> {
         } else {
             LIKE
         };
-        problems.add(node, node.not("a table of `every` and `keep`", help));
+        problems.add(node, node.not("a table of `every`, `keep` and `drill`", help));
         return None;
     };
-    table.refuse_unknown(&["every", "keep"], problems, |_| None);
+    table.refuse_unknown(&["every", "keep", "drill"], problems, |_| None);
     let fault = |bad: BadBackup, label: &str| told(&bad, label, LIKE);
     let every = table.read("every", problems, |node| {
         let text = node.text().ok_or_else(|| node.not("a length of time", "write it like \"1d\""))?;
@@ -246,7 +246,12 @@ fn backup(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Backup> {
             Err(node.not("a length of time or a number of backups", "write it like \"14d\" or 7"))
         }
     });
-    Some(Backup { every: every.unwrap_or_default(), keep: keep.unwrap_or_default() })
+    let drill = table.read("drill", problems, |node| {
+        let text = node.text().ok_or_else(|| node.not("a length of time", "write it like \"7d\""))?;
+        text.parse::<Drills>().map_err(|bad| fault(bad, "not from 1h to 365d"))
+    });
+    let (every, keep) = (every.unwrap_or_default(), keep.unwrap_or_default());
+    Some(Backup { every, keep, drill: drill.unwrap_or_default() })
 }
 
 fn protect(node: &Node<'_>) -> Result<bool, Fault> {

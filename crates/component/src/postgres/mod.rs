@@ -13,7 +13,7 @@ mod settings;
 mod size;
 mod spec;
 
-pub use backup::{Backup, BadBackup, Every, Keep};
+pub use backup::{Backup, BadBackup, Drills, Every, Keep};
 pub use idle::{BadIdle, Idle};
 pub use maintenance::{BadMaintenance, MaintenanceWindow};
 pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};

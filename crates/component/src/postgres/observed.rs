@@ -34,6 +34,8 @@ pub struct Observed {
     pub archive: Seen,
     /// How its backups stand, where somebody says.
     pub backups: Option<Backups>,
+    /// Whether its host is busy with a drill, of this server's backups or another's.
+    pub drilling: bool,
     /// Its front door.
     pub route: Route,
 }

@@ -38,6 +38,8 @@ pub enum Step {
     Migrate(Migration),
     /// Have it backed up, as the spec says.
     Archive,
+    /// Begin a drill of its backups.
+    Drill,
     /// Open, or change, the front door.
     OpenRoute,
     /// Move it, process and data, to its other place, while clients wait.
@@ -78,6 +80,7 @@ impl Step {
             Self::Extension(name) => format!("extension {name}"),
             Self::Migrate(migration) => format!("migrate {}", migration.name),
             Self::Archive => "archive".into(),
+            Self::Drill => "drill".into(),
             Self::OpenRoute => "open".into(),
             Self::Move => "move".into(),
             Self::Leave => "leave".into(),
@@ -119,7 +122,14 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         .or_else(|| place(observed))
         .or_else(|| observed.session.as_ref().and_then(|session| extensions(spec, session)))
         .or_else(|| observed.session.as_ref().and_then(|session| schema(spec, session)))
+        .or_else(|| drill(observed, standing.drill_due))
         .unwrap_or(Decision::Settled)
+}
+
+/// One at a time on a host, and only where there is something to be tried.
+fn drill(observed: &Observed, due: bool) -> Option<Decision> {
+    let backed_up = observed.backups.as_ref().is_some_and(|backups| backups.oldest.is_some());
+    (due && backed_up && !observed.drilling).then(|| act(Step::Drill))
 }
 
 fn act(step: Step) -> Decision {

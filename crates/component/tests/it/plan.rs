@@ -20,7 +20,7 @@ fn words(decision: Decision) -> String {
 }
 
 /// Of a server that was brought to its spec before.
-const SETTLED: Standing = Standing { deleting: false, provisioned: true, settled: true };
+const SETTLED: Standing = Standing { deleting: false, provisioned: true, drill_due: false, settled: true };
 const DELETING: Standing = Standing { deleting: true, ..SETTLED };
 
 /// What follows when a settled server, real before, differs in one thing.
@@ -80,6 +80,46 @@ fn each_observation_has_its_step() {
         after(|o| o.route.error = Some("in use".into())),
         "wait: the front door cannot open (PortTaken)"
     );
+}
+
+#[test]
+fn what_is_backed_up_is_archived_tried_and_brought_back() {
+    assert_eq!(after(|o| o.archive = Seen::Absent), "archive");
+    assert_eq!(after(|o| (o.archive, o.unit, o.session) = (Seen::Differs, Unit::Asleep, None)), "archive");
+    assert_eq!(after(|o| (o.archive, o.route.declared) = (Seen::Absent, Seen::Absent)), "open");
+    // What is lost gives up an address that another one takes over, and nothing else.
+    assert_eq!(after(|o| (o.tree, o.route.declared) = (false, Seen::Differs)), "open");
+    let due = |change: &dyn Fn(&mut Observed)| {
+        let mut observed = settled(&spec());
+        let backups = component::status::Backups {
+            archive: "a".into(),
+            oldest: Some(jiff::Timestamp::UNIX_EPOCH),
+            newest: None,
+            count: 1,
+            last: None,
+            bytes: 1,
+            behind_bytes: 0,
+            trouble: None,
+        };
+        observed.backups = Some(backups);
+        change(&mut observed);
+        words(plan(&spec(), &observed, Standing { drill_due: true, ..SETTLED }))
+    };
+    assert_eq!(due(&|_| {}), "drill");
+    assert_eq!(due(&|o| (o.unit, o.session) = (Unit::Asleep, None)), "drill", "it needs no process for that");
+    assert_eq!(due(&|o| o.drilling = true), "settled");
+    assert_eq!(due(&|o| o.backups = None), "settled");
+    assert_eq!(due(&|o| o.backups.as_mut().expect("backups").oldest = None), "settled");
+    assert_eq!(due(&|o| o.files = Seen::Absent), "configure");
+    let mut copy = spec();
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    let (component, id) = ("postgres.main".parse().expect("a name"), component::ComponentId::random());
+    copy.origin = Some(component::postgres::Origin { component, id, archive: "a".into(), at });
+    let new = Standing { provisioned: false, settled: false, ..SETTLED };
+    let nothing = Observed { engine_present: true, ..Observed::default() };
+    assert_eq!(words(plan(&copy, &nothing, new)), "restore");
+    assert_eq!(words(plan(&spec(), &nothing, new)), "claim");
+    assert_eq!(words(plan(&copy, &nothing, SETTLED)), "blocked: DataLost");
 }
 
 #[test]

@@ -67,6 +67,7 @@ pub(crate) fn settled(spec: &Spec) -> Observed {
         unreachable: None,
         archive: Seen::Same,
         backups: None,
+        drilling: false,
         route: Route { declared: Seen::Same, allow: spec.allow.clone(), in_force: true, error: None },
     }
 }
@@ -163,6 +164,7 @@ impl World {
             }
             Step::Extension(name) => self.said(|session| session.extensions.push(name.clone())),
             Step::Migrate(migration) => self.said(|session| session.applied.push(migration.clone())),
+            Step::Drill => self.seen.drilling = true,
             Step::Archive => self.seen.archive = Seen::Same,
             Step::OpenRoute => {
                 self.seen.route.declared = Seen::Same;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use client::Client;
-use client::wire::{Backups, Component, Operation};
+use client::wire::{Backups, Component, Drill, Operation};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -28,8 +28,9 @@ pub(super) async fn list(context: &Context, which: &Which) -> Result<(), Failure
             .collect();
         return output::json(&all);
     }
-    let mut rows =
-        vec![["COMPONENT", "OLDEST", "NEWEST", "BACKUPS", "LAST", "STORED"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["COMPONENT", "OLDEST", "NEWEST", "BACKUPS", "LAST", "STORED", "DRILL"].map(str::to_owned).to_vec(),
+    ];
     rows.extend(stead.components.iter().map(row));
     for line in output::columns(&rows) {
         output::line(line)?;
@@ -41,16 +42,26 @@ fn row(component: &Component) -> Vec<String> {
     let none = || "-".to_owned();
     let shown = |at: Option<Timestamp>| at.map_or_else(none, local);
     match &component.backups {
-        None => vec![component.name.clone(), none(), none(), none(), none(), none()],
-        Some(Backups { oldest, newest, count, last, bytes, .. }) => vec![
+        None => vec![component.name.clone(), none(), none(), none(), none(), none(), none()],
+        Some(Backups { oldest, newest, count, last, bytes, drill, .. }) => vec![
             component.name.clone(),
             shown(*oldest),
             shown(newest.filter(|_| oldest.is_some())),
             count.to_string(),
             shown(*last),
             format!("{} MiB", bytes.div_ceil(1024 * 1024)),
+            match drill {
+                None => none(),
+                Some(Drill { error: Some(_), at, .. }) => format!("failed {}", local(*at)),
+                Some(Drill { at, took_ms, .. }) => format!("{}, {:.1} s", local(*at), seconds(*took_ms)),
+            },
         ],
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to a tenth")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 /// A moment as people here write it.

@@ -477,3 +477,54 @@ fn newest_piece(archive: &std::path::Path) -> Option<String> {
     });
     times.max()
 }
+
+/// Points that a drill passes.
+pub(crate) const DRILL: [&str; 1] = ["driver-local::drill-restored"];
+
+#[test]
+fn backups_are_tried_on_a_schedule_and_a_flipped_byte_is_found() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", "extensions = [\"pg_trgm\"]\n");
+    ask(&story.url(), "create table t (n int primary key); insert into t select generate_series(1, 1000)")
+        .unwrap();
+    story.backed_up("postgres.main");
+    let (folder, archive) = (story.folder.clone(), story.archive());
+    // As if it had been made long ago.
+    let due = |stead: &Installation| {
+        stead.control(
+            "update components set status = jsonb_set(status - 'drill', '{ready_at}', '\"2001-01-01T00:00:00Z\"')",
+        );
+        stead.look();
+    };
+    // Killed in the midst of it, the next one begins anew; nothing is left of the first.
+    stead.kill_server();
+    stead.spawn(&[("FAILPOINTS", &format!("{}=return", DRILL[0]))]);
+    until("the control plane", || stead.running());
+    due(&stead);
+    stead.await_death(DRILL[0]);
+    stead.start();
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    let drill = || {
+        let drill = story.backups("postgres.main")["drill"].clone();
+        stead.look();
+        (!drill.is_null()).then_some(drill)
+    };
+    let passed = until("the drill", drill);
+    assert_eq!(passed["error"], Value::Null, "{passed}");
+    assert!(passed["reached"].is_string() && passed["took_ms"].as_u64().unwrap() > 0, "{passed}");
+    assert_eq!(story.lines("backup.drilled").len(), 1);
+    stead.nothing_left_over();
+    let base = std::fs::read_dir(archive.join("base")).unwrap().next().unwrap().unwrap().path();
+    let part = base.join("000000.zst.age");
+    let mut bent = std::fs::read(&part).unwrap();
+    let middle = bent.len() / 2;
+    bent[middle] ^= 1;
+    std::fs::write(&part, bent).unwrap();
+    due(&stead);
+    let said = story.condition("drill_failed");
+    assert!(said.contains("000000.zst.age` in the store of backups is damaged"), "{said}");
+    let line = story.lines("backup.drill_failed").pop().unwrap();
+    assert!(line["reason"].as_str().unwrap().contains("is damaged"), "{line}");
+    stead.nothing_left_over();
+    stead.finish();
+}
