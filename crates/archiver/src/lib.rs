@@ -24,6 +24,7 @@ mod replication;
 pub mod restore;
 mod seal;
 mod stream;
+mod sweep;
 pub mod tool;
 pub mod wire;
 

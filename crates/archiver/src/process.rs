@@ -1,23 +1,27 @@
 //! The process: one task a declared server, a socket that answers how they stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use keeper::wire::Name;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::keeping::{Keeping, Running, Shared};
+use crate::sweep::sweep;
 use crate::wire::{Reply, Request, Server, Settings, Status};
 use crate::{Error, Objects};
 
 /// Between two looks at the declarations that nobody asked for.
 const LOOK: Duration = Duration::from_secs(5);
+/// Between two looks for archives of which nothing is kept.
+const SWEEP: Duration = Duration::from_secs(3600);
 /// Base backups at once.
 const BACKUPS: usize = 2;
 /// A question is short; an answer lists base backups.
@@ -117,11 +121,14 @@ pub async fn run(home: &Path, stop: impl Future<Output = ()>) -> Result<(), Erro
         backups: Semaphore::new(BACKUPS),
     });
     let archiver = Arc::new(Archiver { folder, shared, servers: Mutex::default() });
+    let sweeping = Arc::clone(&archiver);
+    let sweeper = tokio::spawn(async move { sweeping.sweep().await });
     let mut stop = std::pin::pin!(stop);
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             () = &mut stop => {
+                sweeper.abort();
                 let _ = tokio::time::timeout(LAST, archiver.finish()).await;
                 return Ok(());
             }
@@ -170,6 +177,25 @@ impl Archiver {
                     servers.insert(name, Running::start(keeping));
                 }
                 Err(why) => tracing::warn!(server = %name, why, "a declaration makes no sense"),
+            }
+        }
+    }
+
+    /// Removes what nobody will ask for again, now and then.
+    async fn sweep(&self) {
+        let (mut seen, mut every) = (BTreeSet::new(), tokio::time::interval(SWEEP));
+        loop {
+            every.tick().await;
+            let declared = match self.folder.declared() {
+                Ok(declared) if declared.values().all(Option::is_some) => declared,
+                // Who cannot tell what is declared removes nothing.
+                _ => continue,
+            };
+            let declared = declared.into_values().flatten().map(|server| server.archive).collect();
+            let Shared { objects, settings, .. } = &*self.shared;
+            let swept = sweep(objects, &settings.host, &declared, &mut seen, Timestamp::now()).await;
+            if let Err(error) = swept {
+                tracing::warn!(%error, "archives of servers that are no more could not be looked through");
             }
         }
     }

@@ -81,6 +81,11 @@ impl Local {
         let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await.map_err(failed)?;
         let mut env = files::environment();
         env.insert("STEAD_PROGRAM".into(), program);
+        if fail::has_failpoints()
+            && let Ok(points) = std::env::var("STEAD_ARCHIVER_FAILPOINTS")
+        {
+            env.insert("FAILPOINTS".into(), points);
+        }
         env.insert("STEAD_SETTINGS".into(), format!("{:x?}", Sha256::digest(&text)));
         let unit = Unit {
             name: Name::parse(UNIT).map_err(failed)?,

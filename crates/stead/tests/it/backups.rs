@@ -528,3 +528,104 @@ fn backups_are_tried_on_a_schedule_and_a_flipped_byte_is_found() {
     stead.nothing_left_over();
     stead.finish();
 }
+
+/// Points that the archiver passes: how many are let pass, so that each process of it gets a little further.
+const ARCHIVER: [(&str, u32); 8] = [
+    ("archiver::introduced", 0),
+    ("archiver::slot-made", 0),
+    ("archiver::base-part-stored", 0),
+    ("archiver::base-stored", 0),
+    ("archiver::base-listed", 0),
+    ("archiver::piece-stored", 2),
+    ("archiver::prune-unlisted", 0),
+    ("archiver::pruned", 0),
+];
+
+#[test]
+fn every_fail_point_of_the_archiver_is_driven() {
+    let mut found = std::collections::BTreeSet::new();
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../archiver/src");
+    crate::crash::fail_points(&source, &mut found);
+    let driven: std::collections::BTreeSet<_> =
+        ARCHIVER.iter().map(|(point, _)| (*point).to_owned()).collect();
+    assert_eq!(found, driven);
+}
+
+/// Whoever dies at whatever point: what comes back is what was there, and what is no longer kept goes.
+#[test]
+fn the_archiver_killed_at_each_of_its_points() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", "backup = { keep = 2 }\n");
+    let (url, folder, handle) = (story.url(), story.folder.clone(), story.handle());
+    story.backed_up("postgres.main");
+    let archive = story.archive();
+    ask(&url, "create table t (n int)").unwrap();
+    for (number, (point, passed)) in ARCHIVER.into_iter().enumerate() {
+        stead.kill_server();
+        if point == "archiver::slot-made" {
+            // As after a log that was longer than a slot may keep it.
+            for pid in stead.pids("archiver --home") {
+                kill(pid);
+            }
+            let tree = stead.home.join("servers").join(&handle);
+            let drop = "select pg_drop_replication_slot('stead_archive')";
+            until("the slot to be gone", || {
+                for pid in stead.pids("archiver --home") {
+                    kill(pid);
+                }
+                stead.ask_server(&tree, "postgres", drop).ok()
+            });
+        }
+        if point == "archiver::introduced" {
+            // As of a server that is new to the store.
+            std::fs::remove_file(archive.join("archive.json")).unwrap();
+        }
+        stead.spawn(&[("STEAD_ARCHIVER_FAILPOINTS", &format!("{point}={passed}*off->return"))]);
+        until("the control plane", || stead.running());
+        let spool = stead.home.join("spool/keeper.jsonl");
+        let deaths = || {
+            let spool = std::fs::read_to_string(&spool).unwrap();
+            spool.lines().filter(|line| line.contains("\"archiver\"") && line.contains("signal 6")).count()
+        };
+        let before = deaths();
+        until(&format!("the archiver to die at {point}"), || {
+            let _ = ask(&url, &format!("insert into t values ({number})"));
+            // Also of a backup, where it comes so far.
+            let _ = backup(&stead, &handle);
+            (deaths() > before).then_some(())
+        });
+        stead.kill_server();
+        stead.start();
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.settled();
+        let sum = "select count(*), sum(n), max(n) from t";
+        let was = ask(&url, sum).unwrap();
+        until("a complete backup", || {
+            let status = backup(&stead, &handle)?;
+            (status["streaming"] == true && !status["oldest"].is_null()).then_some(())
+        });
+        let name = format!("copy{number}");
+        story.ok(&["clone", "postgres.main", "--as", &name]);
+        assert_eq!(ask(&story.url_of(&format!("postgres.{name}")), sum).unwrap(), was, "{point}");
+        story.ok(&["drop", &format!("postgres.{name}"), "--yes"]);
+    }
+    // Two base backups are kept, and what was left of others is removed with the next.
+    until("what is not kept to be gone", || {
+        backup(&stead, &handle)?;
+        let bases = std::fs::read_dir(archive.join("base")).unwrap().flatten();
+        let listed = bases.filter(|base| base.path().join("backup.json").exists()).count();
+        (listed == 2).then_some(())
+    });
+    stead.finish();
+}
+
+/// Has a base backup made, and tells how the archive stood just then.
+fn backup(stead: &Installation, handle: &str) -> Option<Value> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(stead.home.join("archiver/archiver.sock")).ok()?;
+    writeln!(stream, "{{\"op\": \"backup\", \"name\": \"{handle}\"}}").ok()?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).ok()?;
+    Some(serde_json::from_str::<Value>(&answer).ok()?["server"].clone()).filter(Value::is_object)
+}

@@ -116,7 +116,7 @@ fn every_fail_point_is_driven() {
     assert_eq!(found, driven);
 }
 
-fn fail_points(folder: &Path, found: &mut BTreeSet<String>) {
+pub(crate) fn fail_points(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
