@@ -26,7 +26,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use crate::act::absent_is_fine;
 use crate::spares::first_spec;
 use crate::{Engine, Local, Place, fail_point, files};
 
@@ -74,14 +73,8 @@ impl Local {
     /// Makes a component's server of what it comes from.
     pub(crate) async fn restore(&self, spec: &Spec, place: &Place) -> Result<(), DriverError> {
         let Some(origin) = &spec.origin else { return Ok(()) };
-        let dir = self.tree_dir(&place.tree);
-        if dir.join("data").is_dir() {
+        if self.has_data(place).await? {
             return Ok(());
-        }
-        if dir.is_dir() {
-            // Never provisioned (the plan restores nobody else), so there is nothing in it to lose.
-            let hollow = place.tree.clone();
-            self.keeper(move |keeper| absent_is_fine(keeper.remove_tree(&hollow))).await?;
         }
         let archive = origin.archive.parse().map_err(unavailable)?;
         let source = self.source(archive).await?;

@@ -114,16 +114,22 @@ impl Local {
         self.ready_spares(major).len()
     }
 
-    /// Makes a spare the server's own; prepares one where there is none.
-    pub(crate) async fn claim(&self, major: Major, place: &Place) -> Result<(), DriverError> {
+    /// Whether a component's tree has data; one without is removed. Asked for components that never were provisioned (the
+    /// plan claims and restores for nobody else), so there is nothing in it to lose.
+    pub(crate) async fn has_data(&self, place: &Place) -> Result<bool, DriverError> {
         let dir = self.tree_dir(&place.tree);
-        if dir.join("data").is_dir() {
-            return Ok(());
-        }
-        if dir.is_dir() {
-            // Never provisioned (the plan claims for nobody else), so there is nothing in it to lose.
+        let has = dir.join("data").is_dir();
+        if dir.is_dir() && !has {
             let hollow = place.tree.clone();
             self.keeper(move |keeper| absent_is_fine(keeper.remove_tree(&hollow))).await?;
+        }
+        Ok(has)
+    }
+
+    /// Makes a spare the server's own; prepares one where there is none.
+    pub(crate) async fn claim(&self, major: Major, place: &Place) -> Result<(), DriverError> {
+        if self.has_data(place).await? {
+            return Ok(());
         }
         loop {
             let spare = match self.ready_spares(major).into_iter().next() {
