@@ -104,7 +104,7 @@ impl<W: Watch> Stream<'_, W> {
         let mut confirm = interval(CONFIRM);
         let mut look = interval(self.age.min(Duration::from_secs(1)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ended = loop {
+        let ended = 'stream: loop {
             if storing.is_none() && !waiting.bytes.is_empty() && (now || waiting.is_due(self.age)) {
                 now = false;
                 storing = Some(self.store(&mut waiting));
@@ -123,14 +123,13 @@ impl<W: Watch> Stream<'_, W> {
                 }
                 message = self.session.next(), if !full => match message {
                     Ok(message) => {
-                        if !self.take(message, &mut waiting).await? {
-                            break Ok(true);
-                        }
+                        let mut next = Some(message);
                         // What has come with it costs no further look at the socket.
-                        while let Some(message) = self.session.parsed()? {
+                        while let Some(message) = next {
                             if !self.take(message, &mut waiting).await? {
-                                break;
+                                break 'stream Ok(true);
                             }
+                            next = self.session.parsed()?;
                         }
                     }
                     Err(error) => break Err(error.into()),
