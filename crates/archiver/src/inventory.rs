@@ -48,8 +48,8 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
-    /// Lists an archive.
-    pub(crate) async fn read(objects: &Objects, archive: ArchiveId) -> Result<Self, Error> {
+    /// Lists the base backups of an archive; what is known of its log stays empty.
+    pub(crate) async fn bases(objects: &Objects, archive: ArchiveId) -> Result<Self, Error> {
         let mut found = Self::default();
         let mut folders: BTreeMap<Lsn, (bool, u64)> = BTreeMap::new();
         for object in objects.list(&archive.object("base"), None).await? {
@@ -74,6 +74,13 @@ impl Inventory {
                 }
             }
         }
+        found.bases.sort_by_key(|base| base.start);
+        Ok(found)
+    }
+
+    /// Lists an archive.
+    pub(crate) async fn read(objects: &Objects, archive: ArchiveId) -> Result<Self, Error> {
+        let mut found = Self::bases(objects, archive).await?;
         for object in objects.list(&archive.object("wal"), None).await? {
             found.bytes += object.bytes;
             let Some((_, name)) = object.name.split_once('/') else { continue };
@@ -83,7 +90,6 @@ impl Inventory {
                 found.newest = Some(piece);
             }
         }
-        found.bases.sort_by_key(|base| base.start);
         Ok(found)
     }
 

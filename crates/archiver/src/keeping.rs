@@ -46,7 +46,7 @@ pub(crate) struct Keeping {
     sealer: Sealer,
     state: Mutex<State>,
     /// A backup was asked for.
-    pub(crate) wanted: Notify,
+    wanted: Notify,
     /// Somebody wants it looked at now.
     pub(crate) nudged: Notify,
     /// Somebody wants what has come stored now.
@@ -362,7 +362,8 @@ impl Keeping {
                 tracing::info!(archive = %self.server.archive, start = %base.start, bytes, "a base backup was made");
                 {
                     let mut state = self.state();
-                    state.backup_failed = None;
+                    // While the log goes on there is no trouble but a backup's.
+                    (state.backup_failed, state.trouble) = (None, None);
                     let found = state.inventory.get_or_insert_default();
                     found.bytes += bytes;
                     found.bases.push(base);
@@ -382,41 +383,44 @@ impl Keeping {
     /// nothing half removed is ever taken for whole.
     async fn prune(&self) -> Result<(), Error> {
         let (objects, archive) = (&self.shared.objects, self.server.archive);
-        let found = Inventory::read(objects, archive).await?;
+        let found = Inventory::bases(objects, archive).await?;
         let now = Timestamp::now();
         let gone = inventory::obsolete(&found.bases, self.server.keep, now);
-        let markers =
-            gone.iter().map(|start| archive.object(&format!("{}/backup.json", Base::folder(*start))));
-        objects.delete(markers.collect()).await?;
-        fail_point!("archiver::prune-unlisted");
-        let first = found.bases.iter().find(|base| !gone.contains(&base.start)).map(|base| base.log_from);
         let abandoned = found.unfinished.iter().map(|(start, _)| *start).filter(|start| {
             // Older than a backup that is complete and was made long enough ago.
             let newer = found.bases.iter().find(|base| base.start > *start);
             newer.is_some_and(|base| now.duration_since(base.stopped_at) > ABANDONED)
         });
-        let mut names = Vec::new();
+        let mut old = Vec::new();
         for start in gone.iter().copied().chain(abandoned) {
             let folder = archive.object(&Base::folder(start));
-            names.extend(
-                objects.list(&folder, None).await?.into_iter().map(|o| format!("{folder}/{}", o.name)),
-            );
+            let all = objects.list(&folder, None).await?.into_iter();
+            old.extend(all.map(|object| (format!("{folder}/{}", object.name), object.bytes)));
         }
+        let first = found.bases.iter().find(|base| !gone.contains(&base.start)).map(|base| base.log_from);
         if let Some(first) = first {
             for timeline in objects.folders(&archive.object("wal")).await? {
                 let folder = archive.object(&format!("wal/{timeline}"));
-                let old = objects.list(&folder, None).await?.into_iter();
-                let old = old.filter(|o| Piece::parse(&o.name).is_some_and(|piece| piece.to <= first));
-                names.extend(old.map(|object| format!("{folder}/{}", object.name)));
+                let pieces = objects.list(&folder, None).await?.into_iter();
+                let before = pieces.filter(|o| Piece::parse(&o.name).is_some_and(|piece| piece.to <= first));
+                old.extend(before.map(|object| (format!("{folder}/{}", object.name), object.bytes)));
             }
         }
-        let removed = names.len();
-        objects.delete(names).await?;
+        let markers = old.iter().map(|(name, _)| name).filter(|name| name.ends_with("/backup.json"));
+        objects.delete(markers.cloned().collect()).await?;
+        fail_point!("archiver::prune-unlisted");
+        let (removed, bytes) = (old.len(), old.iter().map(|(_, bytes)| bytes).sum::<u64>());
+        objects.delete(old.into_iter().map(|(name, _)| name).collect()).await?;
         fail_point!("archiver::pruned");
         if removed > 0 {
             tracing::info!(archive = %archive, removed, "objects that are no longer kept were removed");
         }
-        self.take_stock().await
+        // Not listed anew: what is stored meanwhile would be missing from the list.
+        if let Some(known) = &mut self.state().inventory {
+            known.bases.retain(|base| !gone.contains(&base.start));
+            known.bytes = known.bytes.saturating_sub(bytes);
+        }
+        Ok(())
     }
 }
 

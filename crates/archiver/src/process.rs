@@ -81,18 +81,25 @@ impl Folder {
     fn declared(&self) -> io::Result<BTreeMap<Name, Option<Server>>> {
         let mut declared = BTreeMap::new();
         for name in self.declared_names()? {
-            let text = match std::fs::read(self.server(&name)) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let server = serde_json::from_slice(&text);
-            if let Err(error) = &server {
-                tracing::warn!(server = %name, %error, "a declaration is not understood; the one before holds");
+            if let Some(server) = self.declared_one(&name)? {
+                declared.insert(name, server);
             }
-            declared.insert(name, server.ok());
         }
         Ok(declared)
+    }
+
+    /// One of them.
+    fn declared_one(&self, name: &Name) -> io::Result<Option<Option<Server>>> {
+        let text = match std::fs::read(self.server(name)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let server = serde_json::from_slice(&text);
+        if let Err(error) = &server {
+            tracing::warn!(server = %name, %error, "a declaration is not understood; the one before holds");
+        }
+        Ok(Some(server.ok()))
     }
 }
 
@@ -168,16 +175,32 @@ impl Archiver {
         let mut servers = self.servers.lock().await;
         servers.retain(|name, _| declared.contains_key(name));
         for (name, server) in declared {
-            let Some(server) = server else { continue };
-            if servers.get(&name).is_some_and(|running| *running.keeping.server() == server) {
-                continue;
+            self.take(&mut servers, name, server);
+        }
+    }
+
+    /// The same for one server: a question about it must not read what is declared of a thousand.
+    async fn reload_one(&self, name: &Name) {
+        match self.folder.declared_one(name) {
+            Ok(Some(server)) => self.take(&mut *self.servers.lock().await, name.clone(), server),
+            Ok(None) => drop(self.servers.lock().await.remove(name)),
+            Err(error) => {
+                tracing::warn!(server = %name, %error, "a declaration cannot be read; the one before holds");
             }
-            match Keeping::new(Arc::clone(&self.shared), server) {
-                Ok(keeping) => {
-                    servers.insert(name, Running::start(keeping));
-                }
-                Err(why) => tracing::warn!(server = %name, why, "a declaration makes no sense"),
+        }
+    }
+
+    /// Has a server kept as it is declared; one whose declaration is not understood as it was.
+    fn take(&self, servers: &mut BTreeMap<Name, Running>, name: Name, server: Option<Server>) {
+        let Some(server) = server else { return };
+        if servers.get(&name).is_some_and(|running| *running.keeping.server() == server) {
+            return;
+        }
+        match Keeping::new(Arc::clone(&self.shared), server) {
+            Ok(keeping) => {
+                servers.insert(name, Running::start(keeping));
             }
+            Err(why) => tracing::warn!(server = %name, why, "a declaration makes no sense"),
         }
     }
 
@@ -217,7 +240,7 @@ impl Archiver {
         (&mut stream).take(QUESTION_BYTES).read_line(&mut question).await?;
         let reply = match serde_json::from_str(&question) {
             Ok(Request::Server { name }) => {
-                self.reload().await;
+                self.reload_one(&name).await;
                 let keeping = self.keeping(&name).await;
                 Reply::Server(keeping.map(|keeping| {
                     keeping.nudged.notify_one();

@@ -73,6 +73,14 @@ pub struct Plan {
     pub complete: bool,
 }
 
+impl Plan {
+    /// When the last of what it brings back came.
+    #[must_use]
+    pub fn reaches(&self) -> Timestamp {
+        self.pieces.iter().map(|piece| piece.at).max().unwrap_or(self.base.stopped_at)
+    }
+}
+
 /// Up to which moment all that was committed is known to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
@@ -179,7 +187,7 @@ impl Source {
     /// # Errors
     /// [`Error::Refused`] when it cannot be brought back.
     pub async fn plan(&self, at: Option<Timestamp>, known: Known) -> Result<Plan, Error> {
-        let found = Inventory::read(&self.objects, self.archive).await?;
+        let found = Inventory::bases(&self.objects, self.archive).await?;
         let timeline = found.bases.last().map_or(1, |base| base.timeline);
         let folder = self.archive.object(&Piece::folder(timeline));
         let mut pieces: Vec<Piece> =

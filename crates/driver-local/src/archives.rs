@@ -62,7 +62,7 @@ fn write_other(path: &Path, text: &str) -> Result<(), Error> {
     if files::compare(path, text) == Seen::Same { Ok(()) } else { files::write_atomically(path, text, 0o600) }
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
+pub(crate) fn failed(error: impl std::fmt::Display) -> Error {
     Error::Backups(error.to_string())
 }
 

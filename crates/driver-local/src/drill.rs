@@ -72,7 +72,7 @@ impl Local {
     async fn drill(&self, archive: ArchiveId) -> Result<Timestamp, DriverError> {
         let source = self.source(archive).await?;
         let plan = source.plan(None, Known::Everything).await.map_err(from_archive)?;
-        let reached = plan.pieces.iter().map(|piece| piece.at).max().unwrap_or(plan.base.stopped_at);
+        let reached = plan.reaches();
         let (tree, unit) = Self::new_spare()?;
         let checked = async {
             self.bring_back(&source, &plan, &tree, &unit).await?;

@@ -6,7 +6,7 @@ use component::postgres::Major;
 use jiff::Timestamp;
 use keeper::wire::{Name, Tree};
 
-use crate::archives::{BackupStore, CONTROL, InUse};
+use crate::archives::{BackupStore, CONTROL, InUse, failed};
 use crate::{Error, Local, files};
 
 /// What was found and brought back.
@@ -16,10 +16,6 @@ pub struct Recovered {
     pub host: String,
     /// Up to when its state was stored.
     pub until: Timestamp,
-}
-
-fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Backups(error.to_string())
 }
 
 impl Local {
@@ -51,7 +47,7 @@ impl Local {
                 Err(error) => return Err(failed(error)),
             };
             let Ok(plan) = source.plan(None, Known::Everything).await else { continue };
-            let until = plan.pieces.iter().map(|piece| piece.at).max().unwrap_or(plan.base.stopped_at);
+            let until = plan.reaches();
             if newest.as_ref().is_none_or(|(known, ..)| *known < until) {
                 newest = Some((until, about, source, plan));
             }

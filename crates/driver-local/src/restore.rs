@@ -195,7 +195,7 @@ impl Local {
         let socket = self.tree_dir(tree).join("conf/unpack.sock");
         let listener = listen(&socket).map_err(unavailable)?;
         let args = ["--socket", "/stead/conf/unpack.sock", "--into", "/stead/data"];
-        let job = self.once(unit, Runs::Tool { tree: tree.clone(), tool: Tool::Unpack }, &args);
+        let job = Self::once(unit, Runs::Tool { tree: tree.clone(), tool: Tool::Unpack }, &args);
         self.run_unit(&job).await?;
         let sent = self.send(source, plan, &listener, &self.socket_dir(tree)).await;
         let _ = std::fs::remove_file(socket);
@@ -346,7 +346,8 @@ impl Local {
         fatal.collect::<Vec<_>>().join("; ")
     }
 
-    fn once(&self, unit: &Name, runs: Runs, args: &[&str]) -> Unit {
+    /// A unit that runs once.
+    pub(crate) fn once(unit: &Name, runs: Runs, args: &[&str]) -> Unit {
         Unit {
             name: unit.clone(),
             generation: 1,
@@ -372,12 +373,12 @@ impl Local {
         limit: Duration,
     ) -> Result<(), DriverError> {
         let runs = Runs::Engine { tree: tree.clone(), bin: engine.bin.clone(), program };
-        self.run_unit(&self.once(unit, runs, args)).await?;
+        self.run_unit(&Self::once(unit, runs, args)).await?;
         self.ended(unit, tree, limit).await
     }
 
     async fn tool(&self, unit: &Name, tree: &Tree, tool: Tool, args: &[&str]) -> Result<(), DriverError> {
-        self.run_unit(&self.once(unit, Runs::Tool { tree: tree.clone(), tool }, args)).await?;
+        self.run_unit(&Self::once(unit, Runs::Tool { tree: tree.clone(), tool }, args)).await?;
         self.ended(unit, tree, TOOL).await
     }
 

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use component::DriverError;
 use component::postgres::{Backup, Major, Size, Spec};
 use keeper::ClientError;
-use keeper::wire::{
-    EngineProgram, Limits, Name, Reason, Refusal, Restart, Runs, Stop, Tree, Unit, UnitState, Wanted,
-};
+use keeper::wire::{EngineProgram, Name, Reason, Refusal, Runs, Tree, Unit, UnitState, Wanted};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -279,22 +277,9 @@ impl Local {
         if major >= Major::new(17) {
             args.extend(["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]);
         }
-        let job = Unit {
-            name: unit.clone(),
-            generation: 1,
-            wanted: Wanted::Running,
-            runs: Runs::Engine {
-                tree: tree.clone(),
-                bin: engine.bin.clone(),
-                program: EngineProgram::Initdb,
-            },
-            args: args.into_iter().map(str::to_owned).collect(),
-            env: files::environment(),
-            limits: Limits::default(),
-            stop: Stop { timeout_ms: 1_000, ..Stop::default() },
-            restart: Restart::Never,
-            sleeps: false,
-        };
+        let runs =
+            Runs::Engine { tree: tree.clone(), bin: engine.bin.clone(), program: EngineProgram::Initdb };
+        let job = Self::once(unit, runs, &args);
         self.run_unit(&job).await?;
         let ended = self.await_unit(unit, INITDB, |state| matches!(state, UnitState::Exited { .. })).await?;
         self.forget_unit(unit).await?;

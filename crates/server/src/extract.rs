@@ -165,6 +165,17 @@ impl TryFrom<String> for Wait {
     }
 }
 
+/// Seconds in a unit of time.
+pub(crate) fn seconds_in(unit: &str) -> Option<i64> {
+    match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        _ => None,
+    }
+}
+
 /// One to six digits and what stands behind them.
 pub(crate) fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::extract::number_and_unit;
+use crate::extract::{number_and_unit, seconds_in};
 use crate::problem::Problem;
 
 /// Where the last page ended: opaque to callers, the sort key of its last item inside.
@@ -94,14 +94,7 @@ impl TryFrom<String> for Since {
 
     fn try_from(text: String) -> Result<Self, String> {
         let back = number_and_unit(&text).and_then(|(number, unit)| {
-            let seconds = match unit {
-                "s" => 1,
-                "m" => 60,
-                "h" => 3_600,
-                "d" => 86_400,
-                "w" => 7 * 86_400,
-                _ => return None,
-            };
+            let seconds = if unit == "w" { 7 * 86_400 } else { seconds_in(unit)? };
             let span = SignedDuration::from_secs(i64::try_from(number).ok()? * seconds);
             Some(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH))
         });

@@ -24,7 +24,8 @@ mod rows;
 pub use copies::Copy;
 use quota::check_quota;
 use rows::{
-    announce, create, finish_empty, open_operation, open_target, put_files, request_deletion, update,
+    announce, create, finish_empty, next_generation, open_operation, open_target, put_files,
+    request_deletion, update,
 };
 
 /// What the caller wants, out of what is: specs by component name, given those in force and the engines
@@ -310,9 +311,7 @@ impl Store {
     ) -> Result<Edited, EditError> {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
-        let Some((stead_id, generation)) = held.stead else {
-            return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
-        };
+        let (stead_id, generation) = held.stead_of(tenant, stead)?;
         if if_generation.is_some_and(|wanted| wanted != generation) {
             return Err(EditError::Moved { is: generation });
         }
@@ -352,9 +351,7 @@ impl Store {
             sqlx::query!("delete from steads where id = $1", stead_id).execute(&mut *tx).await?;
             finish_empty(&mut tx, operation).await?;
         } else {
-            sqlx::query!("update steads set generation = generation + 1 where id = $1", stead_id)
-                .execute(&mut *tx)
-                .await?;
+            next_generation(&mut tx, stead_id).await?;
         }
         announce(&mut tx).await?;
         fail_point!("store::delete-before-commit");
@@ -446,6 +443,11 @@ impl Held {
         let operation = OperationId::random();
         open_operation(tx, operation, &self.tenant, stead, kind, actor).await?;
         Ok((id, operation))
+    }
+
+    /// The stead's row and generation; it has to be there.
+    fn stead_of(&self, tenant: &TenantName, stead: &SteadName) -> Result<(uuid::Uuid, i64), EditError> {
+        self.stead.ok_or_else(|| EditError::NoStead(tenant.to_string(), stead.to_string()))
     }
 
     /// A component that is there, and stays.

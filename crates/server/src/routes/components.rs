@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use super::ComponentPath;
 use super::steads::EditQuery;
 use crate::access::{Action, Caller};
-use crate::extract::{Path, Query, number_and_unit};
+use crate::extract::{Path, Query, number_and_unit, seconds_in};
 use crate::paging::{Limit, Since};
 use crate::problem::{Kind, Problem};
 use crate::refusals::Attempt;
@@ -150,16 +150,8 @@ impl TryFrom<String> for Ttl {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let seconds = number_and_unit(&text).and_then(|(number, unit)| {
-            let each = match unit {
-                "s" => 1,
-                "m" => 60,
-                "h" => 3_600,
-                "d" => 86_400,
-                _ => return None,
-            };
-            i64::try_from(number).ok().map(|number| number * each)
-        });
+        let seconds = number_and_unit(&text)
+            .and_then(|(number, unit)| Some(i64::try_from(number).ok()? * seconds_in(unit)?));
         let span = seconds.filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
         span.map(Self).ok_or_else(|| "`ttl` says for how long, like 30m, 12h or 2d".to_owned())
     }

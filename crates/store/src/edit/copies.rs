@@ -7,7 +7,7 @@ use component::{ComponentName, OperationId, Spec, SteadName, TenantName};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::rows::{announce, create, open_operation, open_target, request_deletion};
+use super::rows::{announce, create, next_generation, open_operation, open_target, request_deletion};
 use super::{EditError, Line, check_quota, hold, json_of};
 use crate::journal::Actor;
 use crate::{Store, fail_point};
@@ -41,9 +41,7 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
         let source = held.existing(tenant, stead, from)?;
-        let Some((stead_id, _)) = held.stead else {
-            return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
-        };
+        let (stead_id, _) = held.stead_of(tenant, stead)?;
         if held.current.contains_key(to) {
             return Err(EditError::Taken(to.clone()));
         }
@@ -129,9 +127,7 @@ impl Store {
         if of(&new.spec) != Some(old.id) && of(&old.spec) != Some(new.id) {
             return Err(EditError::Unrelated(with.clone(), name.clone()));
         }
-        let Some((stead_id, _)) = held.stead else {
-            return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
-        };
+        let (stead_id, _) = held.stead_of(tenant, stead)?;
         let operation = OperationId::random();
         open_operation(&mut tx, operation, &held.tenant, stead, "swap", actor).await?;
         // What the two are for goes with the names; what they are made of stays with the data.
@@ -217,9 +213,7 @@ impl Store {
         if current.spec.protect() {
             return Err(EditError::Protected(name.clone()));
         }
-        let Some((stead_id, _)) = held.stead else {
-            return Err(EditError::NoStead(tenant.to_string(), stead.to_string()));
-        };
+        let (stead_id, _) = held.stead_of(tenant, stead)?;
         let operation = OperationId::random();
         open_operation(&mut tx, operation, &held.tenant, stead, "delete", actor).await?;
         let mut line = Line { actor, held: &held, stead, name, operation, reason };
@@ -261,9 +255,4 @@ impl Store {
         }
         Ok(())
     }
-}
-
-async fn next_generation(tx: &mut sqlx::PgConnection, stead: uuid::Uuid) -> Result<(), EditError> {
-    sqlx::query!("update steads set generation = generation + 1 where id = $1", stead).execute(tx).await?;
-    Ok(())
 }

@@ -136,6 +136,12 @@ pub(super) async fn finish_empty(tx: &mut PgConnection, operation: OperationId) 
     Ok(())
 }
 
+/// Counts an edit of a stead.
+pub(super) async fn next_generation(tx: &mut PgConnection, stead: uuid::Uuid) -> Result<(), EditError> {
+    sqlx::query!("update steads set generation = generation + 1 where id = $1", stead).execute(tx).await?;
+    Ok(())
+}
+
 pub(super) async fn announce(tx: &mut PgConnection) -> Result<(), EditError> {
     sqlx::query!("select pg_notify($1, '')", crate::WAKE_CHANNEL).fetch_one(tx).await?;
     Ok(())
