@@ -105,16 +105,24 @@ impl Inventory {
     }
 }
 
-/// Which base backups no moment that is kept needs any more. Never the newest.
+/// How long what is no longer kept stays: whoever chose it just before may be bringing it back.
+pub(crate) const GRACE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Which base backups no moment that is kept needs any more, nor did for a while. Never the newest.
 pub(crate) fn obsolete(bases: &[Base], keep: Keep, now: Timestamp) -> Vec<Lsn> {
+    let ago = |time: SignedDuration| now.checked_sub(time).unwrap_or(Timestamp::MIN);
     // The oldest that is kept: the newest of those that are as old as the oldest moment that is kept.
     let first_kept = match keep {
         Keep::Seconds(seconds) => {
             let back = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-            let oldest = now.checked_sub(back).unwrap_or(Timestamp::MIN);
+            let oldest = ago(back.saturating_add(GRACE));
             bases.iter().rposition(|base| base.stopped_at <= oldest).unwrap_or(0)
         }
-        Keep::Backups(count) => bases.len().saturating_sub(usize::try_from(count.max(1)).unwrap_or(1)),
+        Keep::Backups(count) => {
+            let then = ago(GRACE);
+            let settled = bases.iter().take_while(|base| base.stopped_at <= then).count();
+            settled.saturating_sub(usize::try_from(count.max(1)).unwrap_or(1))
+        }
     };
     bases.iter().take(first_kept).map(|base| base.start).collect()
 }
@@ -161,13 +169,17 @@ mod tests {
         let bases: Vec<Base> = (0..10_i64).map(|day| base(day.cast_unsigned() * 100, day)).collect();
         let now = Timestamp::from_second(9 * 86_400 + 3_600).unwrap();
         let gone = |keep| obsolete(&bases, keep, now).len();
-        // The oldest moment kept lies in day 6, which the backup of day 6 brings back.
+        // The oldest moment kept, and an hour more, lies in day 6, which the backup of day 6 brings back.
         assert_eq!(gone(Keep::Seconds(3 * 86_400)), 6);
-        assert_eq!(gone(Keep::Seconds(3 * 86_400 + 3_601)), 5);
+        assert_eq!(gone(Keep::Seconds(3 * 86_400 + 1)), 5);
         assert_eq!(gone(Keep::Seconds(100 * 86_400)), 0);
         // Never the last one, however short the time.
         assert_eq!(gone(Keep::Seconds(0)), 9);
         assert_eq!((gone(Keep::Backups(0)), gone(Keep::Backups(3)), gone(Keep::Backups(20))), (9, 7, 0));
         assert!(obsolete(&[], Keep::Seconds(1), now).is_empty());
+        // What the newest replaces may be just being brought back.
+        let sooner = now - SignedDuration::from_secs(1);
+        assert_eq!(obsolete(&bases, Keep::Seconds(0), sooner).len(), 8);
+        assert_eq!(obsolete(&bases, Keep::Backups(3), sooner).len(), 6);
     }
 }

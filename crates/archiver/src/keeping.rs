@@ -70,6 +70,8 @@ struct State {
     backup_wanted: bool,
     /// The last attempt at a backup failed then.
     backup_failed: Option<Timestamp>,
+    /// What the last backup replaced is removed then.
+    prune_at: Option<Timestamp>,
 }
 
 impl Keeping {
@@ -241,6 +243,7 @@ impl Keeping {
             sealer: &self.sealer,
             age,
             flush: &self.flushed,
+            followed_until: None,
             watch: self,
         };
         let mut streaming = std::pin::pin!(stream.run(from));
@@ -251,6 +254,9 @@ impl Keeping {
                     // The log goes on meanwhile, or what the backup needs of it would come late.
                     let backup = self.back_up(segment_bytes);
                     tokio::select! { ended = &mut streaming => return ended, () = backup => {} }
+                }
+                () = self.prune_due() => {
+                    tokio::select! { ended = &mut streaming => return ended, () = self.prune() => {} }
                 }
             }
         }
@@ -348,6 +354,14 @@ impl Keeping {
         }
     }
 
+    /// Until what the last backup replaced is to be removed.
+    async fn prune_due(&self) {
+        let Some(at) = self.state().prune_at else { return std::future::pending().await };
+        let wait = at.duration_since(Timestamp::now());
+        sleep(wait.unsigned_abs().min(if wait.is_positive() { Duration::MAX } else { Duration::ZERO })).await;
+        self.state().prune_at = None;
+    }
+
     async fn back_up(&self, segment_bytes: u64) {
         let _turn = self.shared.backups.acquire().await;
         self.state().backup_wanted = false;
@@ -364,13 +378,14 @@ impl Keeping {
                     let mut state = self.state();
                     // While the log goes on there is no trouble but a backup's.
                     (state.backup_failed, state.trouble) = (None, None);
+                    state.prune_at = Some(Timestamp::now() + inventory::GRACE);
                     let found = state.inventory.get_or_insert_default();
                     found.bytes += bytes;
                     found.bases.push(base);
                 }
-                if let Err(error) = self.prune().await {
-                    tracing::warn!(archive = %self.server.archive, %error, "what is no longer kept could not be removed");
-                }
+                // It counts once the log that came with it is stored, which may not wait its turn.
+                self.flush().await;
+                self.prune().await;
             }
             Err(error) => {
                 self.state().backup_failed = Some(Timestamp::now());
@@ -381,7 +396,13 @@ impl Keeping {
 
     /// Removes what no moment that is kept needs: first what makes a backup count as one, then the rest, so that
     /// nothing half removed is ever taken for whole.
-    async fn prune(&self) -> Result<(), Error> {
+    async fn prune(&self) {
+        if let Err(error) = self.try_prune().await {
+            tracing::warn!(archive = %self.server.archive, %error, "what is no longer kept could not be removed");
+        }
+    }
+
+    async fn try_prune(&self) -> Result<(), Error> {
         let (objects, archive) = (&self.shared.objects, self.server.archive);
         let found = Inventory::bases(objects, archive).await?;
         let now = Timestamp::now();

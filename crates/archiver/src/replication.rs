@@ -227,6 +227,13 @@ impl Session {
         Ok(self.stream.write_all(&message).await?)
     }
 
+    /// Asks the server to stream no more; it says when it has stopped by a ReadyForQuery.
+    pub(crate) async fn stop_streaming(&mut self) -> Result<(), Failed> {
+        let mut message = BytesMut::new();
+        frontend::copy_done(&mut message);
+        Ok(self.stream.write_all(&message).await?)
+    }
+
     /// Begins a base backup; result sets and messages `d` follow, up to ReadyForQuery.
     pub(crate) async fn start_base_backup(&mut self, label: &str) -> Result<(), Failed> {
         let label = label.replace('\'', "''");

@@ -41,7 +41,7 @@ pub enum Refused {
     },
     /// Part of the log is not there.
     #[error(
-        "the write-ahead log from {from} on is not in the store; the moments after the backup of {after} are lost"
+        "the write-ahead log from {from} on is not in the store; the moments between the backup of {after} and the next are lost"
     )]
     Gap {
         /// Where it ends.

@@ -261,6 +261,7 @@ impl Local {
         self.forget_session(&place.handle);
         let Some(mut unit) = self.declared(&place.unit) else { return Ok(()) };
         if observe::runs(&unit) {
+            self.catch_up(place).await;
             unit.wanted = Wanted::Stopped;
             // Nothing of it will be used again but its backups: one that has none is simply ended, without a checkpoint.
             if self.archive_of(&place.tree).is_none() {

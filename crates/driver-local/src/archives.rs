@@ -26,8 +26,10 @@ const UNIT: &str = "archiver";
 pub(crate) const CONTROL: &str = "control";
 /// How long a spare's first backup may take; a server of a spare without one is backed up when it is somebody's.
 const FIRST_BACKUP: Duration = Duration::from_secs(20);
-/// How long a server that is removed may take to have all of its log stored.
+/// How long a server that is about to be stopped, or has been, may take to have all of its log stored.
 const LAST_BACKUP: Duration = Duration::from_secs(5);
+/// Between two looks at whether it is.
+const LOOK: Duration = Duration::from_millis(10);
 /// What keeps an archive from going on for so long is told.
 const TELL_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
@@ -236,6 +238,39 @@ impl Local {
         Ok(())
     }
 
+    /// Has all that a server wrote until `at` stored, as far as that takes no longer than `patience`: how its archive
+    /// stands then.
+    pub(crate) async fn stored_until(
+        &self,
+        name: &Name,
+        at: Timestamp,
+        patience: Duration,
+    ) -> std::io::Result<Option<Status>> {
+        let client = archiver::Client::new(&self.0.home);
+        let until = Instant::now() + patience;
+        // Once: what is asked for later is only known later.
+        let mut status = client.flush(name).await?;
+        while let Some(known) = &status
+            && known.complete_to.is_none_or(|to| to < at)
+            && Instant::now() < until
+        {
+            tokio::time::sleep(LOOK).await;
+            status = client.server(name).await?;
+        }
+        Ok(status)
+    }
+
+    /// Has the archiver catch up with a server that is about to be stopped, and follow it until it has: nothing that
+    /// it wrote is left unstored then. One whose archive does not go on is not waited for.
+    pub(crate) async fn catch_up(&self, place: &Place) {
+        if let Some(status) = self.archive_status(place).await
+            && status.streaming
+            && let Ok(name) = Self::archived_name(place)
+        {
+            let _ = self.stored_until(&name, Timestamp::now(), LAST_BACKUP).await;
+        }
+    }
+
     /// Waits until all that a server that has stopped ever wrote is stored: whoever removes it may want it back. One
     /// whose archive does not go on is not waited for long.
     pub(crate) async fn last_backup(&self, place: &Place) {
@@ -244,7 +279,7 @@ impl Local {
             && status.streaming
             && Instant::now() < until
         {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -277,7 +312,7 @@ impl Local {
         loop {
             let status = client.server(unit).await;
             let why = match status {
-                Ok(Some(status)) if !status.bases.is_empty() => return Ok(()),
+                Ok(Some(status)) if status.oldest.is_some() => return Ok(()),
                 Ok(Some(Status { trouble: Some(trouble), .. })) => trouble.why,
                 Ok(_) => "it takes too long".to_owned(),
                 Err(error) => error.to_string(),

@@ -13,13 +13,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use archiver::ArchiveId;
 use archiver::restore::{Known, Plan, Source, Until};
 use bytes::Bytes;
 use component::postgres::{Major, Origin, Spec};
-use component::{Condition, ConditionKind, DriverError};
+use component::{ComponentId, Condition, ConditionKind, DriverError};
 use jiff::Timestamp;
 use keeper::wire::{EngineProgram, Limits, Name, Restart, Runs, Stop, Tool, Tree, Unit, UnitState, Wanted};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -106,31 +106,49 @@ impl Local {
         origin: &Origin,
     ) -> Result<Plan, DriverError> {
         let at = origin.at;
-        // A server that is gone writes no more either.
-        let there = crate::trees_of(origin.id)?.iter().any(|tree| self.tree_dir(tree).join("data").is_dir());
-        if !there {
+        let Some(place) = self.place_of(origin.id)? else {
+            // A server that is gone writes no more either.
             return source.plan(Some(at), Known::Everything).await.map_err(from_archive);
-        }
-        let client = archiver::Client::new(self.home());
+        };
         let name = Name::parse(origin.id.handle()).map_err(unavailable)?;
-        let until = Instant::now() + CATCH_UP;
-        let mut status = client.flush(&name).await.map_err(unavailable)?;
-        let known = loop {
-            match &status {
-                Some(status) if status.archive == archive => {
-                    if let Some(to) = status.complete_to.filter(|to| *to >= at) {
-                        break Known::To(to);
-                    }
-                    if Instant::now() >= until {
-                        break status.complete_to.map_or(Known::Nothing, Known::To);
-                    }
-                }
-                _ => break Known::Everything,
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            status = client.server(&name).await.map_err(unavailable)?;
+        if let Some(status) = self.archive_status(&place).await
+            && !status.streaming
+            && !status.drained
+        {
+            // It fell asleep, or was stopped, with some of its log not stored.
+            self.rouse(&place).await;
+        }
+        let status = self.stored_until(&name, at, CATCH_UP).await.map_err(unavailable)?;
+        let known = match status {
+            Some(status) if status.archive == archive => status.complete_to.map_or(Known::Nothing, Known::To),
+            _ => Known::Everything,
         };
         source.plan(Some(at), known).await.map_err(from_archive)
+    }
+
+    /// Where a component's data are.
+    fn place_of(&self, id: ComponentId) -> Result<Option<Place>, DriverError> {
+        for place in [component::Place::First, component::Place::Second] {
+            let place = Place::named(&id.handle(), place)?;
+            if self.tree_dir(&place.tree).join("data").is_dir() {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Wakes a server that sleeps; one that is not there for another reason stays so.
+    async fn rouse(&self, place: &Place) {
+        let name = place.unit.clone();
+        if self
+            .keeper(move |keeper| {
+                keeper.wake(&name, "a copy is made of it, and not all of its log is stored")
+            })
+            .await
+            .is_ok()
+        {
+            let _ = self.await_ready(&place.unit, &self.socket_dir(&place.tree), CATCH_UP).await;
+        }
     }
 
     /// Opens an archive for reading.

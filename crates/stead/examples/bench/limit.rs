@@ -201,7 +201,7 @@ fn newest_engine() -> (Major, PathBuf) {
         .expect("an engine")
 }
 
-fn as_nobody(program: &Path) -> Command {
+pub(crate) fn as_nobody(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program).stdout(Stdio::null());
     command

@@ -10,6 +10,7 @@
     reason = "a measurement that fails stops"
 )]
 
+mod backups;
 mod door;
 mod limit;
 mod moves;
@@ -61,6 +62,9 @@ async fn main() {
     }
     if wanted("door") {
         door::door().await;
+    }
+    if wanted("backups") {
+        backups::backups().await;
     }
     if wanted("moves") {
         moves::moves().await;
