@@ -142,6 +142,9 @@ impl Base {
     }
 }
 
+/// No piece has more bytes of log; it is stored when it has so many, however young it is.
+pub(crate) const PIECE_BYTES: usize = 8 * 1024 * 1024;
+
 /// A piece of the write-ahead log, as its name tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Piece {
@@ -162,6 +165,11 @@ impl Piece {
     /// The object's name in it.
     pub(crate) fn name(&self) -> String {
         format!("{}-{}-{:013}.zst.age", self.from.digits(), self.to.digits(), self.at.as_millisecond())
+    }
+
+    /// A name that the piece in which a position is comes after.
+    pub(crate) fn before(lsn: Lsn) -> String {
+        Lsn(lsn.0.saturating_sub(PIECE_BYTES as u64)).digits()
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
@@ -188,6 +196,10 @@ mod tests {
         assert!(names.is_sorted());
         for (piece, name) in pieces.iter().zip(&names) {
             assert_eq!(Piece::parse(name), Some(*piece));
+        }
+        let longest = at(0x1_0000_0000, 0x1_0000_0000 + PIECE_BYTES as u64, 9);
+        for within in [longest.from, Lsn(longest.from.0 + 1), Lsn(longest.to.0 - 1)] {
+            assert!(Piece::before(within) < longest.name(), "{within}");
         }
         for bad in ["", "x.zst.age", "0000000000000002-0000000000000001-5.zst.age", "1-2-3.zst.age"] {
             assert_eq!(Piece::parse(bad), None, "{bad}");

@@ -143,15 +143,19 @@ impl Keeping {
         self.nudged.notify_one();
     }
 
-    /// Waits until everything is stored that is committed by now, or the server is not there any more.
-    pub(crate) async fn finish(&self) {
+    /// Waits until everything is stored that is committed by now, or the server is not there any more; false where that
+    /// does not go on.
+    pub(crate) async fn finish(&self) -> bool {
         let began = Timestamp::now();
         self.flush().await;
         loop {
             {
                 let state = self.state();
-                if !state.streaming || state.complete_to.is_some_and(|to| to >= began) {
-                    return;
+                if state.complete_to.is_some_and(|to| to >= began) {
+                    return true;
+                }
+                if !state.streaming {
+                    return state.trouble.is_none();
                 }
             }
             sleep(FINISH_LOOK).await;

@@ -136,7 +136,7 @@ pub async fn run(home: &Path, stop: impl Future<Output = ()>) -> Result<(), Erro
         tokio::select! {
             () = &mut stop => {
                 sweeper.abort();
-                let _ = tokio::time::timeout(LAST, archiver.finish()).await;
+                archiver.finish().await;
                 return Ok(());
             }
             _ = look.tick() => archiver.reload().await,
@@ -223,11 +223,14 @@ impl Archiver {
         }
     }
 
-    /// Has everything stored that servers have written by now, as far as that takes no longer than it may.
-    async fn finish(&self) {
+    /// Has everything stored that servers have written by now, as far as that takes no longer than it may; how many
+    /// have some left.
+    async fn finish(&self) -> usize {
         let servers: Vec<_> =
             self.servers.lock().await.values().map(|running| Arc::clone(&running.keeping)).collect();
-        futures::future::join_all(servers.iter().map(|keeping| keeping.finish())).await;
+        let finishing = servers.iter().map(|keeping| tokio::time::timeout(LAST, keeping.finish()));
+        let finished = futures::future::join_all(finishing).await;
+        finished.iter().filter(|finished| !matches!(finished, Ok(true))).count()
     }
 
     async fn keeping(&self, name: &Name) -> Option<Arc<Keeping>> {
@@ -261,6 +264,7 @@ impl Archiver {
                     keeping.status()
                 }))
             }
+            Ok(Request::Finish) => Reply::Finished { left: self.finish().await },
             Err(error) => Reply::Refused(error.to_string()),
         };
         let mut line = serde_json::to_vec(&reply)?;
@@ -306,7 +310,25 @@ impl Client {
         self.ask(&Request::Backup { name: name.clone() }).await
     }
 
+    /// Has all stored that every server has written by now; how many servers have log left that is not.
+    ///
+    /// # Errors
+    /// When no archiver answers.
+    pub async fn finish(&self) -> io::Result<usize> {
+        match self.reply(&Request::Finish).await? {
+            Reply::Finished { left } => Ok(left),
+            other => Err(strange(other)),
+        }
+    }
+
     async fn ask(&self, request: &Request) -> io::Result<Option<Status>> {
+        match self.reply(request).await? {
+            Reply::Server(status) => Ok(status),
+            other => Err(strange(other)),
+        }
+    }
+
+    async fn reply(&self, request: &Request) -> io::Result<Reply> {
         let asking = async {
             let mut stream = UnixStream::connect(&self.socket).await?;
             let mut line = serde_json::to_vec(request)?;
@@ -314,11 +336,14 @@ impl Client {
             stream.write_all(&line).await?;
             let mut answer = Vec::new();
             BufReader::new(stream).take(ANSWER_BYTES).read_until(b'\n', &mut answer).await?;
-            match serde_json::from_slice(&answer)? {
-                Reply::Server(status) => Ok(status),
-                Reply::Refused(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why)),
-            }
+            Ok(serde_json::from_slice(&answer)?)
         };
         tokio::time::timeout(TALK, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// An answer to another question, or none.
+fn strange(reply: Reply) -> io::Error {
+    let why = if let Reply::Refused(why) = reply { why } else { format!("{reply:?} is no answer") };
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }

@@ -189,11 +189,28 @@ impl Source {
     pub async fn plan(&self, at: Option<Timestamp>, known: Known) -> Result<Plan, Error> {
         let found = Inventory::bases(&self.objects, self.archive).await?;
         let timeline = found.bases.last().map_or(1, |base| base.timeline);
-        let folder = self.archive.object(&Piece::folder(timeline));
-        let mut pieces: Vec<Piece> =
-            self.objects.list(&folder, None).await?.iter().filter_map(|o| Piece::parse(&o.name)).collect();
-        pieces.sort_unstable();
+        // The log before the backup that will do is long, and of no interest where that one will do.
+        let likely = found.bases.iter().rposition(|base| at.is_none_or(|at| base.stopped_at <= at));
+        if let Some(bases) = likely.and_then(|likely| found.bases.get(likely..))
+            && let Some(base) = bases.first()
+        {
+            let pieces = self.pieces(timeline, Some(base.log_from)).await?;
+            if let Ok(plan) = choose(bases, &pieces, at, known) {
+                return Ok(plan);
+            }
+        }
+        let pieces = self.pieces(timeline, None).await?;
         Ok(choose(&found.bases, &pieces, at, known)?)
+    }
+
+    /// The log, in order; from the piece on in which a position is.
+    async fn pieces(&self, timeline: u32, from: Option<Lsn>) -> Result<Vec<Piece>, Error> {
+        let folder = self.archive.object(&Piece::folder(timeline));
+        let after = from.map(Piece::before);
+        let listed = self.objects.list(&folder, after.as_deref()).await?;
+        let mut pieces: Vec<Piece> = listed.iter().filter_map(|object| Piece::parse(&object.name)).collect();
+        pieces.sort_unstable();
+        Ok(pieces)
     }
 
     /// Hands on the tar of a base backup.

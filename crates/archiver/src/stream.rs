@@ -22,17 +22,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::archive::Piece;
+use crate::archive::{PIECE_BYTES, Piece};
 use crate::replication::{Failed, Message, Session};
 use crate::seal::Sealer;
 use crate::{ArchiveId, Error, Lsn, Objects, fail_point};
 
 /// The slot that keeps the log at the server.
 pub(crate) const SLOT: &str = "stead_archive";
-/// A piece is stored when it has so many bytes, however young it is.
-const PIECE: usize = 8 * 1024 * 1024;
 /// With so much waiting to be stored nothing more is read.
-const FULL: usize = 4 * PIECE;
+const FULL: usize = 4 * PIECE_BYTES;
 /// A server whose log could not be read for so long is let go of: it must be able to stop.
 const STUCK: Duration = Duration::from_secs(5);
 /// A server that sends more messages a second is busy. To follow each commit as it is flushed takes a fifth of a busy
@@ -88,12 +86,12 @@ impl Waiting {
     }
 
     fn is_due(&self, age: Duration) -> bool {
-        self.bytes.len() >= PIECE || self.since.is_some_and(|since| since.elapsed() >= age)
+        self.bytes.len() >= PIECE_BYTES || self.since.is_some_and(|since| since.elapsed() >= age)
     }
 
     /// Takes a piece, all of it or as much as a piece has.
     fn take(&mut self) -> (Piece, Vec<u8>) {
-        let rest = self.bytes.split_off(self.bytes.len().min(PIECE));
+        let rest = self.bytes.split_off(self.bytes.len().min(PIECE_BYTES));
         let bytes = std::mem::replace(&mut self.bytes, rest);
         let piece = Piece { from: self.from, to: self.from.plus(bytes.len() as u64), at: self.last };
         self.from = piece.to;

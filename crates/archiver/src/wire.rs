@@ -129,6 +129,8 @@ pub enum Request {
         /// The name of its file.
         name: Name,
     },
+    /// Has all stored that every server has written by now, before all of them are stopped.
+    Finish,
 }
 
 /// An answer.
@@ -137,6 +139,11 @@ pub enum Request {
 pub enum Reply {
     /// How it stands.
     Server(Option<Status>),
+    /// So many servers keep log that is not stored, which took too long.
+    Finished {
+        /// How many.
+        left: usize,
+    },
     /// The question is not understood.
     Refused(String),
 }

@@ -354,3 +354,35 @@ pub fn store_options(
         .map(|(name, value)| (name.to_ascii_lowercase(), value.into()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use archiver::Lsn;
+    use archiver::wire::Trouble;
+    use jiff::ToSpan;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_an_archive_back_is_told_after_a_minute() {
+        let now = Timestamp::now();
+        let status = |seconds: i64| Status {
+            archive: ArchiveId::random(),
+            streaming: false,
+            drained: false,
+            stored: Lsn(0),
+            stored_at: Some(now - 90.seconds()),
+            complete_to: Some(now - 80.seconds()),
+            behind_bytes: 7,
+            bases: Vec::new(),
+            oldest: None,
+            bytes: 0,
+            trouble: Some(Trouble { why: "it is full".into(), since: now - seconds.seconds() }),
+        };
+        assert_eq!(told(&status(59), now).trouble, None);
+        let told = told(&status(61), now);
+        assert_eq!(told.trouble.as_deref(), Some("it is full"));
+        // The newest moment is the newest that is known to be stored.
+        assert_eq!(told.newest, Some(now - 80.seconds()));
+    }
+}

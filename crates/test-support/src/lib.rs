@@ -1,4 +1,4 @@
-//! Databases, and a running server, for tests.
+//! Databases, and a store of objects, for tests.
 //!
 //! Tests run against the real thing. [`ControlDatabase`] is a real PostgreSQL, made in about half a second,
 //! gone without a trace when the last test of the process that uses it is over, however that ended.
@@ -6,5 +6,7 @@
 #![expect(clippy::expect_used, reason = "it is for tests: what fails here fails the test")]
 
 mod control;
+mod s3;
 
 pub use control::ControlDatabase;
+pub use s3::{Fault, S3};

@@ -65,13 +65,8 @@ impl Archive {
     }
 }
 
-pub(crate) async fn backups() {
-    loss().await;
-    beside().await;
-}
-
 /// Transactions a second with the archive and without, in turn, and how far the store is behind meanwhile.
-async fn loss() {
+pub(crate) async fn loss() {
     let host = Host::start(1).await;
     let way = Way::gateway(&host.make("loss", json!({"size": "medium"})).await);
     fill(&way, "20");
@@ -205,7 +200,7 @@ impl Kind {
 }
 
 /// A backup and a restore of the same data, by each.
-async fn beside() {
+pub(crate) async fn restores() {
     let Some(pgbackrest) =
         std::env::var_os("STEAD_BENCH_PGBACKREST").map(PathBuf::from).filter(|path| path.exists())
     else {
@@ -217,7 +212,7 @@ async fn beside() {
     fill(&way, SCALE);
     let archive = Archive::of(&host);
     archive.caught_up().await;
-    let hand = ByHand::start(pgbackrest).await;
+    let hand = ByHand::start(&pgbackrest).await;
     hand.fill();
     let (mut ours, mut basebackup, mut backrest) = (Kind::default(), Kind::default(), Kind::default());
     let settle = || assert!(Command::new("sync").status().unwrap().success());
@@ -277,12 +272,15 @@ struct ByHand {
 }
 
 impl ByHand {
-    async fn start(pgbackrest: PathBuf) -> Self {
+    async fn start(pgbackrest: &Path) -> Self {
         let root = PathBuf::from(format!("/var/tmp/sr-{}", std::process::id()));
         for folder in ["repo", "log", "lock", "spool", "sockets", "restored"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
-        let shown = root.display();
+        // Where it was unpacked it is root's alone.
+        let copy = root.join("pgbackrest");
+        std::fs::copy(pgbackrest, &copy).unwrap();
+        let (pgbackrest, shown) = (copy, root.display());
         let config = format!(
             "[global]\nrepo1-path={shown}/repo\nrepo1-retention-full=1\nrepo1-cipher-type=aes-256-cbc\n\
              repo1-cipher-pass=as-random-as-any\ncompress-type=zst\ncompress-level=1\nprocess-max=2\nstart-fast=y\n\
@@ -347,7 +345,7 @@ impl ByHand {
         self.restored(|to| {
             for (tar, into) in [("base.tar.zst", to.to_owned()), ("pg_wal.tar", to.join("pg_wal"))] {
                 let tar = self.root.join("base").join(tar);
-                run(as_nobody(Path::new("tar")).arg("--zstd").arg("-xf").arg(tar).arg("-C").arg(into));
+                run(as_nobody(Path::new("tar")).arg("-xf").arg(tar).arg("-C").arg(into));
             }
         })
         .await

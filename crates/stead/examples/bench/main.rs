@@ -63,8 +63,11 @@ async fn main() {
     if wanted("door") {
         door::door().await;
     }
-    if wanted("backups") {
-        backups::backups().await;
+    if wanted("loss") {
+        backups::loss().await;
+    }
+    if wanted("restores") {
+        backups::restores().await;
     }
     if wanted("moves") {
         moves::moves().await;

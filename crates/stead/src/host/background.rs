@@ -143,6 +143,15 @@ pub(crate) fn stop(home: &Path, all: bool) -> Result<String, Failure> {
         _ => said.push("no Stead server was running".to_owned()),
     }
     if all {
+        // Before a server is stopped that nobody works at any more: what is stored then is all.
+        match finish_archives(home) {
+            Ok(0) => {}
+            Ok(left) => said.push(format!(
+                "of {left} servers the last is not in the store of backups, which takes long; it is on their disk, and \
+                 stored when they run again"
+            )),
+            Err(error) => tracing::debug!(%error, "no archiver was asked"),
+        }
         let client =
             keeper::Client::new(home).with_timeouts(Duration::from_secs(2), Duration::from_secs(120));
         match client.shutdown(true) {
@@ -154,4 +163,9 @@ pub(crate) fn stop(home: &Path, all: bool) -> Result<String, Failure> {
         said.push("servers go on".to_owned());
     }
     Ok(said.join("; "))
+}
+
+fn finish_archives(home: &Path) -> std::io::Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(archiver::Client::new(home).finish())
 }

@@ -5,31 +5,32 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::archive::newest_piece;
 use crate::crash::dies_at;
 use crate::database::programs;
 use crate::installation::{Installation, text, until};
-use crate::story::{Story, Writer, ask, kill};
+use crate::story::{Story, ask};
 
 impl Story<'_> {
-    fn backups(&self, component: &str) -> Value {
+    pub(crate) fn backups(&self, component: &str) -> Value {
         let all = self.json(&["backups"]);
         let found = all.as_array().unwrap().iter().find(|one| one["component"] == component);
         found.unwrap_or_else(|| panic!("{all}"))["backups"].clone()
     }
 
     /// Waits until the first backup of a component is told of.
-    fn backed_up(&self, component: &str) {
+    pub(crate) fn backed_up(&self, component: &str) {
         until("the first backup to be told of", || {
             (!self.backups(component)["oldest"].is_null()).then_some(())
         });
     }
 
-    fn url_of(&self, component: &str) -> String {
+    pub(crate) fn url_of(&self, component: &str) -> String {
         self.ok(&["url", component]).trim().to_owned()
     }
 
     /// Objects of the archive of the component whose data are asked for.
-    fn archive(&self) -> PathBuf {
+    pub(crate) fn archive(&self) -> PathBuf {
         let text = std::fs::read_to_string(self.tree().join("conf/archive.json")).unwrap();
         let of: Value = serde_json::from_str(&text).unwrap();
         self.stead.home.join("backups/archives").join(of["archive"].as_str().unwrap())
@@ -37,24 +38,24 @@ impl Story<'_> {
 }
 
 /// Everything in the tables of pgbench, row for row.
-const EVERYTHING: &str = "select md5(string_agg(md5, '' order by what)) from (
+pub(crate) const EVERYTHING: &str = "select md5(string_agg(md5, '' order by what)) from (
     select 'a' as what, md5(string_agg(t::text, '|' order by aid)) from pgbench_accounts t
     union all select 'b', md5(string_agg(t::text, '|' order by bid)) from pgbench_branches t
     union all select 't', md5(string_agg(t::text, '|' order by tid)) from pgbench_tellers t
     union all select 'h', coalesce(md5(string_agg(t::text, '|' order by t::text)), '') from pgbench_history t) all_of";
 
-fn pgbench(url: &str, args: &[&str]) -> Command {
+pub(crate) fn pgbench(url: &str, args: &[&str]) -> Command {
     let mut command = Command::new(programs(15).join("pgbench"));
     command.args(args).arg(url).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-fn load(url: &str) -> Child {
+pub(crate) fn load(url: &str) -> Child {
     pgbench(url, &["-n", "-c", "4", "-T", "600"]).spawn().unwrap()
 }
 
 /// While nobody can commit: the moment, and what was there then.
-fn witnessed(url: &str) -> (String, String) {
+pub(crate) fn witnessed(url: &str) -> (String, String) {
     let all = "pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history";
     let sql = format!(
         "begin; lock table {all} in share mode; select clock_timestamp() at time zone 'utc'; {EVERYTHING}; commit"
@@ -389,95 +390,6 @@ fn everything_comes_back_on_an_empty_host() {
     stead.finish();
 }
 
-#[test]
-fn a_data_directory_that_is_lost_costs_what_was_not_stored_yet() {
-    let mut stead = Installation::new();
-    stead.environment.push(("STEAD_BACKUP_AGE".into(), "1s".into()));
-    stead.start();
-    let story = Story::up(&stead, "shop", "");
-    let url = story.url();
-    ask(&url, "create table written (n int)").unwrap();
-    story.backed_up("postgres.main");
-    let writer = Writer::start(&url, 0);
-    until("the writer to write", || (writer.acknowledged() > 20).then_some(()));
-    // What is stored by now is stored for good.
-    let stored = writer.acknowledged();
-    let moment = ask(&url, "select (extract(epoch from clock_timestamp()) * 1000)::int8").unwrap();
-    let archive = story.archive();
-    until("that to be stored", || newest_piece(&archive).filter(|at| *at > moment));
-    // The archiver is killed as well, and what it had in its hands is gone with the server.
-    for pid in stead.pids("archiver --home") {
-        kill(pid);
-    }
-    stead.kill_server_of(&story.tree());
-    let data = story.tree().join("data");
-    until("the data to be gone", || {
-        stead.kill_server_of(&story.tree());
-        std::fs::remove_dir_all(&data).is_ok().then_some(())
-    });
-    let acknowledged = writer.stop();
-    let said = story.condition("data_lost");
-    assert!(said.contains("restore a backup"), "{said}");
-    story.ok(&["restore", "postgres.main", "--at", "0s"]);
-    story.ok(&["swap", "postgres.main", "postgres.main-restored", "--yes"]);
-    let kept: i64 = ask(&url, "select count(distinct n) from written").unwrap().parse().unwrap();
-    eprintln!("of {acknowledged} acknowledged {} were lost", acknowledged - kept);
-    assert!(kept >= stored, "{kept} of {stored}");
-    assert!(kept <= acknowledged + 1);
-    let gaps = "select max(n) - count(distinct n) from written";
-    assert_eq!(ask(&url, gaps).unwrap(), "0", "without a hole");
-    stead.finish();
-}
-
-#[test]
-fn killed_and_refused_all_the_while_the_archive_has_no_hole() {
-    let stead = Installation::started();
-    let story = Story::up(&stead, "shop", "");
-    let url = story.url();
-    story.backed_up("postgres.main");
-    assert!(pgbench(&url, &["-i", "-q", "-s", "2"]).status().unwrap().success());
-    let mut clients = load(&url);
-    let archive = story.archive();
-    for _ in 0..6 {
-        let before = newest_piece(&archive);
-        for pid in stead.pids("archiver --home") {
-            kill(pid);
-        }
-        until("the archive to go on", || newest_piece(&archive).filter(|_| newest_piece(&archive) > before));
-    }
-    // A store that takes nothing, as a full one: the server goes on, and its log waits for it.
-    let wal = archive.join("wal/00000001");
-    let closed = |mode: u32| {
-        std::fs::set_permissions(&wal, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    };
-    closed(0o500);
-    let before = newest_piece(&archive);
-    let count = || ask(&url, "select count(*) from pgbench_history").unwrap().parse::<i64>().unwrap();
-    let then = count();
-    until("the server to go on without its store", || (count() > then + 500).then_some(()));
-    until("that to be told", || {
-        let log = std::fs::read_to_string(stead.home.join("logs/archiver.log")).unwrap();
-        log.contains("an archive does not go on").then_some(())
-    });
-    assert_eq!(newest_piece(&archive), before);
-    closed(0o700);
-    let (at, sum) = witnessed(&url);
-    clients.kill().unwrap();
-    clients.wait().unwrap();
-    story.ok(&["restore", "postgres.main", "--at", &at]);
-    assert_eq!(ask(&story.url_of("postgres.main-restored"), EVERYTHING).unwrap(), sum);
-    stead.finish();
-}
-
-/// When the newest piece of an archive's log came, milliseconds.
-fn newest_piece(archive: &std::path::Path) -> Option<String> {
-    let pieces = std::fs::read_dir(archive.join("wal/00000001")).ok()?;
-    let times = pieces.flatten().filter_map(|piece| {
-        Some(piece.file_name().to_str()?.strip_suffix(".zst.age")?.rsplit('-').next()?.to_owned())
-    });
-    times.max()
-}
-
 /// Points that a drill passes.
 pub(crate) const DRILL: [&str; 1] = ["driver-local::drill-restored"];
 
@@ -527,113 +439,4 @@ fn backups_are_tried_on_a_schedule_and_a_flipped_byte_is_found() {
     assert!(line["reason"].as_str().unwrap().contains("is damaged"), "{line}");
     stead.nothing_left_over();
     stead.finish();
-}
-
-/// Points that the archiver passes: how many are let pass, so that each process of it gets a little further.
-const ARCHIVER: [(&str, u32); 8] = [
-    ("archiver::introduced", 0),
-    ("archiver::slot-made", 0),
-    ("archiver::base-part-stored", 0),
-    ("archiver::base-stored", 0),
-    ("archiver::base-listed", 0),
-    ("archiver::piece-stored", 2),
-    ("archiver::prune-unlisted", 0),
-    ("archiver::pruned", 0),
-];
-
-#[test]
-fn every_fail_point_of_the_archiver_is_driven() {
-    let mut found = std::collections::BTreeSet::new();
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../archiver/src");
-    crate::crash::fail_points(&source, &mut found);
-    let driven: std::collections::BTreeSet<_> =
-        ARCHIVER.iter().map(|(point, _)| (*point).to_owned()).collect();
-    assert_eq!(found, driven);
-}
-
-/// Whoever dies at whatever point: what comes back is what was there, and what is no longer kept goes.
-#[test]
-fn the_archiver_killed_at_each_of_its_points() {
-    let mut stead = Installation::started();
-    let story = Story::up(&stead, "shop", "backup = { keep = 2 }\n");
-    let (url, folder, handle) = (story.url(), story.folder.clone(), story.handle());
-    story.backed_up("postgres.main");
-    let archive = story.archive();
-    ask(&url, "create table t (n int)").unwrap();
-    for (number, (point, passed)) in ARCHIVER.into_iter().enumerate() {
-        stead.kill_server();
-        if point == "archiver::introduced" {
-            // As of a server that is new to the store.
-            std::fs::remove_file(archive.join("archive.json")).unwrap();
-        }
-        stead.spawn(&[("STEAD_ARCHIVER_FAILPOINTS", &format!("{point}={passed}*off->return"))]);
-        until("the control plane", || stead.running());
-        let spool = stead.home.join("spool/keeper.jsonl");
-        let deaths = || {
-            let spool = std::fs::read_to_string(&spool).unwrap();
-            spool.lines().filter(|line| line.contains("\"archiver\"") && line.contains("signal 6")).count()
-        };
-        let before = deaths();
-        until(&format!("the archiver to die at {point}"), || {
-            let _ = ask(&url, &format!("insert into t values ({number})"));
-            if point == "archiver::slot-made" {
-                // As after a log that was longer than a slot may keep it. Another archiver may be quicker with a new one.
-                for pid in stead.pids("archiver --home") {
-                    kill(pid);
-                }
-                let tree = stead.home.join("servers").join(&handle);
-                let _ =
-                    stead.ask_server(&tree, "postgres", "select pg_drop_replication_slot('stead_archive')");
-            }
-            // Also of a backup, where it comes so far.
-            let _ = backup(&stead, &handle);
-            (deaths() > before).then_some(())
-        });
-        stead.kill_server();
-        stead.start();
-        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
-        story.settled();
-        let sum = "select count(*), sum(n), max(n) from t";
-        let was = ask(&url, sum).unwrap();
-        // What was written while there was no slot is in no log: it takes a backup that is made after it.
-        let now = jiff::Timestamp::now();
-        until("a complete backup", || {
-            let status = backup(&stead, &handle)?;
-            let newest = status["bases"].as_array()?.last()?["stopped_at"].as_str()?.parse().ok();
-            (status["streaming"] == true && newest > Some(now)).then_some(())
-        });
-        let name = format!("copy{number}");
-        story.ok(&["clone", "postgres.main", "--as", &name]);
-        assert_eq!(ask(&story.url_of(&format!("postgres.{name}")), sum).unwrap(), was, "{point}");
-        story.ok(&["drop", &format!("postgres.{name}"), "--yes"]);
-    }
-    // Two of those that were not made just now are kept, and what was left of others is removed with the next.
-    until("what is not kept to be gone", || {
-        let bases = std::fs::read_dir(archive.join("base")).unwrap().flatten();
-        let listed: Vec<_> =
-            bases.map(|base| base.path().join("backup.json")).filter(|path| path.exists()).collect();
-        if listed.len() <= 3 {
-            return Some(());
-        }
-        // As if they had been made long ago.
-        for path in listed {
-            let mut base: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-            base["stopped_at"] = "2001-01-01T00:00:00Z".into();
-            let _ = std::fs::write(&path, base.to_string());
-        }
-        backup(&stead, &handle);
-        None
-    });
-    stead.finish();
-}
-
-/// Has a base backup made, and tells how the archive stood just then.
-fn backup(stead: &Installation, handle: &str) -> Option<Value> {
-    use std::io::{BufRead, BufReader, Write};
-    let mut stream =
-        std::os::unix::net::UnixStream::connect(stead.home.join("archiver/archiver.sock")).ok()?;
-    writeln!(stream, "{{\"op\": \"backup\", \"name\": \"{handle}\"}}").ok()?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).ok()?;
-    Some(serde_json::from_str::<Value>(&answer).ok()?["server"].clone()).filter(Value::is_object)
 }
