@@ -470,6 +470,10 @@ impl Watch for Keeping {
             found.bytes += bytes;
         }
     }
+
+    fn wanted(&self) -> Lsn {
+        self.state().mark.map_or(Lsn(0), |(_, lsn)| lsn)
+    }
 }
 
 /// A task that ends with its handle.

@@ -52,6 +52,8 @@ pub(crate) trait Watch: Send + Sync {
     fn came(&self, received: Lsn, written: Lsn);
     /// A piece is stored.
     fn stored(&self, piece: &Piece, bytes: u64);
+    /// Up to where somebody waits for the log to be stored.
+    fn wanted(&self) -> Lsn;
 }
 
 /// A stream from one server.
@@ -63,7 +65,7 @@ pub(crate) struct Stream<'a, W> {
     pub(crate) sealer: &'a Sealer,
     /// How old the first byte of a piece may become.
     pub(crate) age: Duration,
-    /// Somebody wants what has come stored now.
+    /// Somebody has begun to wait.
     pub(crate) flush: &'a Notify,
     /// Until then it is not left alone.
     pub(crate) followed_until: Option<Instant>,
@@ -166,15 +168,14 @@ impl<W: Watch> Stream<'_, W> {
         self.session.start_streaming(SLOT, waiting.to(), self.timeline).await?;
         self.confirmed(waiting, waiting.from).await?;
         let mut storing: Option<Storing> = None;
-        let mut now = false;
         let mut full_since: Option<Instant> = None;
         let (mut second, mut messages) = (Instant::now(), 0);
         let mut confirm = interval(CONFIRM);
         let mut look = interval(self.age.min(Duration::from_secs(1)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = 'stream: loop {
-            if storing.is_none() && !waiting.bytes.is_empty() && (now || waiting.is_due(self.age)) {
-                now = false;
+            let due = waiting.from < self.watch.wanted() || waiting.is_due(self.age);
+            if storing.is_none() && !waiting.bytes.is_empty() && due {
                 storing = Some(self.store(waiting));
             }
             let full = waiting.bytes.len() >= FULL;
@@ -212,10 +213,7 @@ impl<W: Watch> Stream<'_, W> {
                     }
                     Err(error) => break Err(error.into()),
                 },
-                () = self.flush.notified() => {
-                    now = true;
-                    self.follow();
-                }
+                () = self.flush.notified() => self.follow(),
                 _ = confirm.tick() => self.session.confirm(waiting.to(), None).await?,
                 _ = look.tick() => {}
             }

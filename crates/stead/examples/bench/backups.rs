@@ -220,13 +220,12 @@ pub(crate) async fn restores() {
         settle();
         ours.add(async {
             let before = archive.client.backup(&archive.name).await.unwrap().unwrap().bases.len();
-            let found = archive
-                .until("a backup", |status| {
-                    (status.bases.len() > before).then(|| status.bases.last().unwrap().bytes)
-                })
-                .await;
-            archive.caught_up().await;
-            found
+            // It counts once the log that was written meanwhile is stored.
+            let counts = |status: Status| {
+                let newest = status.bases.last().filter(|_| status.bases.len() > before)?;
+                (status.complete_to >= Some(newest.stopped_at)).then_some(newest.bytes)
+            };
+            archive.until("a backup", counts).await
         })
         .await;
         settle();
