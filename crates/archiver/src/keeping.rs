@@ -27,6 +27,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// A backup that is due is not made where the server has written less than this since the last one: replaying so
 /// little is quicker than copying a cluster.
 const WORTH: u64 = 1024 * 1024;
+/// Seconds between a backup and one that is made because there is a gap behind it.
+const AFTER_GAP: u64 = 60;
 /// What an abandoned backup left is somebody's who is still at it for so long.
 const ABANDONED: SignedDuration = SignedDuration::from_hours(24);
 
@@ -62,8 +64,8 @@ struct State {
     stored: Lsn,
     stored_at: Option<Timestamp>,
     written: Lsn,
-    /// Once the log is stored up to here, all that was committed before that moment is.
-    mark: Option<(Timestamp, Lsn)>,
+    /// Once the log is stored up to there, all that was committed before that moment is.
+    marks: Vec<(Timestamp, Lsn)>,
     complete_to: Option<Timestamp>,
     trouble: Option<Trouble>,
     /// A backup was asked for and not begun yet.
@@ -72,6 +74,21 @@ struct State {
     backup_failed: Option<Timestamp>,
     /// What the last backup replaced is removed then.
     prune_at: Option<Timestamp>,
+}
+
+impl State {
+    /// What was waited for and is stored by now is known to be.
+    fn settle(&mut self) {
+        let (stored, mut complete_to) = (self.stored, self.complete_to);
+        self.marks.retain(|(at, lsn)| {
+            let waits = *lsn > stored;
+            if !waits {
+                complete_to = complete_to.max(Some(*at));
+            }
+            waits
+        });
+        self.complete_to = complete_to;
+    }
 }
 
 impl Keeping {
@@ -131,11 +148,9 @@ impl Keeping {
         match if self.is_ready().await { asked.await.ok() } else { None } {
             Some(system) => {
                 let mut state = self.state();
-                if state.stored >= system.flushed {
-                    state.complete_to = Some(at);
-                } else {
-                    state.mark = Some((at, system.flushed));
-                }
+                state.drained = false;
+                state.marks.push((at, system.flushed));
+                state.settle();
             }
             None => self.at_rest(at),
         }
@@ -154,8 +169,8 @@ impl Keeping {
                 if state.complete_to.is_some_and(|to| to >= began) {
                     return true;
                 }
-                if !state.streaming {
-                    return state.trouble.is_none();
+                if !state.streaming && !self.is_there() {
+                    return state.trouble.is_none() && state.marks.is_empty();
                 }
             }
             sleep(FINISH_LOOK).await;
@@ -164,11 +179,15 @@ impl Keeping {
 
     /// A server that is not there has written nothing since its log ended in order.
     fn at_rest(&self, at: Timestamp) {
-        let there = self.server.socket_dir.join(".s.PGSQL.5432").exists();
+        let there = self.is_there();
         let mut state = self.state();
         if state.drained && !there {
-            state.complete_to = Some(at);
+            state.complete_to = state.complete_to.max(Some(at));
         }
+    }
+
+    fn is_there(&self) -> bool {
+        self.server.socket_dir.join(".s.PGSQL.5432").exists()
     }
 
     /// Goes on until it is dropped.
@@ -184,6 +203,8 @@ impl Keeping {
                     self.wait(LOOK).await;
                 }
                 Err(error) => {
+                    // It may run and stop again while nobody looks.
+                    self.state().drained = false;
                     self.troubled(&error);
                     self.wait(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
@@ -214,33 +235,33 @@ impl Keeping {
         if !self.is_ready().await {
             return Ok(false);
         }
+        self.state().drained = false;
         let mut session = Session::open(&self.server.socket_dir, &self.server.user).await?;
         let system = session.identify().await?;
         let segment_bytes = self.introduce(&mut session, &system.identifier).await?;
         let kept = session.slot(SLOT).await?;
-        let stored = self.state().stored;
         let from = match kept {
             Some(Lsn(0)) => {
                 // What it kept was given up so that the disk does not fill: a gap, and a new beginning.
                 session.drop_slot(SLOT).await?;
                 self.begin(&mut session).await?.floor(segment_bytes)
             }
-            // Confirmations may be lost where stored pieces are not.
-            Some(kept) if stored >= kept && stored <= system.flushed => stored,
-            // Whoever reads a segment reads its head first.
-            Some(kept) => kept.floor(segment_bytes),
+            // Confirmations may be lost where stored pieces are not; as far as these go without a hole.
+            Some(kept) => match self.stored_from(kept) {
+                Some(stored) if stored <= system.flushed => stored,
+                // Whoever reads a segment reads its head first.
+                _ => kept.floor(segment_bytes),
+            },
             None => self.begin(&mut session).await?.floor(segment_bytes),
         };
         {
             let mut state = self.state();
-            (state.streaming, state.drained, state.trouble) = (true, false, None);
-            state.written = system.flushed;
-            state.stored = state.stored.max(from);
+            (state.streaming, state.trouble) = (true, None);
+            (state.written, state.stored) = (system.flushed, from);
         }
         let age = Duration::from_millis(self.shared.settings.piece_ms);
         let (objects, archive) = (&self.shared.objects, self.server.archive);
         let stream = Stream {
-            session,
             objects,
             archive,
             timeline: system.timeline,
@@ -250,7 +271,7 @@ impl Keeping {
             followed_until: None,
             watch: self,
         };
-        let mut streaming = std::pin::pin!(stream.run(from));
+        let mut streaming = std::pin::pin!(stream.run(session, from));
         loop {
             tokio::select! {
                 ended = &mut streaming => return ended,
@@ -274,6 +295,14 @@ impl Keeping {
         session.slot(SLOT).await?.ok_or_else(|| Error::Gone("the slot that was made just now".to_owned()))
     }
 
+    /// Up to where the log is stored without a hole, from a position on that is.
+    fn stored_from(&self, lsn: Lsn) -> Option<Lsn> {
+        let state = self.state();
+        let coverage = &state.inventory.as_ref()?.coverage;
+        // The end of what is covered is covered no more.
+        coverage.reaches(lsn).or_else(|| coverage.reaches(Lsn(lsn.0.checked_sub(1)?)))
+    }
+
     /// Lists what the store holds.
     async fn take_stock(&self) -> Result<(), Error> {
         let found = Inventory::read(&self.shared.objects, self.server.archive).await?;
@@ -288,7 +317,7 @@ impl Keeping {
     /// Asked of the keeper first: a server that is just starting would have a process and a line in its log of every
     /// session that is tried.
     async fn is_ready(&self) -> bool {
-        if !self.server.socket_dir.join(".s.PGSQL.5432").exists() {
+        if !self.is_there() {
             return false;
         }
         let (keeper, unit) = (self.shared.keeper.clone(), self.server.unit.clone());
@@ -342,13 +371,20 @@ impl Keeping {
                     Duration::from_secs(seconds.saturating_sub(u64::try_from(elapsed).unwrap_or(0)))
                 };
                 let failed = state.backup_failed.map_or(Duration::ZERO, |at| after(at, 60));
+                // Behind a gap nothing can be brought back until there is a backup that is made after it.
+                let gap = newest.is_some_and(|base| {
+                    let reached =
+                        state.inventory.as_ref().and_then(|found| found.coverage.reaches(base.log_from));
+                    state.stored > base.end && reached < Some(state.stored)
+                });
                 let due = match newest {
                     _ if state.backup_wanted => Duration::ZERO,
                     None => Duration::ZERO,
+                    Some(base) if gap => after(base.stopped_at, AFTER_GAP),
                     Some(base) => after(base.stopped_at, self.server.every_s),
                 };
                 match due.max(failed) {
-                    Duration::ZERO if worth || state.backup_wanted => return,
+                    Duration::ZERO if worth || gap || state.backup_wanted => return,
                     // Looked at again when it may have become worth while.
                     Duration::ZERO => Duration::from_secs(60),
                     wait => wait,
@@ -368,7 +404,6 @@ impl Keeping {
 
     async fn back_up(&self, segment_bytes: u64) {
         let _turn = self.shared.backups.acquire().await;
-        self.state().backup_wanted = false;
         let made = async {
             let mut session = Session::open(&self.server.socket_dir, &self.server.user).await?;
             let (objects, archive) = (&self.shared.objects, self.server.archive);
@@ -382,6 +417,7 @@ impl Keeping {
                     let mut state = self.state();
                     // While the log goes on there is no trouble but a backup's.
                     (state.backup_failed, state.trouble) = (None, None);
+                    state.backup_wanted = false;
                     state.prune_at = Some(Timestamp::now() + inventory::GRACE);
                     let found = state.inventory.get_or_insert_default();
                     found.bytes += bytes;
@@ -457,13 +493,12 @@ impl Watch for Keeping {
 
     fn stored(&self, piece: &Piece, bytes: u64) {
         let mut state = self.state();
-        (state.stored, state.stored_at) = (piece.to, Some(piece.at));
-        state.written = state.written.max(piece.to);
-        if let Some((at, lsn)) = state.mark
-            && piece.to >= lsn
-        {
-            (state.mark, state.complete_to) = (None, Some(at));
+        // Behind a hole nothing counts as stored.
+        if piece.from <= state.stored {
+            (state.stored, state.stored_at) = (state.stored.max(piece.to), Some(piece.at));
         }
+        state.written = state.written.max(piece.to);
+        state.settle();
         if let Some(found) = &mut state.inventory {
             found.coverage.add(piece.from, piece.to);
             found.newest = Some(*piece);
@@ -472,7 +507,7 @@ impl Watch for Keeping {
     }
 
     fn wanted(&self) -> Lsn {
-        self.state().mark.map_or(Lsn(0), |(_, lsn)| lsn)
+        self.state().marks.iter().map(|(_, lsn)| *lsn).max().unwrap_or_default()
     }
 }
 

@@ -251,6 +251,7 @@ impl Archiver {
                 }))
             }
             Ok(Request::Flush { name }) => {
+                self.reload_one(&name).await;
                 let keeping = self.keeping(&name).await;
                 if let Some(keeping) = &keeping {
                     keeping.flush().await;

@@ -61,6 +61,19 @@ pub(crate) struct System {
     pub(crate) flushed: Lsn,
 }
 
+impl Failed {
+    /// Whether the server is ending the session because it stops, or has.
+    pub(crate) fn is_leaving(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self {
+            // Told to end, not accepting anybody, in the last of its states.
+            Failed::Server { code, .. } => matches!(code.as_str(), "57P01" | "57P03" | "55000"),
+            Failed::Io(error) => matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof),
+            _ => false,
+        }
+    }
+}
+
 /// A row of text columns; `None` is SQL's null.
 pub(crate) type Row = Vec<Option<String>>;
 

@@ -43,9 +43,6 @@ const FOLLOWED: Duration = Duration::from_secs(10);
 /// Between two confirmations that nothing else asks for.
 const CONFIRM: Duration = Duration::from_secs(10);
 
-/// What a server says to sessions that are in the way of its stop.
-const STOPPED: &str = "57P01";
-
 /// What the stream tells while it goes on.
 pub(crate) trait Watch: Send + Sync {
     /// Log has come up to here, and the server has written up to there.
@@ -58,7 +55,6 @@ pub(crate) trait Watch: Send + Sync {
 
 /// A stream from one server.
 pub(crate) struct Stream<'a, W> {
-    pub(crate) session: Session,
     pub(crate) objects: &'a Objects,
     pub(crate) archive: ArchiveId,
     pub(crate) timeline: u32,
@@ -80,6 +76,8 @@ struct Waiting {
     since: Option<Instant>,
     /// When its last byte came.
     last: Timestamp,
+    /// The piece before it, while it is being stored.
+    storing: Option<Storing>,
 }
 
 impl Waiting {
@@ -131,32 +129,39 @@ enum Alone {
 impl<W: Watch> Stream<'_, W> {
     /// Keeps up with the log from a position on until the server ends the session: true where it has stopped in order,
     /// so that all it ever wrote is stored.
-    pub(crate) async fn run(mut self, from: Lsn) -> Result<bool, Error> {
-        let mut waiting = Waiting { bytes: Vec::new(), from, since: None, last: Timestamp::now() };
+    pub(crate) async fn run(mut self, mut session: Session, from: Lsn) -> Result<bool, Error> {
+        let mut waiting =
+            Waiting { bytes: Vec::new(), from, since: None, last: Timestamp::now(), storing: None };
+        let ended = self.keep_up(&mut session, &mut waiting).await;
+        // Nobody reads any more, and a server that wants to stop must not wait for that.
+        drop(session);
+        // What has come is stored whatever became of the server.
+        self.store_rest(&mut waiting).await?;
+        ended
+    }
+
+    async fn keep_up(&mut self, session: &mut Session, waiting: &mut Waiting) -> Result<bool, Error> {
         // Where a server that is busy is followed to before it is left alone again.
         let mut goal = None;
         loop {
             let began = waiting.to();
-            let ended = self.stretch(&mut waiting, goal).await;
-            // What has come is stored whatever became of the server.
-            while !waiting.bytes.is_empty() {
-                let stored = self.store(&mut waiting).await;
-                self.finished(stored)?;
-            }
-            match ended? {
+            match self.stretch(session, waiting, goal).await? {
                 Stretch::Ended => return Ok(true),
                 Stretch::Gone => return Ok(false),
-                Stretch::Paused => {}
+                Stretch::Paused => self.store_rest(waiting).await?,
             }
             if goal.take().is_some() && waiting.to().since(began) < QUIET {
                 continue;
             }
-            match self.alone().await {
-                Alone::Due => {
-                    let written = self.session.identify().await?.flushed;
-                    self.watch.came(waiting.to(), written);
-                    goal = Some(written);
-                }
+            match self.alone(session).await {
+                Alone::Due => match session.identify().await {
+                    Ok(system) => {
+                        self.watch.came(waiting.to(), system.flushed);
+                        goal = Some(system.flushed);
+                    }
+                    Err(error) if error.is_leaving() => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                },
                 Alone::Wanted => self.follow(),
                 Alone::Gone => return Ok(false),
             }
@@ -164,64 +169,63 @@ impl<W: Watch> Stream<'_, W> {
     }
 
     /// Streams up to a goal; without one until the server has too much to say.
-    async fn stretch(&mut self, waiting: &mut Waiting, goal: Option<Lsn>) -> Result<Stretch, Error> {
-        self.session.start_streaming(SLOT, waiting.to(), self.timeline).await?;
-        self.confirmed(waiting, waiting.from).await?;
-        let mut storing: Option<Storing> = None;
+    async fn stretch(
+        &mut self,
+        session: &mut Session,
+        waiting: &mut Waiting,
+        goal: Option<Lsn>,
+    ) -> Result<Stretch, Error> {
+        match session.start_streaming(SLOT, waiting.to(), self.timeline).await {
+            Err(error) if error.is_leaving() => return Ok(Stretch::Gone),
+            started => started?,
+        }
+        confirmed(session, waiting, waiting.from).await?;
         let mut full_since: Option<Instant> = None;
         let (mut second, mut messages) = (Instant::now(), 0);
         let mut confirm = interval(CONFIRM);
         let mut look = interval(self.age.min(Duration::from_secs(1)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ended = 'stream: loop {
-            let due = waiting.from < self.watch.wanted() || waiting.is_due(self.age);
-            if storing.is_none() && !waiting.bytes.is_empty() && due {
-                storing = Some(self.store(waiting));
+        loop {
+            let wanted = self.watch.wanted();
+            let due = waiting.from < wanted || waiting.is_due(self.age);
+            if waiting.storing.is_none() && !waiting.bytes.is_empty() && due {
+                waiting.storing = Some(self.store(waiting));
             }
             let full = waiting.bytes.len() >= FULL;
             full_since = if full { full_since.or(Some(Instant::now())) } else { None };
             if full_since.is_some_and(|since| since.elapsed() > STUCK) {
-                break Err(Error::Slow);
+                return Err(Error::Slow);
             }
-            let enough = match goal {
-                Some(goal) => waiting.to() >= goal,
-                None => messages >= BUSY && self.followed_until.is_none_or(|until| until <= Instant::now()),
-            };
-            if enough {
-                break self.stop(waiting).await;
+            let followed = self.followed_until.is_some_and(|until| until > Instant::now());
+            let enough = goal.map_or(messages >= BUSY, |goal| waiting.to() >= goal);
+            if enough && !followed && waiting.to() >= wanted {
+                return self.stop(session, waiting).await;
             }
             if second.elapsed() >= Duration::from_secs(1) {
                 (second, messages) = (Instant::now(), 0);
             }
             tokio::select! {
-                Some(stored) = OptionFuture::from(storing.as_mut()) => {
-                    storing = None;
-                    let piece = self.finished(stored)?;
-                    self.confirmed(waiting, piece.to).await?;
+                Some(stored) = OptionFuture::from(waiting.storing.as_mut()) => {
+                    waiting.storing = None;
+                    let piece = self.finished(waiting, stored)?;
+                    confirmed(session, waiting, piece.to).await?;
                 }
-                message = self.session.next(), if !full => match message {
-                    Ok(message) => {
-                        let mut next = Some(message);
-                        // What has come with it costs no further look at the socket.
-                        while let Some(message) = next {
-                            if !self.take(message, waiting).await? {
-                                break 'stream Ok(Stretch::Ended);
-                            }
-                            messages += 1;
-                            next = self.session.parsed()?;
+                message = session.next(), if !full => {
+                    let mut next = Some(message?);
+                    // What has come with it costs no further look at the socket.
+                    while let Some(message) = next {
+                        if !self.take(session, message, waiting).await? {
+                            return Ok(Stretch::Ended);
                         }
+                        messages += 1;
+                        next = session.parsed()?;
                     }
-                    Err(error) => break Err(error.into()),
-                },
+                }
                 () = self.flush.notified() => self.follow(),
-                _ = confirm.tick() => self.session.confirm(waiting.to(), None).await?,
+                _ = confirm.tick() => session.confirm(waiting.to(), None).await?,
                 _ = look.tick() => {}
             }
-        };
-        if let Some(storing) = storing {
-            self.finished(storing.await)?;
         }
-        ended
     }
 
     /// Somebody wants all that is written by now, and may be about to stop the server: it is not left alone for a while.
@@ -229,34 +233,44 @@ impl<W: Watch> Stream<'_, W> {
         self.followed_until = Some(Instant::now() + FOLLOWED);
     }
 
-    /// Lets go of what is stored, and lets the server stop on what has come.
-    async fn confirmed(&mut self, waiting: &Waiting, stored: Lsn) -> Result<(), Error> {
-        self.session.confirm(waiting.to(), Some(stored)).await?;
-        Ok(self.session.confirm(waiting.to(), None).await?)
-    }
-
     /// Has the server stop streaming, and takes what was on its way.
-    async fn stop(&mut self, waiting: &mut Waiting) -> Result<Stretch, Error> {
-        self.session.stop_streaming().await?;
+    async fn stop(&self, session: &mut Session, waiting: &mut Waiting) -> Result<Stretch, Error> {
+        session.stop_streaming().await?;
         loop {
-            match self.session.next().await {
+            match session.next().await {
                 Ok(Message { tag: b'Z', .. }) => return Ok(Stretch::Paused),
-                Ok(message @ Message { tag: b'd', .. }) => drop(self.take(message, waiting).await?),
+                Ok(message @ Message { tag: b'd', .. }) => {
+                    self.take(session, message, waiting).await?;
+                }
                 // Ends of the stream and of the command.
                 Ok(_) => {}
-                Err(Failed::Server { code, .. }) if code == STOPPED => return Ok(Stretch::Gone),
+                Err(error) if error.is_leaving() => return Ok(Stretch::Gone),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// Leaves the server alone for as long as its log may wait.
-    async fn alone(&mut self) -> Alone {
+    async fn alone(&self, session: &mut Session) -> Alone {
         tokio::select! {
             () = sleep(self.age) => Alone::Due,
             () = self.flush.notified() => Alone::Wanted,
             // Between commands it says nothing but that it ends.
-            _ = self.session.next() => Alone::Gone,
+            _ = session.next() => Alone::Gone,
+        }
+    }
+
+    /// Stores all that has come.
+    async fn store_rest(&self, waiting: &mut Waiting) -> Result<(), Error> {
+        loop {
+            if let Some(storing) = waiting.storing.take() {
+                let stored = storing.await;
+                self.finished(waiting, stored)?;
+            }
+            if waiting.bytes.is_empty() {
+                return Ok(());
+            }
+            waiting.storing = Some(self.store(waiting));
         }
     }
 
@@ -273,18 +287,33 @@ impl<W: Watch> Stream<'_, W> {
         })
     }
 
+    /// Takes note of a piece that is stored. Of what comes after one that could not be nothing is stored either: that
+    /// would let go of the slot, which has all of it still, and leave a hole.
     fn finished(
         &self,
+        waiting: &mut Waiting,
         stored: Result<Result<(Piece, u64), Error>, tokio::task::JoinError>,
     ) -> Result<Piece, Error> {
-        let (piece, bytes) = stored.map_err(|error| std::io::Error::other(error.to_string()))??;
-        fail_point!("archiver::piece-stored");
-        self.watch.stored(&piece, bytes);
-        Ok(piece)
+        match stored.map_err(|error| std::io::Error::other(error.to_string()).into()).flatten() {
+            Ok((piece, bytes)) => {
+                fail_point!("archiver::piece-stored");
+                self.watch.stored(&piece, bytes);
+                Ok(piece)
+            }
+            Err(error) => {
+                waiting.bytes.clear();
+                Err(error)
+            }
+        }
     }
 
     /// Takes a message; false when the server is done.
-    async fn take(&mut self, message: Message, waiting: &mut Waiting) -> Result<bool, Error> {
+    async fn take(
+        &self,
+        session: &mut Session,
+        message: Message,
+        waiting: &mut Waiting,
+    ) -> Result<bool, Error> {
         let mut body = message.body;
         match message.tag {
             b'd' => {}
@@ -304,12 +333,18 @@ impl<W: Watch> Stream<'_, W> {
             Log::Alive { written, answer } => {
                 self.watch.came(waiting.to(), written);
                 if answer {
-                    self.session.confirm(waiting.to(), None).await?;
+                    session.confirm(waiting.to(), None).await?;
                 }
             }
         }
         Ok(true)
     }
+}
+
+/// Lets go of what is stored, and lets the server stop on what has come.
+async fn confirmed(session: &mut Session, waiting: &Waiting, stored: Lsn) -> Result<(), Error> {
+    session.confirm(waiting.to(), Some(stored)).await?;
+    Ok(session.confirm(waiting.to(), None).await?)
 }
 
 enum Log {
@@ -357,4 +392,72 @@ pub(crate) fn beheaded(piece: &Piece, mut whole: Vec<u8>) -> Option<Vec<u8>> {
     let head = [piece.from.0.to_be_bytes(), piece.to.0.to_be_bytes()].concat();
     let fits = whole.starts_with(&head) && (whole.len() - head.len()) as u64 == piece.to.since(piece.from);
     fits.then(|| whole.split_off(head.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::Location;
+    use crate::seal::new_key;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Piece>>);
+
+    impl Watch for Seen {
+        fn came(&self, _received: Lsn, _written: Lsn) {}
+
+        fn stored(&self, piece: &Piece, _bytes: u64) {
+            self.0.lock().unwrap().push(*piece);
+        }
+
+        fn wanted(&self) -> Lsn {
+            Lsn(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_stored_behind_a_piece_that_could_not_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::parse(folder.path().to_str().unwrap(), BTreeMap::new()).unwrap();
+        let (objects, archive) = (Objects::open(&location).unwrap(), ArchiveId::random());
+        let sealer = Sealer::parse(&new_key().0).unwrap();
+        let (flush, seen) = (Notify::new(), Seen::default());
+        let stream = Stream {
+            objects: &objects,
+            archive,
+            timeline: 1,
+            sealer: &sealer,
+            age: Duration::from_secs(5),
+            flush: &flush,
+            followed_until: None,
+            watch: &seen,
+        };
+        let come = || Waiting {
+            bytes: vec![7; PIECE_BYTES + 1_000],
+            from: Lsn(100),
+            since: Some(Instant::now()),
+            last: Timestamp::now(),
+            storing: None,
+        };
+        // A store that does not take the first piece, and would take the second.
+        let obstacle = folder.path().join(archive.object("wal"));
+        std::fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
+        std::fs::write(&obstacle, "").unwrap();
+        let mut waiting = come();
+        let stored = stream.store(&mut waiting).await;
+        assert!(stream.finished(&mut waiting, stored).is_err());
+        std::fs::remove_file(&obstacle).unwrap();
+        stream.store_rest(&mut waiting).await.unwrap();
+        assert_eq!(objects.list(&archive.object("wal"), None).await.unwrap(), []);
+        assert!(seen.0.lock().unwrap().is_empty());
+        // One that takes them has them in order.
+        stream.store_rest(&mut come()).await.unwrap();
+        let pieces: Vec<_> = seen.0.lock().unwrap().iter().map(|piece| (piece.from.0, piece.to.0)).collect();
+        let end = 100 + PIECE_BYTES as u64;
+        assert_eq!(pieces, [(100, end), (end, end + 1_000)]);
+        assert_eq!(objects.list(&archive.object("wal"), None).await.unwrap().len(), 2);
+    }
 }

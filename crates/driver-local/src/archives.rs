@@ -28,6 +28,8 @@ pub(crate) const CONTROL: &str = "control";
 const FIRST_BACKUP: Duration = Duration::from_secs(20);
 /// How long a server that is about to be stopped, or has been, may take to have all of its log stored.
 const LAST_BACKUP: Duration = Duration::from_secs(5);
+/// After so long it is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at whether it is.
 const LOOK: Duration = Duration::from_millis(10);
 /// What keeps an archive from going on for so long is told.
@@ -248,14 +250,17 @@ impl Local {
     ) -> std::io::Result<Option<Status>> {
         let client = archiver::Client::new(&self.0.home);
         let until = Instant::now() + patience;
-        // Once: what is asked for later is only known later.
         let mut status = client.flush(name).await?;
+        let mut asked = Instant::now();
         while let Some(known) = &status
             && known.complete_to.is_none_or(|to| to < at)
             && Instant::now() < until
         {
             tokio::time::sleep(LOOK).await;
-            status = client.server(name).await?;
+            // Again, where the server was just starting or stopping.
+            let again = asked.elapsed() > ASK_AGAIN;
+            status = if again { client.flush(name).await? } else { client.server(name).await? };
+            asked = if again { Instant::now() } else { asked };
         }
         Ok(status)
     }

@@ -56,7 +56,6 @@ impl Local {
             client.batch_execute("checkpoint").await.map_err(unavailable)?;
         }
         drop(client);
-        self.catch_up(here).await;
         self.leave(there).await?;
         let mut times = Times::default();
         let began = Instant::now();

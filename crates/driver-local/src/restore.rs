@@ -121,7 +121,9 @@ impl Local {
         let status = self.stored_until(&name, at, CATCH_UP).await.map_err(unavailable)?;
         let known = match status {
             Some(status) if status.archive == archive => status.complete_to.map_or(Known::Nothing, Known::To),
-            _ => Known::Everything,
+            // Its data are another cluster's by now.
+            Some(_) => Known::Everything,
+            None => return Err(unavailable("the archiver does not know the server yet")),
         };
         source.plan(Some(at), known).await.map_err(from_archive)
     }
