@@ -24,7 +24,7 @@ const FIRST_BACKUP_MS: u64 = 1_000;
 /// A wait up to this long is waited out inside the pass, milliseconds.
 const SHORT_MS: u64 = 50;
 /// How long a pass may go on waiting for something short before it gives its lease back.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two passes that wait for something overdue, milliseconds.
 const OVERDUE_MS: u64 = 2_000;
 /// An act that has to be repeated more often than this is not taking effect.
