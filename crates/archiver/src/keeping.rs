@@ -397,8 +397,8 @@ impl Keeping {
     /// Until what the last backup replaced is to be removed.
     async fn prune_due(&self) {
         let Some(at) = self.state().prune_at else { return std::future::pending().await };
-        let wait = at.duration_since(Timestamp::now());
-        sleep(wait.unsigned_abs().min(if wait.is_positive() { Duration::MAX } else { Duration::ZERO })).await;
+        // What is over already is no wait.
+        sleep(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()).await;
         self.state().prune_at = None;
     }
 

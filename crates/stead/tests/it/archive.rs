@@ -116,6 +116,10 @@ fn on_s3_whatever_the_network_does() {
     for pid in stead.pids("archiver --home") {
         kill(pid);
     }
+    // Slower than the log is written.
+    s3.slow(Duration::from_secs(2));
+    further();
+    s3.slow(Duration::from_millis(20));
     further();
     s3.fail(Fault::Full, u32::MAX);
     let second = witnessed(&url);
