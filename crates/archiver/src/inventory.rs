@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::archive::{Base, Piece};
 use crate::wire::Keep;
-use crate::{About, ArchiveId, Error, Lsn, Objects};
+use crate::{About, ArchiveId, Error, Lsn, Objects, fail_point};
 
 /// Stretches of the log without a gap, by where they begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,6 +125,15 @@ pub(crate) fn obsolete(bases: &[Base], keep: Keep, now: Timestamp) -> Vec<Lsn> {
         }
     };
     bases.iter().take(first_kept).map(|base| base.start).collect()
+}
+
+/// Removes objects of archives: first what makes a backup count as one, then the rest, so that nothing half removed is
+/// ever taken for whole.
+pub(crate) async fn remove(objects: &Objects, names: Vec<String>) -> Result<(), Error> {
+    let (markers, rest) = names.into_iter().partition(|name| name.ends_with("/backup.json"));
+    objects.delete(markers).await?;
+    fail_point!("archiver::prune-unlisted");
+    objects.delete(rest).await
 }
 
 /// Reads `archive.json`.

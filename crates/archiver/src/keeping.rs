@@ -203,8 +203,6 @@ impl Keeping {
                     self.wait(LOOK).await;
                 }
                 Err(error) => {
-                    // It may run and stop again while nobody looks.
-                    self.state().drained = false;
                     self.troubled(&error);
                     self.wait(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
@@ -235,6 +233,7 @@ impl Keeping {
         if !self.is_ready().await {
             return Ok(false);
         }
+        // Also where this attempt fails, and it runs and stops again before the next.
         self.state().drained = false;
         let mut session = Session::open(&self.server.socket_dir, &self.server.user).await?;
         let system = session.identify().await?;
@@ -434,8 +433,7 @@ impl Keeping {
         }
     }
 
-    /// Removes what no moment that is kept needs: first what makes a backup count as one, then the rest, so that
-    /// nothing half removed is ever taken for whole.
+    /// Removes what no moment that is kept needs.
     async fn prune(&self) {
         if let Err(error) = self.try_prune().await {
             tracing::warn!(archive = %self.server.archive, %error, "what is no longer kept could not be removed");
@@ -467,11 +465,8 @@ impl Keeping {
                 old.extend(before.map(|object| (format!("{folder}/{}", object.name), object.bytes)));
             }
         }
-        let markers = old.iter().map(|(name, _)| name).filter(|name| name.ends_with("/backup.json"));
-        objects.delete(markers.cloned().collect()).await?;
-        fail_point!("archiver::prune-unlisted");
         let (removed, bytes) = (old.len(), old.iter().map(|(_, bytes)| bytes).sum::<u64>());
-        objects.delete(old.into_iter().map(|(name, _)| name).collect()).await?;
+        inventory::remove(objects, old.into_iter().map(|(name, _)| name).collect()).await?;
         fail_point!("archiver::pruned");
         if removed > 0 {
             tracing::info!(archive = %archive, removed, "objects that are no longer kept were removed");

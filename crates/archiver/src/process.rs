@@ -233,7 +233,9 @@ impl Archiver {
         finished.iter().filter(|finished| !matches!(finished, Ok(true))).count()
     }
 
+    /// As it is declared by now.
     async fn keeping(&self, name: &Name) -> Option<Arc<Keeping>> {
+        self.reload_one(name).await;
         self.servers.lock().await.get(name).map(|running| Arc::clone(&running.keeping))
     }
 
@@ -243,7 +245,6 @@ impl Archiver {
         (&mut stream).take(QUESTION_BYTES).read_line(&mut question).await?;
         let reply = match serde_json::from_str(&question) {
             Ok(Request::Server { name }) => {
-                self.reload_one(&name).await;
                 let keeping = self.keeping(&name).await;
                 Reply::Server(keeping.map(|keeping| {
                     keeping.nudged.notify_one();
@@ -251,7 +252,6 @@ impl Archiver {
                 }))
             }
             Ok(Request::Flush { name }) => {
-                self.reload_one(&name).await;
                 let keeping = self.keeping(&name).await;
                 if let Some(keeping) = &keeping {
                     keeping.flush().await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::archive::{About, ArchiveId};
-use crate::inventory::Inventory;
+use crate::inventory::{self, Inventory};
 use crate::wire::Keep;
 use crate::{Error, Objects, restore};
 
@@ -57,17 +57,14 @@ pub(crate) async fn sweep(
     Ok(())
 }
 
-/// What makes backups count as such first, what says whose it is last.
+/// What says whose it is last.
 async fn remove(objects: &Objects, archive: ArchiveId) -> Result<(), Error> {
     let folder = archive.object("");
     let folder = folder.trim_end_matches('/');
-    let all = objects.list(folder, None).await?.into_iter().map(|object| object.name);
-    let (markers, rest): (Vec<_>, Vec<_>) = all.partition(|name| name.ends_with("/backup.json"));
-    let (about, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|name| name == "archive.json");
-    for names in [markers, rest, about] {
-        objects.delete(names.into_iter().map(|name| format!("{folder}/{name}")).collect()).await?;
-    }
-    Ok(())
+    let all = objects.list(folder, None).await?.into_iter().map(|object| format!("{folder}/{}", object.name));
+    let about = archive.object("archive.json");
+    inventory::remove(objects, all.filter(|name| *name != about).collect()).await?;
+    objects.delete(vec![about]).await
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use keeper::wire::Name;
 use serde_json::json;
 
-use crate::door::Way;
-use crate::limit::as_nobody;
+use crate::door::{BIN, Way, tps};
+use crate::limit::{as_nobody, stop};
 use crate::{Host, median, ms, quantile, until};
 
 /// Pairs of runs with the archive and without, and seconds of each: two rounds of fetching are in one.
@@ -24,8 +24,6 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 3;
 /// pgbench's: 2 GB.
 const SCALE: &str = "140";
-/// All that are compared can do this engine, and pgBackRest 2.45 no newer one.
-const ENGINE: &str = "/usr/lib/postgresql/15/bin";
 
 /// The archive of the one server of a host.
 struct Archive {
@@ -69,7 +67,7 @@ impl Archive {
 pub(crate) async fn loss() {
     let host = Host::start(1).await;
     let way = Way::gateway(&host.make("loss", json!({"size": "medium"})).await);
-    fill(&way, "20");
+    way.fill("20");
     let archive = Archive::of(&host);
     let aside = archive.declaration.with_extension("aside");
     let (mut with, mut without, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
@@ -145,13 +143,7 @@ fn pgbench(way: &Way, clients: &str, seconds: &str) -> Command {
 fn work(way: &Way) -> f64 {
     let _ = way.command("psql").args(["-Xqc", "checkpoint"]).output();
     let done = pgbench(way, "8", SECONDS).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stdout);
-    said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok()).unwrap()
-}
-
-fn fill(way: &Way, scale: &str) {
-    let made = way.command("pgbench").args(["-i", "-q", "-s", scale]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    tps(&String::from_utf8_lossy(&done.stdout))
 }
 
 /// Seconds of work of all processors, whoever worked: servers, tools, and the kernel for them.
@@ -208,8 +200,9 @@ pub(crate) async fn restores() {
         return;
     };
     let host = Host::start(1).await;
+    // All that are compared can do this engine, and pgBackRest 2.45 no newer one.
     let way = Way::gateway(&host.make("kept", json!({"size": "large", "engine": 15})).await);
-    fill(&way, SCALE);
+    way.fill(SCALE);
     let archive = Archive::of(&host);
     archive.caught_up().await;
     let hand = ByHand::start(&pgbackrest).await;
@@ -289,7 +282,7 @@ impl ByHand {
         std::fs::write(root.join("pgbackrest.conf"), config).unwrap();
         assert!(Command::new("chown").args(["-R", "nobody:nogroup"]).arg(&root).status().unwrap().success());
         let data = root.join("data");
-        run(as_nobody(&PathBuf::from(ENGINE).join("initdb"))
+        run(as_nobody(&PathBuf::from(BIN).join("initdb"))
             .arg("-D")
             .arg(&data)
             .args(["-U", "postgres", "-A", "trust", "-k"]));
@@ -307,7 +300,7 @@ impl ByHand {
     }
 
     fn fill(&self) {
-        let mut command = as_nobody(&PathBuf::from(ENGINE).join("pgbench"));
+        let mut command = as_nobody(&PathBuf::from(BIN).join("pgbench"));
         run(command
             .args(["-i", "-q", "-s", SCALE, "-U", "postgres", "-h"])
             .arg(self.root.join("sockets"))
@@ -334,7 +327,7 @@ impl ByHand {
     fn basebackup(&self) -> u64 {
         let to = self.root.join("base");
         let _ = std::fs::remove_dir_all(&to);
-        let mut command = as_nobody(&PathBuf::from(ENGINE).join("pg_basebackup"));
+        let mut command = as_nobody(&PathBuf::from(BIN).join("pg_basebackup"));
         command.args(["-U", "postgres", "-h"]).arg(self.root.join("sockets"));
         run(command.args(["-Ft", "--compress=server-zstd:1", "-c", "fast", "-D"]).arg(&to));
         bytes_in(&to)
@@ -358,7 +351,7 @@ impl ByHand {
         let mut conf = std::fs::OpenOptions::new().append(true).open(to.join("postgresql.conf")).unwrap();
         std::io::Write::write_all(&mut conf, b"archive_mode = off\n").unwrap();
         let server = serve(&to, &self.root.join("restored")).await;
-        end(server);
+        stop(server);
         std::fs::remove_dir_all(&to).unwrap();
         let _ = std::fs::remove_dir_all(self.root.join("restored/.s.PGSQL.5432"));
         0
@@ -380,7 +373,7 @@ fn run(command: &mut Command) {
 
 /// Starts a server, and waits until it answers.
 async fn serve(data: &Path, sockets: &Path) -> Child {
-    let mut server = as_nobody(&PathBuf::from(ENGINE).join("postgres"));
+    let mut server = as_nobody(&PathBuf::from(BIN).join("postgres"));
     server.arg("-D").arg(data).arg("-c").arg(format!("unix_socket_directories={}", sockets.display()));
     let server = server.current_dir("/").stderr(Stdio::null()).spawn().unwrap();
     let answers = || {
@@ -390,11 +383,6 @@ async fn serve(data: &Path, sockets: &Path) -> Child {
     };
     until("a server to answer", answers).await;
     server
-}
-
-fn end(mut server: Child) {
-    let _ = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
-    server.wait().unwrap();
 }
 
 fn bytes_in(folder: &Path) -> u64 {

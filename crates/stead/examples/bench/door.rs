@@ -12,7 +12,7 @@ use tokio_postgres::Config;
 use crate::{Host, median, ms, until};
 
 /// Debian's, with which every engine can be driven.
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+pub(crate) const BIN: &str = "/usr/lib/postgresql/15/bin";
 /// Rounds of pgbench, each of every way, and the seconds of each; the median is shown.
 const ROUNDS: (usize, &str) = (5, "4");
 /// The same for one client alone: where the kernel puts three processes on two cores changes a round by a tenth.
@@ -61,6 +61,12 @@ impl Way {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
+    /// Tables of pgbench.
+    pub(crate) fn fill(&self, scale: &str) {
+        let made = self.command("pgbench").args(["-i", "-q", "-s", scale]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
     /// Sessions of the owner at the server, this question's own included.
     fn sessions(&self) -> usize {
         self.sql("select count(*) from pg_stat_activity where usename = 'owner'").parse().unwrap()
@@ -74,15 +80,21 @@ impl Way {
         let done = command.current_dir(folder.path()).output().unwrap();
         let said = String::from_utf8_lossy(&done.stdout);
         assert!(done.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&done.stderr));
-        let tps = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        let tps = tps(&said);
         let mut times = Vec::new();
         for log in std::fs::read_dir(folder.path()).unwrap().flatten() {
             let text = std::fs::read_to_string(log.path()).unwrap();
             let micros = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
             times.extend(micros.map(|micros| micros / 1000.0));
         }
-        (tps.unwrap(), times)
+        (tps, times)
     }
+}
+
+/// Transactions a second, as pgbench says them.
+pub(crate) fn tps(said: &str) -> f64 {
+    let line = said.lines().find_map(|line| line.strip_prefix("tps = "));
+    line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap()
 }
 
 /// Compares them.

@@ -186,7 +186,7 @@ impl Drop for Hand {
     }
 }
 
-fn stop(mut server: Child) {
+pub(crate) fn stop(mut server: Child) {
     let _ = Command::new("kill").args(["-INT", &server.id().to_string()]).status();
     server.wait().unwrap();
 }

@@ -48,8 +48,7 @@ pub(crate) async fn moves() {
     for (clients, _, size) in CLIENTS {
         let host = Host::start(1).await;
         let way = Way::gateway(&host.make("moves", json!({"size": size})).await);
-        let made = way.command("pgbench").args(["-i", "-q", "-s", SCALE]).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        way.fill(SCALE);
         for protocol in ["simple", "extended", "prepared"] {
             let (mut moved, mut rested) = (Runs::default(), Runs::default());
             for number in 0..RUNS {

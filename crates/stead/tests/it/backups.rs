@@ -31,10 +31,15 @@ impl Story<'_> {
 
     /// Objects of the archive of the component whose data are asked for.
     pub(crate) fn archive(&self) -> PathBuf {
-        let text = std::fs::read_to_string(self.tree().join("conf/archive.json")).unwrap();
-        let of: Value = serde_json::from_str(&text).unwrap();
-        self.stead.home.join("backups/archives").join(of["archive"].as_str().unwrap())
+        archive_of(self.stead, &self.tree())
     }
+}
+
+/// Objects of the archive of a tree.
+fn archive_of(stead: &Installation, tree: &std::path::Path) -> PathBuf {
+    let text = std::fs::read_to_string(tree.join("conf/archive.json")).unwrap();
+    let of: Value = serde_json::from_str(&text).unwrap();
+    stead.home.join("backups/archives").join(of["archive"].as_str().unwrap())
 }
 
 /// Everything in the tables of pgbench, row for row.
@@ -325,12 +330,7 @@ fn everything_comes_back_on_an_empty_host() {
         story.backed_up("postgres.main");
     }
     // All of it has been stored, the control plane's own log too.
-    let archived = |of: &std::path::Path| {
-        let text = std::fs::read_to_string(of.join("conf/archive.json")).unwrap();
-        let of: Value = serde_json::from_str(&text).unwrap();
-        stead.home.join("backups/archives").join(of["archive"].as_str().unwrap())
-    };
-    let control = archived(&stead.home.join("control"));
+    let control = archive_of(&stead, &stead.home.join("control"));
     until("the control plane to be backed up", || control.join("base").is_dir().then_some(()));
     let now = ask(&first_url, "select (extract(epoch from clock_timestamp()) * 1000)::int8").unwrap();
     stead.look();
