@@ -147,8 +147,8 @@ pub(crate) fn stop(home: &Path, all: bool) -> Result<String, Failure> {
         match finish_archives(home) {
             Ok(0) => {}
             Ok(left) => said.push(format!(
-                "of {left} servers the last is not in the store of backups, which takes long; it is on their disk, and \
-                 stored when they run again"
+                "not all log is in the store of backups yet (servers: {left}); it is on their disks, and stored when they \
+                 run again"
             )),
             Err(error) => tracing::debug!(%error, "no archiver was asked"),
         }
