@@ -12,6 +12,7 @@ pub mod id;
 pub mod manifest;
 pub mod name;
 pub mod postgres;
+pub mod role;
 pub mod status;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub use change::{Difference, differences};
 pub use driver::{Driver, DriverError, Files, Place, Target};
 pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
+pub use role::{BadRole, Role};
 pub use status::{Condition, ConditionKind, Phase, Status};
 
 /// What is wanted of a component, resolved and valid: nothing in it is left to be looked up.

@@ -13,7 +13,7 @@ use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::Record;
-use store::token::Scope;
+use component::Role;
 
 struct NoLogs;
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     store.put_host(&host).await?;
     let actor = Actor { name: "example".into(), source: "here".into() };
-    let (_, secret) = store.create_token(&actor, "root", None, Scope::Operator, None).await?;
+    let (_, secret) = store.create_token(&actor, "root", None, Role::Operator, None).await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let listen = listener.local_addr()?;
     println!("http://{listen} {}", secret.expose_secret());

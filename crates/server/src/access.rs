@@ -17,7 +17,8 @@ use secrecy::SecretString;
 use store::Store;
 use store::journal::Actor;
 use store::tenant::Tenant;
-use store::token::{Scope, Token};
+use component::Role;
+use store::token::Token;
 
 use crate::App;
 use crate::extract::text_of;
@@ -47,24 +48,24 @@ pub(crate) enum Action {
 
 impl Action {
     /// The table: which scope an action needs, and what it is called when it is refused.
-    fn needs(self) -> (Scope, &'static str) {
+    fn needs(self) -> (Role, &'static str) {
         match self {
-            Self::Look => (Scope::Viewer, "to look"),
-            Self::ReadLogs => (Scope::Viewer, "to read logs"),
-            Self::Edit => (Scope::Developer, "to change anything"),
-            Self::SeePassword => (Scope::Developer, "to see a password"),
-            Self::EditTenants => (Scope::Operator, "to make, edit or remove a tenant"),
-            Self::EditTokens => (Scope::Operator, "to make or end a token"),
-            Self::ReadWholeJournal => (Scope::Operator, "to read the journal of all tenants"),
+            Self::Look => (Role::Viewer, "to look"),
+            Self::ReadLogs => (Role::Viewer, "to read logs"),
+            Self::Edit => (Role::Developer, "to change anything"),
+            Self::SeePassword => (Role::Developer, "to see a password"),
+            Self::EditTenants => (Role::Operator, "to make, edit or remove a tenant"),
+            Self::EditTokens => (Role::Operator, "to make or end a token"),
+            Self::ReadWholeJournal => (Role::Operator, "to read the journal of all tenants"),
         }
     }
 }
 
-fn rank(scope: Scope) -> u8 {
+fn rank(scope: Role) -> u8 {
     match scope {
-        Scope::Viewer => 0,
-        Scope::Developer => 1,
-        Scope::Operator => 2,
+        Role::Viewer => 0,
+        Role::Developer => 1,
+        Role::Operator => 2,
     }
 }
 
@@ -84,7 +85,7 @@ impl Caller {
 
     /// Whether it is one of the platform's own people.
     pub(crate) fn is_operator(&self) -> bool {
-        self.token.scope == Scope::Operator
+        self.token.scope == Role::Operator
     }
 
     /// Asks the table.

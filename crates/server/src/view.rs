@@ -8,7 +8,8 @@ use store::edit::ChangeAction;
 use store::operation::Operation;
 use store::stead::{Component, Stead};
 use store::tenant::{Quota, Tenant};
-use store::token::{Scope, Token};
+use component::Role;
+use store::token::Token;
 
 pub(crate) fn quota(quota: Quota) -> wire::Quota {
     wire::Quota { servers: quota.servers, memory_mib: quota.memory_mib, disk_mib: quota.disk_mib }
@@ -145,9 +146,9 @@ pub(crate) fn token(token: Token) -> wire::Token {
         id: token.id,
         name: token.name,
         scope: match token.scope {
-            Scope::Operator => wire::TokenScope::Operator,
-            Scope::Developer => wire::TokenScope::Developer,
-            Scope::Viewer => wire::TokenScope::Viewer,
+            Role::Operator => wire::TokenScope::Operator,
+            Role::Developer => wire::TokenScope::Developer,
+            Role::Viewer => wire::TokenScope::Viewer,
         },
         tenant: token.tenant.map(|(_, name)| name.into()),
         created_at: token.created_at,

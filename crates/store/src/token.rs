@@ -1,46 +1,14 @@
 //! Tokens: who may ask, and for what.
 
-use component::{TenantId, TenantName};
+use component::{Role, TenantId, TenantName};
 use jiff::Timestamp;
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::journal::{self, Actor, Entry, Outcome};
 use crate::{Error, Store};
-
-/// What a token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// Everything, in every tenant: the platform's own.
-    Operator,
-    /// Everything in one tenant but its quota and its tokens.
-    Developer,
-    /// Looking, in one tenant; no passwords.
-    Viewer,
-}
-
-impl Scope {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::Developer => "developer",
-            Self::Viewer => "viewer",
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, Error> {
-        [Self::Operator, Self::Developer, Self::Viewer]
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or(Error::BadName("token scope"))
-    }
-}
 
 /// A token, without its secret.
 #[derive(Debug, Clone)]
@@ -52,7 +20,7 @@ pub struct Token {
     /// Whose; absent for the platform's own.
     pub tenant: Option<(TenantId, TenantName)>,
     /// What it allows.
-    pub scope: Scope,
+    pub scope: Role,
     /// Since when.
     pub created_at: Timestamp,
     /// Until when.
@@ -88,7 +56,7 @@ impl Row {
             id: self.id,
             name: self.name,
             tenant,
-            scope: Scope::parse(&self.scope)?,
+            scope: self.scope.parse().map_err(|_| Error::BadName("token scope"))?,
             created_at: self.created_at.to_jiff(),
             expires_at: self.expires_at.map(jiff_sqlx::Timestamp::to_jiff),
         })
@@ -105,7 +73,7 @@ impl Store {
         actor: &Actor,
         name: &str,
         tenant: Option<(TenantId, &TenantName)>,
-        scope: Scope,
+        scope: Role,
         expires_at: Option<Timestamp>,
     ) -> Result<(Token, SecretString), Error> {
         let body: String = {
@@ -126,7 +94,7 @@ impl Store {
         actor: &Actor,
         name: &str,
         tenant: Option<(TenantId, &TenantName)>,
-        scope: Scope,
+        scope: Role,
         expires_at: Option<Timestamp>,
         secret: &SecretString,
     ) -> Result<Token, Error> {

@@ -8,7 +8,8 @@ use component::TenantName;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use store::token::{Scope, Token};
+use component::Role;
+use store::token::Token;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -82,11 +83,11 @@ pub(crate) async fn post(
     Ok((StatusCode::CREATED, Json(token)))
 }
 
-fn scope(wanted: TokenScope) -> Scope {
+fn scope(wanted: TokenScope) -> Role {
     match wanted {
-        TokenScope::Operator => Scope::Operator,
-        TokenScope::Developer => Scope::Developer,
-        TokenScope::Viewer => Scope::Viewer,
+        TokenScope::Operator => Role::Operator,
+        TokenScope::Developer => Role::Developer,
+        TokenScope::Viewer => Role::Viewer,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::token::Scope;
+use component::Role;
 
 use crate::rig::{Answer, Rig, send};
 
@@ -85,8 +85,8 @@ async fn with_flights() -> Rig {
 async fn every_scope_may_what_the_table_says_and_no_more() {
     let rig = with_flights().await;
     let scopes = [
-        rig.token("v", Scope::Viewer, Some("acme")).await,
-        rig.token("d", Scope::Developer, Some("acme")).await,
+        rig.token("v", Role::Viewer, Some("acme")).await,
+        rig.token("d", Role::Developer, Some("acme")).await,
         rig.operator.clone(),
     ];
     for (method, path, body, statuses) in MATRIX.iter().chain(INSTALLATION) {
@@ -111,7 +111,7 @@ async fn every_scope_may_what_the_table_says_and_no_more() {
 #[tokio::test]
 async fn another_tenant_cannot_be_told_from_none() {
     let rig = with_flights().await;
-    let own = [Scope::Viewer, Scope::Developer].map(|scope| rig.token("own", scope, Some("acme")));
+    let own = [Role::Viewer, Role::Developer].map(|scope| rig.token("own", scope, Some("acme")));
     let before = rig.history("globex").await;
     for token in own {
         let token = token.await;
@@ -142,7 +142,7 @@ async fn an_operation_of_another_tenant_is_not_found() {
     let rig = with_flights().await;
     let theirs =
         rig.get("/v1/tenants/globex/operations").await.body["items"][0]["id"].as_str().unwrap().to_owned();
-    let token = rig.token("d", Scope::Developer, Some("acme")).await;
+    let token = rig.token("d", Role::Developer, Some("acme")).await;
     for path in
         [format!("/v1/tenants/globex/operations/{theirs}"), format!("/v1/tenants/acme/operations/{theirs}")]
     {

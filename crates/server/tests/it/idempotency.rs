@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::token::Scope;
+use component::Role;
 
 use crate::rig::{Answer, Rig, send};
 
@@ -75,7 +75,7 @@ async fn a_key_belongs_to_one_request_of_one_token() {
     let path = format!("{FLIGHTS}?wait=1s");
     keyed(&rig, "k", Method::PUT, &path, Some(json!({}))).await.problem(422, "key-reused");
     keyed(&rig, "k", Method::DELETE, FLIGHTS, None).await.problem(422, "key-reused");
-    let somebody = rig.token("other", Scope::Operator, None).await;
+    let somebody = rig.token("other", Role::Operator, None).await;
     let request = rig.request_as(&somebody, Method::DELETE, FLIGHTS).header("idempotency-key", "k");
     send(request).await.is(StatusCode::OK);
     // A look has no key to keep.

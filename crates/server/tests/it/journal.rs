@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::token::Scope;
+use component::Role;
 
 use crate::rig::{Rig, send};
 
@@ -17,7 +17,7 @@ async fn newest(rig: &Rig) -> (Value, Value, String) {
 #[tokio::test]
 async fn every_refused_edit_is_on_record() {
     let rig = Rig::start().await;
-    let viewer = rig.token("v", Scope::Viewer, Some("acme")).await;
+    let viewer = rig.token("v", Role::Viewer, Some("acme")).await;
     rig.put(FLIGHTS, &json!({"postgres": {"main": {}}})).await.is(StatusCode::ACCEPTED);
     rig.reconcile().await;
     let rotate = format!("{FLIGHTS}/components/postgres.main/rotate");

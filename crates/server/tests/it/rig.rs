@@ -16,7 +16,7 @@ use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::{Lease, Record};
-use store::token::Scope;
+use component::Role;
 use test_support::ControlDatabase;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -130,7 +130,7 @@ impl Rig {
             serving,
             folder,
         };
-        rig.operator = rig.token("root", Scope::Operator, None).await;
+        rig.operator = rig.token("root", Role::Operator, None).await;
         rig
     }
 
@@ -152,7 +152,7 @@ impl Rig {
     }
 
     /// Makes a token, and its tenant where there is none.
-    pub(crate) async fn token(&self, name: &str, scope: Scope, tenant: Option<&str>) -> String {
+    pub(crate) async fn token(&self, name: &str, scope: Role, tenant: Option<&str>) -> String {
         let actor = Actor { name: "test".into(), source: "test".into() };
         let tenant = match tenant {
             Some(tenant) => {

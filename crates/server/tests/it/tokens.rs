@@ -3,7 +3,7 @@
 use client::wire::{TokenRequest, TokenScope};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use store::token::Scope;
+use component::Role;
 
 use crate::rig::{Rig, send};
 
@@ -45,7 +45,7 @@ async fn a_token_works_until_it_is_ended() {
 #[tokio::test]
 async fn a_token_that_has_expired_is_none() {
     let rig = Rig::start().await;
-    let secret = rig.token("short", Scope::Viewer, Some("acme")).await;
+    let secret = rig.token("short", Role::Viewer, Some("acme")).await;
     send(rig.request_as(&secret, Method::GET, "/v1/tenants")).await.is(StatusCode::OK);
     let client = rig.db.connect().await;
     client.execute("update tokens set expires_at = now() where name = 'short'", &[]).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_token_that_has_expired_is_none() {
 #[tokio::test]
 async fn tokens_end_with_their_tenant() {
     let rig = Rig::start().await;
-    let secret = rig.token("d", Scope::Developer, Some("acme")).await;
+    let secret = rig.token("d", Role::Developer, Some("acme")).await;
     rig.delete("/v1/tenants/acme").await.is(StatusCode::NO_CONTENT);
     send(rig.request_as(&secret, Method::GET, "/v1/tenants")).await.problem(401, "unauthenticated");
     // A new tenant of the name is another tenant: it has neither the tokens nor the history.

@@ -20,7 +20,7 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use store::host::Host;
 use store::journal::Actor;
-use store::token::Scope;
+use component::Role;
 use store::{InstallationKey, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -296,7 +296,7 @@ async fn operator_token(home: &Path, store: &Store) -> Result<(), Failure> {
     }
     let actor = Actor { name: "stead".into(), source: "first start".into() };
     store
-        .put_token(&actor, "operator", None, Scope::Operator, None, &SecretString::from(token))
+        .put_token(&actor, "operator", None, Role::Operator, None, &SecretString::from(token))
         .await
         .map(|_| ())
         .map_err(Failure::failed)
