@@ -10,8 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    Component, Credentials, Health, HistoryLine, LogLine, Operation, Page, Plan, Problem, Stead, Tenant,
-    TenantRequest, Token, TokenRequest,
+    Component, Credentials, Health, HistoryLine, Invitation, InvitationRequest, LogLine, Member, Operation,
+    Page, Plan, Problem, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -323,6 +323,33 @@ impl Client {
     /// Lines of a tenant's journal, newest first.
     pub async fn history(&self, tenant: &str, part: &Part) -> Result<Page<HistoryLine>, Error> {
         self.send(self.request(Method::GET, &format!("tenants/{tenant}/history")).query(part)).await
+    }
+
+    /// Members of a tenant.
+    pub async fn members(&self, tenant: &str) -> Result<Page<Member>, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/members"))).await
+    }
+
+    /// Ends a membership.
+    pub async fn remove_member(&self, tenant: &str, person: Uuid) -> Result<(), Error> {
+        let path = format!("tenants/{tenant}/members/{person}");
+        self.text(self.request(Method::DELETE, &path)).await.map(|_| ())
+    }
+
+    /// Invitations into a tenant that are still open.
+    pub async fn invitations(&self, tenant: &str) -> Result<Page<Invitation>, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/invitations"))).await
+    }
+
+    /// Invites somebody into a tenant.
+    pub async fn invite(&self, tenant: &str, wanted: &InvitationRequest) -> Result<Invitation, Error> {
+        let path = format!("tenants/{tenant}/invitations");
+        self.send(self.request(Method::POST, &path).json(wanted)).await
+    }
+
+    /// Invites one of the platform's own people, or signs them in once.
+    pub async fn invite_staff(&self, wanted: &StaffRequest) -> Result<Invitation, Error> {
+        self.send(self.request(Method::POST, "invitations").json(wanted)).await
     }
 
     /// Tokens that the token may see.

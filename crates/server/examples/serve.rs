@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use client::wire::LogLine;
+use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use secrecy::ExposeSecret;
@@ -13,7 +14,6 @@ use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::Record;
-use component::Role;
 
 struct NoLogs;
 
@@ -54,6 +54,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         logs: Arc::new(NoLogs),
         version: "0.0.0-example",
         shared: None,
+        console: server::ConsoleSettings { url: format!("http://{listen}").parse()?, provider: None },
     };
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     tokio::select! {

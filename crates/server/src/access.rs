@@ -1,8 +1,9 @@
 //! Who asks, and what they may: the one table of permissions and the one place where it is asked.
 //!
-//! A token of a tenant sees that tenant and nothing else. Asked about another, the API answers as it does for a
-//! tenant that does not exist: the same words, whatever the scope. Within its own tenant a token is told which
-//! scope an action needs.
+//! Somebody is a token or a person who signed in to the console, and has a role: the platform's own people one that
+//! holds in every tenant, everybody else one in each tenant they are of. Who is of no tenant sees nothing of it: asked
+//! about another, the API answers as it does for a tenant that does not exist, in the same words, whatever the role.
+//! Within a tenant one is told which roles an action takes.
 
 use std::net::SocketAddr;
 
@@ -12,13 +13,14 @@ use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
-use component::TenantName;
+use component::{Role, TenantId, TenantName};
 use secrecy::SecretString;
 use store::Store;
 use store::journal::Actor;
+use store::person::{Membership, Person};
 use store::tenant::Tenant;
-use component::Role;
 use store::token::Token;
+use uuid::Uuid;
 
 use crate::App;
 use crate::extract::text_of;
@@ -32,82 +34,201 @@ const LONGEST_PROGRAM: usize = 80;
 pub(crate) enum Action {
     /// See a tenant, its steads, components, operations, history, and what an edit would do.
     Look,
-    /// Read a server's log.
+    /// Read logs. What holds data in them is withheld from who may not [`Action::ReadData`].
     ReadLogs,
+    /// Take the record of a tenant along: search and export.
+    Audit,
+    /// Read a server's data.
+    ReadData,
+    /// Change a server's data.
+    WriteData,
     /// Edit or remove a stead, rotate a password, move a server.
     Edit,
     /// See a password.
     SeePassword,
+    /// See and say who the members of a tenant are.
+    EditMembers,
     /// Make, edit or remove a tenant.
     EditTenants,
-    /// Make or end a token.
+    /// Make or end a token; invite the platform's own people.
     EditTokens,
     /// Read the journal of the whole installation.
     ReadWholeJournal,
 }
 
 impl Action {
-    /// The table: which scope an action needs, and what it is called when it is refused.
-    fn needs(self) -> (Role, &'static str) {
-        match self {
-            Self::Look => (Role::Viewer, "to look"),
-            Self::ReadLogs => (Role::Viewer, "to read logs"),
-            Self::Edit => (Role::Developer, "to change anything"),
-            Self::SeePassword => (Role::Developer, "to see a password"),
-            Self::EditTenants => (Role::Operator, "to make, edit or remove a tenant"),
-            Self::EditTokens => (Role::Operator, "to make or end a token"),
-            Self::ReadWholeJournal => (Role::Operator, "to read the journal of all tenants"),
-        }
-    }
-}
+    /// Every action.
+    #[cfg(test)]
+    const ALL: [Self; 11] = [
+        Self::Look,
+        Self::ReadLogs,
+        Self::Audit,
+        Self::ReadData,
+        Self::WriteData,
+        Self::Edit,
+        Self::SeePassword,
+        Self::EditMembers,
+        Self::EditTenants,
+        Self::EditTokens,
+        Self::ReadWholeJournal,
+    ];
 
-fn rank(scope: Role) -> u8 {
-    match scope {
-        Role::Viewer => 0,
-        Role::Developer => 1,
-        Role::Operator => 2,
+    /// The table: which roles may, and what it is called when it is refused.
+    fn row(self) -> (&'static [Role], &'static str) {
+        use Role::{Auditor, Developer, Operator, Owner, Support, Viewer};
+        match self {
+            Self::Look => (&[Operator, Support, Owner, Developer, Auditor, Viewer], "to look"),
+            Self::ReadLogs => (&[Operator, Support, Owner, Developer, Auditor, Viewer], "to read logs"),
+            Self::Audit => (&[Operator, Support, Owner, Auditor], "to export the record"),
+            Self::ReadData => (&[Operator, Owner, Developer, Viewer], "to read data"),
+            Self::WriteData => (&[Operator, Owner, Developer], "to change data"),
+            Self::Edit => (&[Operator, Owner, Developer], "to change anything"),
+            Self::SeePassword => (&[Operator, Owner, Developer], "to see a password"),
+            Self::EditMembers => (&[Operator, Owner], "to see and edit members"),
+            Self::EditTenants => (&[Operator], "to make, edit or remove a tenant"),
+            Self::EditTokens => (&[Operator], "to make or end a token"),
+            Self::ReadWholeJournal => (&[Operator, Support], "to read the journal of all tenants"),
+        }
     }
 }
 
 /// Somebody who signed in.
 #[derive(Clone)]
 pub(crate) struct Caller {
-    token: Token,
+    who: Who,
     /// As the journal has them.
     pub(crate) actor: Actor,
 }
 
+#[derive(Clone)]
+enum Who {
+    Token(Token),
+    Person(Person),
+}
+
 impl Caller {
-    /// The token.
-    pub(crate) fn token(&self) -> &Token {
-        &self.token
+    /// A person, signed in from `source`.
+    pub(crate) fn person(person: Person, source: String) -> Self {
+        let actor = Actor { name: person.name.clone(), source };
+        Self { who: Who::Person(person), actor }
     }
 
-    /// Whether it is one of the platform's own people.
+    /// The token, where it is one.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        match &self.who {
+            Who::Token(token) => Some(token),
+            Who::Person(_) => None,
+        }
+    }
+
+    /// Who it is: the identity of the token or the person.
+    pub(crate) fn id(&self) -> Uuid {
+        match &self.who {
+            Who::Token(token) => token.id,
+            Who::Person(person) => person.id,
+        }
+    }
+
+    /// The role that holds in every tenant.
+    fn staff(&self) -> Option<Role> {
+        match &self.who {
+            Who::Token(token) => Some(token.scope).filter(|role| role.is_staff()),
+            Who::Person(person) => person.staff,
+        }
+    }
+
+    fn memberships(&self) -> Vec<Membership> {
+        match &self.who {
+            Who::Token(Token { tenant: Some((tenant, name)), scope, .. }) => {
+                vec![Membership { tenant: *tenant, name: name.clone(), role: *scope }]
+            }
+            Who::Token(_) => Vec::new(),
+            Who::Person(person) => person.memberships.clone(),
+        }
+    }
+
+    /// The roles that it has in a tenant.
+    fn roles_in(&self, tenant: TenantId) -> impl Iterator<Item = Role> {
+        let member = self.memberships().into_iter().find(|member| member.tenant == tenant);
+        self.staff().into_iter().chain(member.map(|member| member.role))
+    }
+
+    /// Whether it may see a tenant.
+    pub(crate) fn sees(&self, tenant: TenantId) -> bool {
+        self.roles_in(tenant).next().is_some()
+    }
+
+    /// Whether it may do something in a tenant of that name: for what a page offers. Whether it is then done, the
+    /// route decides.
+    pub(crate) fn may_by_name(&self, tenant: &str, action: Action) -> bool {
+        let member = self.memberships().into_iter().find(|member| member.name.as_str() == tenant);
+        let roles = self.staff().into_iter().chain(member.map(|member| member.role));
+        self.judge(roles, action).is_ok()
+    }
+
+    /// The tenants that it may see; `None` for all.
+    pub(crate) fn tenants(&self) -> Option<Vec<(TenantId, TenantName)>> {
+        if self.staff().is_some() {
+            return None;
+        }
+        let own = self.memberships().into_iter().map(|member| (member.tenant, member.name));
+        Some(own.collect())
+    }
+
+    /// The identities of those tenants.
+    pub(crate) fn tenant_ids(&self) -> Option<Vec<TenantId>> {
+        self.tenants().map(|tenants| tenants.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The tenant that it is of, where that is one.
+    pub(crate) fn own_tenant(&self) -> Option<(TenantId, TenantName)> {
+        let mut own = self.tenants()?;
+        if own.len() == 1 { own.pop() } else { None }
+    }
+
+    /// Whether it is one of the platform's own people, and may make tenants.
     pub(crate) fn is_operator(&self) -> bool {
-        self.token.scope == Role::Operator
+        self.staff() == Some(Role::Operator)
     }
 
-    /// Asks the table.
+    /// Asks the table, of what is about no tenant. Lists show each their own.
     pub(crate) fn may(&self, action: Action) -> Result<(), Problem> {
-        let (needed, words) = action.needs();
-        if rank(self.token.scope) >= rank(needed) {
+        let roles = self.staff().into_iter().chain(self.memberships().into_iter().map(|member| member.role));
+        self.judge(roles, action)
+    }
+
+    /// Asks the table, of what is in a tenant.
+    pub(crate) fn may_in(&self, tenant: &Tenant, action: Action) -> Result<(), Problem> {
+        self.judge(self.roles_in(tenant.id), action)
+    }
+
+    fn judge(&self, roles: impl Iterator<Item = Role>, action: Action) -> Result<(), Problem> {
+        let (needed, words) = action.row();
+        let roles: Vec<Role> = roles.collect();
+        if roles.iter().any(|role| needed.contains(role)) {
             return Ok(());
         }
-        let (needed, has) = (needed.as_str(), self.token.scope.as_str());
-        let detail =
-            format!("{words} takes a token of scope {needed}, and this one has scope {has}; use another");
+        let needed = needed.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ");
+        let has = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
+        let detail = match &self.who {
+            Who::Token(_) => {
+                format!("{words} takes a token of scope {needed}; this one has scope {has}; use another")
+            }
+            Who::Person(_) if has.is_empty() => {
+                format!("{words} takes the role {needed}; you have none yet: ask an owner of the tenant")
+            }
+            Who::Person(_) => {
+                format!("{words} takes the role {needed}; you are {has} here: ask an owner of the tenant")
+            }
+        };
         Err(Problem::new(Kind::Forbidden, detail))
     }
 
-    /// The tenant, where there is one that the token may see.
+    /// The tenant, where there is one that the caller may see.
     pub(crate) async fn find(&self, store: &Store, name: &TenantName) -> Result<Option<Tenant>, Problem> {
         // The question is asked of the database in either case, so that both answers take as long.
         let found = store.tenant(name).await?;
-        Ok(match &self.token.tenant {
-            Some((own, _)) => found.filter(|tenant| tenant.id == *own),
-            None => found,
-        })
+        Ok(found.filter(|tenant| self.roles_in(tenant.id).next().is_some()))
     }
 
     /// The tenant, to see it.
@@ -123,17 +244,21 @@ impl Caller {
         action: Action,
     ) -> Result<Tenant, Problem> {
         let tenant = self.visible(store, name).await?;
-        self.may(action)?;
+        self.may_in(&tenant, action)?;
         Ok(tenant)
     }
 }
 
-/// Lets in who has a token in force, and nobody else: every route behind it has a [`Caller`].
+/// Lets in who has a token in force, and nobody else: every route behind it has a [`Caller`]. The console's pages,
+/// which ask the API for a person who signed in, have brought one along.
 pub(crate) async fn sign_in(
     State(app): State<App>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    if request.extensions().get::<Caller>().is_some() {
+        return Ok(next.run(request).await);
+    }
     let secret = bearer(request.headers())?;
     let token = app.store.token(&secret).await?.ok_or_else(|| {
         Problem::new(
@@ -143,7 +268,7 @@ pub(crate) async fn sign_in(
     })?;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let actor = Actor { name: token.name.clone(), source: source(peer, request.headers()) };
-    request.extensions_mut().insert(Caller { token, actor });
+    request.extensions_mut().insert(Caller { who: Who::Token(token), actor });
     Ok(next.run(request).await)
 }
 
@@ -163,7 +288,7 @@ fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
 }
 
 /// From where, by which program: `127.0.0.1 stead/0.1.0`.
-fn source(peer: Option<SocketAddr>, headers: &HeaderMap) -> String {
+pub(crate) fn source(peer: Option<SocketAddr>, headers: &HeaderMap) -> String {
     let address = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.ip().to_canonical().to_string());
     let program = headers.get(USER_AGENT).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
     let program: String =

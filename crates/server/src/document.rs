@@ -52,7 +52,9 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("A token: `stead token` makes one. Scopes: operator, developer, viewer."))
+        .description(Some(
+            "A token: `stead token` makes one. Scopes: operator, support, owner, developer, auditor, viewer.",
+        ))
         .build();
     components.security_schemes.insert("token".into(), RefOr::T(SecurityScheme::Http(bearer)));
     components.schemas.insert("Problem".into(), client::wire::Problem::schema());
@@ -99,7 +101,7 @@ fn name_items(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
 
 /// The operations of a path, and whether each is more than a look.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
-    let edits = [&mut item.put, &mut item.post, &mut item.delete];
+    let edits = [&mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
     let looks = item.get.as_mut().map(|operation| (false, operation));
     looks.into_iter().chain(edits.into_iter().flatten().map(|operation| (true, operation)))
 }

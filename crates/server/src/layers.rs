@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 /// The request's id, in the answer and in every line logged for it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Headers of every answer: what is answered is for the asker alone, and is what it says it is.
+/// Headers of every answer that says nothing else: what is answered is for the asker alone, and is what it says it is.
 const ALWAYS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -31,19 +31,29 @@ const ALWAYS: [(HeaderName, &str); 4] = [
 pub(crate) async fn traced(request: Request, next: Next) -> Response {
     let id = Uuid::new_v4().to_string();
     let started = Instant::now();
-    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let path = loggable(request.uri().path());
+    let span = tracing::info_span!("request", id, method = %request.method(), path);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| tracing::info!(status, ms, "answered"));
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
     }
     response
+}
+
+/// A path without the secret that the link of an invitation is.
+fn loggable(path: &str) -> &str {
+    const INVITATION: &str = "/invitations/";
+    match path.split_once(INVITATION) {
+        Some((before, _)) if !before.contains("/v1/") => &path[..before.len() + INVITATION.len()],
+        _ => path,
+    }
 }
 
 /// Ends a request that takes too long.

@@ -1,4 +1,4 @@
-//! The HTTP API of the control plane.
+//! The HTTP API of the control plane, and its console.
 //!
 //! A request is signed in ([`access`]), parsed into types that cannot be wrong ([`extract`]), and becomes one
 //! call of the store; long work is seen through by waiting for its operation ([`waiting`]). Nothing here knows
@@ -10,15 +10,18 @@
 //! noun; [`document`] adds to the OpenAPI document what is true of every route.
 
 mod access;
+mod console;
 mod document;
 mod extract;
 mod idempotency;
 mod layers;
+mod pages;
 mod paging;
 mod problem;
 mod refusals;
 mod routes;
 mod schema;
+mod sign_in;
 mod strict;
 mod view;
 mod waiting;
@@ -36,10 +39,14 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 /// How long requests may take to end after the server was told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+pub use console::{ConsoleError, ConsoleSettings, ProviderSettings};
+pub use sign_in::rules::{BadRule, Rule};
 
 /// What the API is told of its surroundings.
 #[derive(Clone)]
@@ -54,6 +61,8 @@ pub struct Settings {
     pub version: &'static str,
     /// The port that every server shares, where there is one.
     pub shared: Option<Shared>,
+    /// The console.
+    pub console: ConsoleSettings,
 }
 
 /// A port for every server: which one is meant is told by the host name, `<handle>.<domain>`.
@@ -89,10 +98,14 @@ struct App {
     logs: Arc<dyn ServerLogs>,
     version: &'static str,
     shared: Option<Shared>,
+    console: Arc<console::Console>,
 }
 
-/// The whole API. Has to be called within a Tokio runtime: it starts the task that listens to the store.
-pub fn router(store: Store, settings: &Settings) -> Router {
+/// The whole API and the console. Has to be called within a Tokio runtime: it starts the task that listens to the store.
+///
+/// # Errors
+/// [`ConsoleError`]: settings of the console that cannot be.
+pub fn router(store: Store, settings: &Settings) -> Result<Router, ConsoleError> {
     // A sender that is gone means: never stopped.
     let (_, stopping) = watch::channel(false);
     build(store, settings, stopping)
@@ -101,7 +114,7 @@ pub fn router(store: Store, settings: &Settings) -> Router {
 /// Serves the API until `stop` is over; then ends waits and lets requests finish for a few seconds.
 ///
 /// # Errors
-/// When the listener fails.
+/// When the listener fails, or the console's settings cannot be.
 pub async fn serve(
     listener: TcpListener,
     store: Store,
@@ -110,7 +123,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (sender, stopping) = watch::channel(false);
     let mut told = stopping.clone();
-    let service = build(store, &settings, stopping).into_make_service_with_connect_info::<SocketAddr>();
+    let router = build(store, &settings, stopping).map_err(std::io::Error::other)?;
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         // An error means that the sender is gone, and with it everybody who could want an answer.
         let _ = told.wait_for(|stopping| *stopping).await;
@@ -138,7 +152,7 @@ fn routes() -> OpenApiRouter<App> {
     routes::open().merge(routes::signed_in())
 }
 
-fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Router {
+fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Result<Router, ConsoleError> {
     let app = App {
         seen: waiting::Seen::listen(store.clone(), stopping),
         store,
@@ -146,6 +160,7 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
         logs: Arc::clone(&settings.logs),
         shared: settings.shared.clone(),
         version: settings.version,
+        console: Arc::new(console::Console::new(&settings.console)?),
     };
     let (open, _) = routes::open().split_for_parts();
     let (signed_in, _) = routes::signed_in().split_for_parts();
@@ -153,11 +168,17 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
         .route_layer(from_fn_with_state(app.clone(), idempotency::replay))
         .route_layer(from_fn(layers::to_the_end))
         .route_layer(from_fn_with_state(app.clone(), access::sign_in));
-    open.merge(signed_in)
+    let api = open.merge(signed_in).with_state(app.clone());
+    let site = pages::Site { app, api: api.clone() };
+    let all = api.merge(pages::router(&site));
+    // A proxy in front may pass the console's prefix on, or leave it out.
+    let base = site.app.console.base();
+    let all = if base.is_empty() { all } else { all.clone().merge(Router::new().nest(base, all)) };
+    Ok(all
         .fallback(layers::nothing_here)
         .method_not_allowed_fallback(layers::no_such_method)
+        .layer(CompressionLayer::new())
         .layer(from_fn(layers::deadline))
         .layer(CatchPanicLayer::custom(layers::panicked))
-        .layer(from_fn(layers::traced))
-        .with_state(app)
+        .layer(from_fn(layers::traced)))
 }

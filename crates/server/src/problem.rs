@@ -181,7 +181,8 @@ impl Problem {
         &self.detail
     }
 
-    fn wire(self) -> wire::Problem {
+    /// As it goes over the wire.
+    pub(crate) fn wire(self) -> wire::Problem {
         let (kind, status, title) = self.kind.row();
         wire::Problem {
             kind: kind.to_owned(),

@@ -22,8 +22,8 @@ impl Attempt {
     /// An edit of a tenant's, or of the installation's where there is none.
     pub(crate) fn new(caller: &Caller, action: &'static str, tenant: Option<&Tenant>) -> Self {
         let mut entry = Entry::new(&caller.actor, action, Outcome::Refused);
-        // What a tenant's token tries belongs into that tenant's history, whatever it is about.
-        let own = caller.token().tenant.as_ref().map(|(id, name)| (*id, name.to_string()));
+        // What somebody of one tenant tries belongs into that tenant's history, whatever it is about.
+        let own = caller.own_tenant().map(|(id, name)| (id, name.to_string()));
         entry.tenant = tenant
             .map(|tenant: &Tenant| -> (TenantId, String) { (tenant.id, tenant.name.to_string()) })
             .or(own);

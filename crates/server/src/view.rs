@@ -1,6 +1,7 @@
 //! Stored things as the API shows them.
 
 use client::wire;
+use component::Role;
 use component::{Difference, differences};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -8,7 +9,6 @@ use store::edit::ChangeAction;
 use store::operation::Operation;
 use store::stead::{Component, Stead};
 use store::tenant::{Quota, Tenant};
-use component::Role;
 use store::token::Token;
 
 pub(crate) fn quota(quota: Quota) -> wire::Quota {
@@ -147,7 +147,10 @@ pub(crate) fn token(token: Token) -> wire::Token {
         name: token.name,
         scope: match token.scope {
             Role::Operator => wire::TokenScope::Operator,
+            Role::Support => wire::TokenScope::Support,
+            Role::Owner => wire::TokenScope::Owner,
             Role::Developer => wire::TokenScope::Developer,
+            Role::Auditor => wire::TokenScope::Auditor,
             Role::Viewer => wire::TokenScope::Viewer,
         },
         tenant: token.tenant.map(|(_, name)| name.into()),

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use component::postgres::{Major, Refused, Wish, resolve};
+use component::postgres::{Major, Refused, Wish, amend, resolve};
 use component::{ComponentName, Kind, LocalName, Spec, SteadName, manifest};
 use serde_json::{Value, json};
+use store::stead::Stead;
 
 use crate::problem::Problem;
 
@@ -14,6 +15,8 @@ pub(crate) struct Wanted {
     /// The app.
     pub(crate) app: SteadName,
     wishes: BTreeMap<ComponentName, Wish>,
+    /// The fields that were named, by component, where all others stay as they are.
+    named: Option<BTreeMap<ComponentName, BTreeSet<String>>>,
     /// Texts that the wishes name by hash, by component.
     pub(crate) files: BTreeMap<ComponentName, BTreeMap<String, String>>,
 }
@@ -25,13 +28,35 @@ impl Wanted {
         let manifest = manifest::from_json(body.unwrap_or(&one_server), stead).map_err(|errors| {
             Problem::fields(errors.into_iter().map(|error| (error.pointer, error.message)).collect())
         })?;
-        let mut wanted = Self { app: manifest.app, wishes: BTreeMap::new(), files: BTreeMap::new() };
+        let mut wanted =
+            Self { app: manifest.app, wishes: BTreeMap::new(), named: None, files: BTreeMap::new() };
         let name = |local: LocalName| ComponentName { kind: Kind::Postgres, local };
         for (local, server) in manifest.postgres {
             let name = name(local);
             wanted.wishes.insert(name.clone(), server.wish);
             wanted.files.insert(name, server.files);
         }
+        Ok(wanted)
+    }
+
+    /// Reads a body of which only what it names counts: components that are there, and fields of theirs. A field that
+    /// is `null` goes back to its default.
+    pub(crate) fn amendment(body: &Value, stead: &Stead) -> Result<Self, Problem> {
+        if body.get("app").is_some() {
+            let detail = "what a stead is an installation of is not changed by an amendment; leave it out";
+            return Err(Problem::fields(vec![("/app".into(), detail.into())]));
+        }
+        let mut wanted = Self::read(Some(body), &stead.app)?;
+        let mut named = BTreeMap::new();
+        for name in wanted.wishes.keys() {
+            let Some(there) = stead.components.iter().find(|component| component.name == *name) else {
+                return Err(Problem::no_component(&stead.name, name));
+            };
+            let fields = &body[name.kind.as_str()][name.local.as_str()];
+            let fields = fields.as_object().into_iter().flat_map(|fields| fields.keys().cloned());
+            named.insert(there.name.clone(), fields.collect());
+        }
+        wanted.named = Some(named);
         Ok(wanted)
     }
 
@@ -43,11 +68,24 @@ impl Wanted {
     ) -> Result<BTreeMap<ComponentName, Spec>, (ComponentName, Refused)> {
         let spec = |(name, wish): (&ComponentName, &Wish)| {
             let current = current.get(name).map(|Spec::Postgres(spec)| spec);
-            match resolve(wish, current, engines) {
+            let named = self.named.as_ref().and_then(|named| named.get(name));
+            let resolved = match (named, current) {
+                (Some(named), Some(current)) => {
+                    amend(wish, &named.iter().map(String::as_str).collect(), current, engines)
+                }
+                _ => resolve(wish, current, engines),
+            };
+            match resolved {
                 Ok(spec) => Ok((name.clone(), Spec::Postgres(spec))),
                 Err(refused) => Err((name.clone(), refused)),
             }
         };
-        self.wishes.iter().map(spec).collect()
+        let asked = self.wishes.iter().map(spec).collect::<Result<BTreeMap<_, _>, _>>()?;
+        if self.named.is_none() {
+            return Ok(asked);
+        }
+        let mut all = current.clone();
+        all.extend(asked);
+        Ok(all)
     }
 }

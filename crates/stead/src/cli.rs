@@ -106,6 +106,15 @@ pub(crate) enum Verb {
         #[arg(long)]
         shared: bool,
     },
+    /// Print a link that opens the console, once and within five minutes.
+    Console {
+        /// As whom.
+        #[arg(long, value_name = "ADDRESS", default_value = "operator@localhost")]
+        name: String,
+    },
+    /// Who may sign in to the console, and as what.
+    #[command(subcommand)]
+    Member(MemberVerb),
     /// Print the certificate that clients verify the gateway with, PEM.
     Ca,
     /// Show who changed what, from what to what; newest last.
@@ -352,6 +361,35 @@ pub(crate) struct QuotaArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum MemberVerb {
+    /// Invite somebody; prints a link, which is shown once.
+    Invite {
+        /// Whom: an e-mail address.
+        name: String,
+        /// As what.
+        #[arg(long, value_enum)]
+        role: Scope,
+        /// Into which tenant; needed but for operators and support.
+        #[arg(long, env = "STEAD_TENANT", hide_env_values = true, value_name = "NAME")]
+        tenant: Option<TenantName>,
+    },
+    /// Show the members of a tenant, and who is invited.
+    List {
+        /// Which tenant.
+        #[arg(long, env = "STEAD_TENANT", hide_env_values = true, value_name = "NAME")]
+        tenant: TenantName,
+    },
+    /// End a membership.
+    Remove {
+        /// Whose: an e-mail address.
+        name: String,
+        /// In which tenant.
+        #[arg(long, env = "STEAD_TENANT", hide_env_values = true, value_name = "NAME")]
+        tenant: TenantName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum TokenVerb {
     /// Make a token; it is shown once.
     Create {
@@ -360,7 +398,7 @@ pub(crate) enum TokenVerb {
         /// What it allows.
         #[arg(long, value_enum)]
         scope: Scope,
-        /// Whose; needed but for operators.
+        /// Whose; needed but for operators and support.
         #[arg(long, value_name = "NAME")]
         tenant: Option<TenantName>,
         /// Days until it ends [default: it does not].
@@ -381,9 +419,15 @@ pub(crate) enum TokenVerb {
 pub(crate) enum Scope {
     /// Everything, in every tenant.
     Operator,
+    /// Looking, in every tenant; no data.
+    Support,
     /// Everything in one tenant but its quota and its tokens.
+    Owner,
+    /// Like owner, but for its members.
     Developer,
-    /// Looking, in one tenant; no passwords.
+    /// Looking, in one tenant, and exporting its record; no data.
+    Auditor,
+    /// Looking, in one tenant, its data included; no passwords.
     Viewer,
 }
 
@@ -452,9 +496,94 @@ pub(crate) struct ServerArgs {
     /// How long what was written may wait before it is in the backups: the most that a lost disk can cost.
     #[arg(long, env = "STEAD_BACKUP_AGE", hide_env_values = true, value_name = "TIME", default_value = "5s", value_parser = seconds)]
     pub(crate) backup_age: u64,
+    #[command(flatten)]
+    pub(crate) console: ConsoleArgs,
     /// A PostgreSQL for the control plane's state, instead of one of its own.
     #[arg(long, env = "STEAD_STATE", hide_env_values = true, value_name = "POSTGRES-URL")]
     pub(crate) state: Option<String>,
+}
+
+/// How people get into the console.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConsoleArgs {
+    /// Where people reach the console, like https://console.example.com/stead, when a proxy stands before it
+    /// [default: where the API listens].
+    #[arg(long, env = "STEAD_CONSOLE_URL", hide_env_values = true, value_name = "URL", value_parser = console_url)]
+    console_url: Option<url::Url>,
+    /// The company's identity provider (OpenID Connect), as its tokens name it.
+    #[arg(
+        long,
+        env = "STEAD_OIDC_ISSUER",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "oidc_client_id"
+    )]
+    oidc_issuer: Option<String>,
+    /// What Stead is called there; what it proves itself with is in STEAD_OIDC_CLIENT_SECRET.
+    #[arg(
+        long,
+        env = "STEAD_OIDC_CLIENT_ID",
+        hide_env_values = true,
+        value_name = "NAME",
+        requires = "oidc_issuer"
+    )]
+    oidc_client_id: Option<String>,
+    /// What is asked for beside openid.
+    #[arg(long, env = "STEAD_OIDC_SCOPES", hide_env_values = true, value_name = "SCOPE", value_delimiter = ',', default_values = ["email", "profile"])]
+    oidc_scopes: Vec<String>,
+    /// The claim that names somebody's groups.
+    #[arg(
+        long,
+        env = "STEAD_OIDC_GROUPS_CLAIM",
+        hide_env_values = true,
+        value_name = "NAME",
+        default_value = "groups"
+    )]
+    oidc_groups_claim: String,
+    /// What a group gives: GROUP=operator, GROUP=TENANT:ROLE, or stead-{tenant}-{role}={tenant}:{role}; more than once
+    /// for several (in the variable, one a line).
+    #[arg(
+        long,
+        env = "STEAD_OIDC_ROLES",
+        hide_env_values = true,
+        value_name = "GROUP=ROLE",
+        value_delimiter = '\n'
+    )]
+    oidc_role: Vec<server::Rule>,
+}
+
+impl ConsoleArgs {
+    /// As the server takes them; `listen` is where the API listens.
+    pub(crate) fn settings(&self, listen: SocketAddr) -> Result<server::ConsoleSettings, url::ParseError> {
+        let url = match &self.console_url {
+            Some(url) => url.clone(),
+            None => format!("http://{listen}").parse()?,
+        };
+        let secret = std::env::var("STEAD_OIDC_CLIENT_SECRET").ok().filter(|secret| !secret.is_empty());
+        let provider = self.oidc_issuer.clone().zip(self.oidc_client_id.clone());
+        let provider = provider.map(|(issuer, client_id)| server::ProviderSettings {
+            issuer,
+            client_id,
+            client_secret: secret.map(secrecy::SecretString::from),
+            scopes: self.oidc_scopes.clone(),
+            groups_claim: self.oidc_groups_claim.clone(),
+            rules: self.oidc_role.clone(),
+        });
+        Ok(server::ConsoleSettings { url, provider })
+    }
+}
+
+/// `https://console.example.com/stead`.
+fn console_url(text: &str) -> Result<url::Url, String> {
+    let wrong = || "write it like https://console.example.com/stead".to_owned();
+    let url: url::Url = text.parse().map_err(|_| wrong())?;
+    let plain = url.username().is_empty() && url.password().is_none();
+    let bare = url.query().is_none() && url.fragment().is_none() && url.has_host();
+    let path = url
+        .path()
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~'));
+    if matches!(url.scheme(), "http" | "https") && plain && bare && path { Ok(url) } else { Err(wrong()) }
 }
 
 #[derive(Debug, Clone, Subcommand)]

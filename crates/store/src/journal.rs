@@ -156,9 +156,22 @@ pub(crate) async fn write(conn: &mut PgConnection, entry: &Entry) -> Result<i64,
         &hash[..],
         payload,
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
+    announce(conn, tenant.map(|(id, name)| (*id, name.as_str())), entry.stead.as_deref()).await?;
     Ok(id)
+}
+
+/// Tells those who listen that something was recorded, once the transaction commits: `<tenant id> <tenant> <stead>`.
+pub(crate) async fn announce(
+    conn: &mut PgConnection,
+    tenant: Option<(TenantId, &str)>,
+    stead: Option<&str>,
+) -> Result<(), Error> {
+    let (id, name) = tenant.map(|(id, name)| (id.0.to_string(), name)).unwrap_or_default();
+    let text = format!("{id} {name} {}", stead.unwrap_or_default());
+    sqlx::query!("select pg_notify($1, $2)", crate::SEEN_CHANNEL, text).fetch_one(conn).await?;
+    Ok(())
 }
 
 /// Which lines.

@@ -246,7 +246,7 @@ impl Store {
             close_targets(&mut tx, id, lease.component.generation, false, Some(why)).await?;
         }
         fail_point!("store::record-before-commit");
-        announce(&mut tx).await?;
+        announce(&mut tx, &lease).await?;
         tx.commit().await?;
         fail_point!("store::record-after-commit");
         Ok(())
@@ -275,7 +275,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         fail_point!("store::gone-before-commit");
-        announce(&mut tx).await?;
+        announce(&mut tx, &lease).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -376,7 +376,7 @@ async fn close_targets(
     Ok(())
 }
 
-async fn announce(tx: &mut PgConnection) -> Result<(), Error> {
-    sqlx::query!("select pg_notify($1, '')", crate::SEEN_CHANNEL).fetch_one(tx).await?;
-    Ok(())
+async fn announce(tx: &mut PgConnection, lease: &Lease) -> Result<(), Error> {
+    let (tenant, name) = &lease.tenant;
+    journal::announce(tx, Some((*tenant, name)), Some(lease.stead.as_str())).await
 }

@@ -47,7 +47,7 @@ pub(crate) use fail_point;
 
 /// Channel on which due work is announced.
 pub const WAKE_CHANNEL: &str = "stead_wake";
-/// Channel on which finished operations and new status are announced.
+/// Channel on which finished operations, new status and lines of the journal are announced.
 pub const SEEN_CHANNEL: &str = "stead_seen";
 
 /// The control plane's database.

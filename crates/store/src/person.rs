@@ -332,12 +332,8 @@ impl Store {
         sqlx::query!("delete from sessions where person_id = $1 and id <> $2", person.id, keep)
             .execute(&mut *tx)
             .await?;
-        journal_everywhere(
-            &mut tx,
-            person,
-            &Entry::new(actor, "sign_in.password_changed", Outcome::Done),
-        )
-        .await?;
+        journal_everywhere(&mut tx, person, &Entry::new(actor, "sign_in.password_changed", Outcome::Done))
+            .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -382,11 +378,8 @@ impl Store {
         recovery: Option<&[Vec<u8>]>,
     ) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
-        let action = if recovery.is_some() {
-            "sign_in.second_factor_added"
-        } else {
-            "sign_in.second_factor_removed"
-        };
+        let action =
+            if recovery.is_some() { "sign_in.second_factor_added" } else { "sign_in.second_factor_removed" };
         sqlx::query!(
             "update people set totp_confirmed = $2, recovery = $3, totp = case when $2 then totp end where id = $1",
             person.id,

@@ -178,6 +178,23 @@ impl Store {
         self.key.open(WITNESS, &first).map(|_| ()).map_err(|_| Error::WrongKey)
     }
 
+    /// Seals a text that somebody else keeps for a while and brings back, like a browser: only this installation reads
+    /// it, and only for that purpose.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] where the cipher fails.
+    pub fn seal_for(&self, purpose: &str, text: &SecretString) -> Result<Vec<u8>, Error> {
+        self.key.seal(&format!("lent/{purpose}"), text)
+    }
+
+    /// Opens what was sealed for a purpose.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] for anything else.
+    pub fn open_for(&self, purpose: &str, sealed: &[u8]) -> Result<SecretString, Error> {
+        self.key.open(&format!("lent/{purpose}"), sealed)
+    }
+
     /// Keeps something that lies outside the database, so that it comes back with it.
     ///
     /// # Errors

@@ -51,7 +51,9 @@ pub struct Listed {
 /// 256 random bits as text, for cookies and links.
 pub(crate) fn random_secret() -> SecretString {
     let rng = rand::rng();
-    SecretString::from(rng.sample_iter(rand::distr::Alphanumeric).take(43).map(char::from).collect::<String>())
+    SecretString::from(
+        rng.sample_iter(rand::distr::Alphanumeric).take(43).map(char::from).collect::<String>(),
+    )
 }
 
 pub(crate) fn hash(secret: &SecretString) -> Vec<u8> {

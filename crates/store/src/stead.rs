@@ -86,14 +86,14 @@ impl ComponentRow {
 }
 
 impl Store {
-    /// Steads by name, with their components: of one tenant, or (for the platform's own people) of all;
+    /// Steads by name, with their components: of these tenants, or (for the platform's own people) of all;
     /// after the cursor `(tenant, stead)`, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn steads(
         &self,
-        tenant: Option<TenantId>,
+        tenants: Option<&[TenantId]>,
         after: Option<(&str, &str)>,
         limit: i64,
     ) -> Result<Vec<Stead>, Error> {
@@ -102,9 +102,9 @@ impl Store {
             r#"select s.id, t.name as tenant, s.name, s.app, s.generation,
                       s.created_at as "created_at: jiff_sqlx::Timestamp"
                from steads s join tenants t on t.id = s.tenant_id
-               where ($1::uuid is null or t.id = $1) and (t.name, s.name) > ($2, $3)
+               where ($1::uuid[] is null or t.id = any($1)) and (t.name, s.name) > ($2, $3)
                order by t.name, s.name limit $4"#,
-            tenant.map(|id| id.0),
+            crate::tenant::uuids(tenants) as _,
             after_tenant,
             after_stead,
             limit,

@@ -144,23 +144,34 @@ pub(crate) async fn find_or_make(
     find(conn, name).await?.ok_or_else(|| Error::Database(sqlx::Error::RowNotFound).into())
 }
 
+/// Identities as the database takes them.
+pub(crate) fn uuids(tenants: Option<&[TenantId]>) -> Option<Vec<uuid::Uuid>> {
+    tenants.map(|tenants| tenants.iter().map(|id| id.0).collect())
+}
+
 fn quota_json(quota: Quota) -> serde_json::Value {
     serde_json::json!({ "servers": quota.servers, "memory_mib": quota.memory_mib, "disk_mib": quota.disk_mib })
 }
 
 impl Store {
-    /// Tenants by name, after that of the cursor, at most `limit`.
+    /// Tenants by name, after that of the cursor, at most `limit`; of these, or of all.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tenants(&self, after: Option<&TenantName>, limit: i64) -> Result<Vec<Tenant>, Error> {
+    pub async fn tenants(
+        &self,
+        of: Option<&[TenantId]>,
+        after: Option<&TenantName>,
+        limit: i64,
+    ) -> Result<Vec<Tenant>, Error> {
         sqlx::query_as!(
             Row,
             r#"select id, name, quota_servers, quota_memory_mib, quota_disk_mib,
                       created_at as "created_at: jiff_sqlx::Timestamp"
-               from tenants where name > $1 order by name limit $2"#,
+               from tenants where name > $1 and ($3::uuid[] is null or id = any($3)) order by name limit $2"#,
             after.map_or("", TenantName::as_str),
             limit,
+            uuids(of) as _,
         )
         .fetch_all(&self.pool)
         .await?

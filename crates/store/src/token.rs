@@ -144,11 +144,11 @@ impl Store {
         .transpose()
     }
 
-    /// Tokens in force, of one tenant or all.
+    /// Tokens in force, of these tenants or all.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tokens(&self, tenant: Option<TenantId>) -> Result<Vec<Token>, Error> {
+    pub async fn tokens(&self, tenants: Option<&[TenantId]>) -> Result<Vec<Token>, Error> {
         sqlx::query_as!(
             Row,
             r#"select k.id, k.name, k.tenant_id, t.name as "tenant?", scope,
@@ -156,8 +156,8 @@ impl Store {
                       expires_at as "expires_at: jiff_sqlx::Timestamp"
                from tokens k left join tenants t on t.id = k.tenant_id
                where revoked_at is null and (expires_at is null or expires_at > now())
-                 and ($1::uuid is null or tenant_id = $1) order by k.created_at, k.id"#,
-            tenant.map(|id| id.0)
+                 and ($1::uuid[] is null or tenant_id = any($1)) order by k.created_at, k.id"#,
+            crate::tenant::uuids(tenants) as _
         )
         .fetch_all(&self.pool)
         .await?

@@ -265,6 +265,37 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, engines: &BTreeSet<Major>) -
     })
 }
 
+/// Resolves a wish of which only the `named` fields count: the others stay as they are.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn amend(
+    wish: &Wish,
+    named: &BTreeSet<&str>,
+    current: &Spec,
+    engines: &BTreeSet<Major>,
+) -> Result<Spec, Refused> {
+    let asked = resolve(wish, Some(current), engines)?;
+    let mut spec = current.clone();
+    for field in named {
+        match *field {
+            "size" => spec.size = asked.size,
+            "allow" => spec.allow.clone_from(&asked.allow),
+            "maintenance" => spec.maintenance.clone_from(&asked.maintenance),
+            "idle" => spec.idle = asked.idle,
+            "backup" => spec.backup = asked.backup,
+            "schema" => spec.schema.clone_from(&asked.schema),
+            "extensions" => spec.extensions.clone_from(&asked.extensions),
+            "protect" => spec.protect = asked.protect,
+            "owner" => spec.owner.clone_from(&asked.owner),
+            "runbook" => spec.runbook.clone_from(&asked.runbook),
+            // An engine changes by no edit.
+            _ => {}
+        }
+    }
+    Ok(spec)
+}
+
 /// The default allow-list.
 fn loopback() -> Vec<IpNet> {
     use std::net::{Ipv4Addr, Ipv6Addr};

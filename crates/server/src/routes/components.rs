@@ -60,7 +60,7 @@ pub(crate) async fn credentials(
 ) -> Result<Json<wire::Credentials>, Problem> {
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     let shown = async {
-        caller.may(Action::SeePassword)?;
+        caller.may_in(&tenant, Action::SeePassword)?;
         let component = find(&app, &tenant, &at).await?;
         let password = app.store.password(component.id).await?;
         let (Some(password), Some(endpoint)) = (password, component.status.endpoint) else {
@@ -238,7 +238,7 @@ async fn edit(
 ) -> Result<Response, Problem> {
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     let edit = async {
-        caller.may(Action::Edit)?;
+        caller.may_in(&tenant, Action::Edit)?;
         let (store, actor, reason) = (&app.store, &caller.actor, query.reason());
         let stead = (&at.tenant, &at.stead);
         Ok(match &what {

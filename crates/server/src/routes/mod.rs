@@ -4,6 +4,7 @@ pub(crate) mod ca;
 pub(crate) mod components;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod members;
 pub(crate) mod openapi;
 pub(crate) mod operations;
 pub(crate) mod plan;
@@ -31,8 +32,8 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(tenants::get, tenants::put, tenants::delete))
         .routes(routes!(steads::fleet))
         .routes(routes!(steads::list))
-        .routes(routes!(steads::get, steads::put, steads::delete))
-        .routes(routes!(plan::post))
+        .routes(routes!(steads::get, steads::put, steads::patch, steads::delete))
+        .routes(routes!(plan::post, plan::patch))
         .routes(routes!(components::get))
         .routes(routes!(components::credentials))
         .routes(routes!(components::rotate))
@@ -45,6 +46,11 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(operations::get))
         .routes(routes!(history::of_tenant))
         .routes(routes!(history::of_all))
+        .routes(routes!(members::list))
+        .routes(routes!(members::put, members::delete))
+        .routes(routes!(members::invitations, members::invite))
+        .routes(routes!(members::withdraw))
+        .routes(routes!(members::invite_staff))
         .routes(routes!(tokens::list, tokens::post))
         .routes(routes!(tokens::delete))
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use client::wire;
 use component::{ComponentName, Spec};
 use store::edit::{ChangeAction, SteadEdit};
+use store::tenant::Tenant;
 
 use super::SteadPath;
 use crate::access::{Action, Caller};
@@ -34,8 +35,38 @@ pub(crate) async fn post(
     if tenant.is_none() && !caller.is_operator() {
         return Err(Problem::no_tenant(&at.tenant));
     }
-    caller.may(Action::Look)?;
+    super::steads::may(&caller, tenant.as_ref(), Action::Look)?;
     let wanted = Wanted::read(sent.optional()?.as_ref(), &at.stead)?;
+    plan(&app, &caller, &at, tenant.as_ref(), &wanted).await
+}
+
+/// What an amendment would do, without doing it
+///
+/// Takes the body of the amendment, and refuses what it would refuse.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}/steads/{stead}/plan", tag = "steads", operation_id = "plan_amendment",
+    params(SteadPath), request_body = SteadRequest,
+    responses((status = 200, description = "The plan; its `generation` is for the `If-Match` of the amendment",
+               body = wire::Plan)))]
+pub(crate) async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<SteadPath>,
+    sent: Sent,
+) -> Result<Json<wire::Plan>, Problem> {
+    let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
+    let stead = app.store.stead(tenant.id, &at.stead).await?;
+    let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
+    let wanted = Wanted::amendment(&sent.required()?, &stead)?;
+    plan(&app, &caller, &at, Some(&tenant), &wanted).await
+}
+
+async fn plan(
+    app: &App,
+    caller: &Caller,
+    at: &SteadPath,
+    tenant: Option<&Tenant>,
+    wanted: &Wanted,
+) -> Result<Json<wire::Plan>, Problem> {
     // The store shows the deciding function what is and what shall be; whether that takes a restart is noted there.
     let restarts: Mutex<BTreeMap<ComponentName, bool>> = Mutex::default();
     let decide = |current: &BTreeMap<ComponentName, Spec>, engines: &_| {
@@ -58,7 +89,7 @@ pub(crate) async fn post(
     };
     let planned = app.store.plan(&caller.actor, &edit).await?;
     let changed = planned.changes.iter().any(|change| change.action != ChangeAction::Keep);
-    let stead = match &tenant {
+    let stead = match tenant {
         Some(tenant) => app.store.stead(tenant.id, &at.stead).await?,
         None => None,
     };

@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use client::wire::{self, Page};
 use component::{SteadName, TenantId, TenantName};
 use serde::Deserialize;
-use store::edit::SteadEdit;
+use store::edit::{Edited, SteadEdit};
 use store::stead::Stead;
+use store::tenant::Tenant;
 use utoipa::IntoParams;
 
 use super::tenants::ListQuery;
@@ -33,8 +34,7 @@ pub(crate) async fn fleet(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<wire::Stead>>, Problem> {
     caller.may(Action::Look)?;
-    let own = caller.token().tenant.as_ref().map(|(id, _)| *id);
-    steads(&app, own, &query).await.map(Json)
+    steads(&app, caller.tenant_ids().as_deref(), &query).await.map(Json)
 }
 
 /// A tenant's steads, by name
@@ -48,17 +48,17 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<wire::Stead>>, Problem> {
     let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
-    steads(&app, Some(tenant.id), &query).await.map(Json)
+    steads(&app, Some(&[tenant.id]), &query).await.map(Json)
 }
 
 async fn steads(
     app: &App,
-    tenant: Option<TenantId>,
+    tenants: Option<&[TenantId]>,
     query: &ListQuery,
 ) -> Result<Page<wire::Stead>, Problem> {
     let after: Option<(TenantName, SteadName)> = paging::key_of(query.cursor.as_ref())?;
     let after = after.as_ref().map(|(tenant, stead)| (tenant.as_str(), stead.as_str()));
-    let found = app.store.steads(tenant, after, query.limit.and_one()).await?;
+    let found = app.store.steads(tenants, after, query.limit.and_one()).await?;
     let key = |stead: &Stead| (stead.tenant.clone(), stead.name.clone());
     Ok(paging::page(found, query.limit, key, view::stead))
 }
@@ -149,7 +149,7 @@ pub(crate) async fn put(
         attempt = attempt.wanting(body);
     }
     let edit = async {
-        caller.may(Action::Edit)?;
+        may(&caller, tenant.as_ref(), Action::Edit)?;
         let wanted = Wanted::read(body?.as_ref(), &at.stead)?;
         let if_generation =
             expected(&app, tenant.as_ref().map(|tenant| tenant.id), &at, precondition).await?;
@@ -167,6 +167,70 @@ pub(crate) async fn put(
         Ok(app.store.apply(&caller.actor, &edit).await?)
     };
     let edited = attempt.of(&app.store, edit).await?;
+    edit_answer(&app, &caller, &at, &edited, query.wait).await
+}
+
+/// Edit some of a stead
+///
+/// Only what the body names counts: components that are there, and their fields; all else stays as it is. A field
+/// that is `null` goes back to its default. Answers like the edit of the whole.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}/steads/{stead}", tag = "steads", operation_id = "amend_stead",
+    params(SteadPath, EditQuery,
+        ("If-Match" = Option<String>, Header, description = "Only if it is still at this `ETag`")),
+    request_body = SteadRequest,
+    responses(
+        (status = 200, description = "The stead; the operation has ended, or there was nothing to do",
+         body = wire::Stead, headers(("ETag" = String, description = "Its generation, for `If-Match`"))),
+        (status = 202, description = "The stead; the operation still runs", body = wire::Stead,
+         headers(("ETag" = String, description = "Its generation, for `If-Match`"))),
+        (status = 412, description = "It was changed meanwhile", body = wire::Problem,
+         content_type = "application/problem+json")))]
+pub(crate) async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<SteadPath>,
+    Query(query): Query<EditQuery>,
+    headers: HeaderMap,
+    sent: Sent,
+) -> Result<Response, Problem> {
+    let precondition = Precondition::of(&headers)?;
+    let tenant = caller.visible(&app.store, &at.tenant).await?;
+    let body = sent.required();
+    let mut attempt = Attempt::new(&caller, "stead.edited", Some(&tenant)).stead(&at.stead);
+    if let Ok(body) = &body {
+        attempt = attempt.wanting(body);
+    }
+    let edit = async {
+        caller.may_in(&tenant, Action::Edit)?;
+        let stead = app.store.stead(tenant.id, &at.stead).await?;
+        let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
+        let wanted = Wanted::amendment(&body?, &stead)?;
+        let if_generation = expected(&app, Some(tenant.id), &at, precondition).await?;
+        let decide = |current: &_, engines: &_| wanted.decide(current, engines);
+        let edit = SteadEdit {
+            tenant: &at.tenant,
+            stead: &at.stead,
+            app: &stead.app,
+            make_tenant: false,
+            decide: &decide,
+            files: &wanted.files,
+            if_generation,
+            reason: query.reason(),
+        };
+        Ok(app.store.apply(&caller.actor, &edit).await?)
+    };
+    let edited = attempt.of(&app.store, edit).await?;
+    edit_answer(&app, &caller, &at, &edited, query.wait).await
+}
+
+/// Answers an edit with the stead, and the operation that brings it about as far as it has come within `wait`.
+async fn edit_answer(
+    app: &App,
+    caller: &Caller,
+    at: &SteadPath,
+    edited: &Edited,
+    wait: Wait,
+) -> Result<Response, Problem> {
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     // The same call again changes nothing, but may well be somebody who waits for the first to end.
     let operation = match edited.operation {
@@ -174,7 +238,7 @@ pub(crate) async fn put(
         None => app.store.running_operation(tenant.id, &at.stead).await?,
     };
     let operation = match operation {
-        Some(id) => app.seen.end_of(&app.store, tenant.id, id, query.wait.0).await?,
+        Some(id) => app.seen.end_of(&app.store, tenant.id, id, wait.0).await?,
         None => None,
     };
     let stead = app.store.stead(tenant.id, &at.stead).await?;
@@ -192,6 +256,11 @@ pub(crate) async fn put(
     let tag = tag(stead.generation);
     let stead = wire::Stead { operation: operation.map(view::operation), ..view::stead(stead) };
     Ok((status, tag, Json(stead)).into_response())
+}
+
+/// Asks the table; of a tenant that is not there yet, which an operator's edit makes, as of none.
+pub(super) fn may(caller: &Caller, tenant: Option<&Tenant>, action: Action) -> Result<(), Problem> {
+    tenant.map_or_else(|| caller.may(action), |tenant| caller.may_in(tenant, action))
 }
 
 /// The generation that the store is to insist on.
@@ -255,7 +324,7 @@ pub(crate) async fn delete(
     };
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     let edit = async {
-        caller.may(Action::Edit)?;
+        caller.may_in(&tenant, Action::Edit)?;
         let reason = query.reason.as_ref().map(|reason| reason.0.as_str());
         let (actor, unprotect) = (&caller.actor, query.unprotect);
         Ok(app.store.delete(actor, &at.tenant, &at.stead, unprotect, if_generation, reason).await?)

@@ -45,13 +45,8 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<wire::Tenant>>, Problem> {
     caller.may(Action::Look)?;
     let after: Option<TenantName> = paging::key_of(query.cursor.as_ref())?;
-    let found = match &caller.token().tenant {
-        None => app.store.tenants(after.as_ref(), query.limit.and_one()).await?,
-        Some((_, own)) => {
-            let own = app.store.tenant(own).await?;
-            own.into_iter().filter(|own| after.as_ref().is_none_or(|after| own.name > *after)).collect()
-        }
-    };
+    let own = caller.tenant_ids();
+    let found = app.store.tenants(own.as_deref(), after.as_ref(), query.limit.and_one()).await?;
     Ok(Json(paging::page(found, query.limit, |tenant| tenant.name.clone(), view::tenant)))
 }
 

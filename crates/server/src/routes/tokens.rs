@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use client::wire::{self, Page, TokenScope};
+use component::Role;
 use component::TenantName;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use component::Role;
 use store::token::Token;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -41,7 +41,7 @@ pub(crate) async fn list(
     caller.may(Action::Look)?;
     let after: Option<(Timestamp, Uuid)> = paging::key_of(query.cursor.as_ref())?;
     let key = |token: &Token| (token.created_at, token.id);
-    let mut found = app.store.tokens(caller.token().tenant.as_ref().map(|(id, _)| *id)).await?;
+    let mut found = app.store.tokens(caller.tenant_ids().as_deref()).await?;
     found.retain(|token| after.is_none_or(|after| key(token) > after));
     Ok(Json(paging::page(found, query.limit, key, view::token)))
 }
@@ -86,7 +86,10 @@ pub(crate) async fn post(
 fn scope(wanted: TokenScope) -> Role {
     match wanted {
         TokenScope::Operator => Role::Operator,
+        TokenScope::Support => Role::Support,
+        TokenScope::Owner => Role::Owner,
         TokenScope::Developer => Role::Developer,
+        TokenScope::Auditor => Role::Auditor,
         TokenScope::Viewer => Role::Viewer,
     }
 }
@@ -104,13 +107,16 @@ fn checked(wanted: &wire::TokenRequest) -> Result<Option<TenantName>, Problem> {
             format!("`{OWN_NAME}` is what the control plane calls itself in the history; use another"),
         );
     }
+    if name.contains('@') {
+        refuse("/name", "holds an @, by which the history tells people from tokens; leave it out".into());
+    }
     if wanted.days.is_some_and(|days| !(1..=MOST_DAYS).contains(&days)) {
         refuse("/days", format!("is a number from 1 to {MOST_DAYS}"));
     }
     let tenant = match (wanted.scope, &wanted.tenant) {
-        (TokenScope::Operator, None) => None,
-        (TokenScope::Operator, Some(_)) => {
-            refuse("/tenant", "a token of scope operator belongs to no tenant; leave it out".into());
+        (TokenScope::Operator | TokenScope::Support, None) => None,
+        (TokenScope::Operator | TokenScope::Support, Some(_)) => {
+            refuse("/tenant", "a token of this scope belongs to no tenant; leave it out".into());
             None
         }
         (_, None) => {
@@ -144,7 +150,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let edit = async {
         caller.may(Action::EditTokens)?;
-        if at.id == caller.token().id {
+        if caller.token().is_some_and(|token| token.id == at.id) {
             let detail =
                 "this is the token you are signed in with; end it with another one, or you lock yourself out";
             return Err(Problem::new(Kind::InUse, detail));

@@ -1,8 +1,8 @@
 //! Who may do what: every action, for every scope, in the own tenant and in another's.
 
+use component::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use component::Role;
 
 use crate::rig::{Answer, Rig, send};
 

@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: a request that is sent again is done once.
 
+use component::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use component::Role;
 
 use crate::rig::{Answer, Rig, send};
 

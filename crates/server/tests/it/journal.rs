@@ -1,8 +1,8 @@
 //! What is on record: every refusal, and nothing that was not tried.
 
+use component::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use component::Role;
 
 use crate::rig::{Rig, send};
 

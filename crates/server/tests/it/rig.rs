@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use client::wire::LogLine;
+use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use jiff::Timestamp;
@@ -16,7 +17,6 @@ use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::{Lease, Record};
-use component::Role;
 use test_support::ControlDatabase;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -112,6 +112,10 @@ impl Rig {
             logs: Arc::clone(&logs) as Arc<dyn ServerLogs>,
             version: "0.0.0-test",
             shared: None,
+            console: server::ConsoleSettings {
+                url: format!("http://{address}").parse().unwrap(),
+                provider: None,
+            },
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };

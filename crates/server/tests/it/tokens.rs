@@ -1,9 +1,9 @@
 //! Tokens: made, listed, ended, expired.
 
 use client::wire::{TokenRequest, TokenScope};
+use component::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use component::Role;
 
 use crate::rig::{Rig, send};
 

@@ -6,6 +6,7 @@ mod down;
 mod edit;
 mod history;
 mod logs;
+mod member;
 mod plan;
 mod progress;
 mod sql;
@@ -120,6 +121,8 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Url { which, component, format, shared } => {
             url::run(&context, &which, component.as_deref(), format, shared).await
         }
+        Verb::Console { name } => member::console(&context, &name).await,
+        Verb::Member(verb) => member::run(&context, verb).await,
         Verb::Ca => {
             let pem = context.client().await?.ca().await?;
             if context.json { output::json(&serde_json::json!({ "pem": pem })) } else { output::raw(&pem) }

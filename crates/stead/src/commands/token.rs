@@ -13,7 +13,10 @@ pub(super) async fn run(context: &Context, verb: TokenVerb) -> Result<(), Failur
         TokenVerb::Create { name, scope, tenant, days } => {
             let scope = match scope {
                 Scope::Operator => TokenScope::Operator,
+                Scope::Support => TokenScope::Support,
+                Scope::Owner => TokenScope::Owner,
                 Scope::Developer => TokenScope::Developer,
+                Scope::Auditor => TokenScope::Auditor,
                 Scope::Viewer => TokenScope::Viewer,
             };
             let tenant = tenant.map(String::from);
@@ -46,6 +49,9 @@ pub(super) async fn run(context: &Context, verb: TokenVerb) -> Result<(), Failur
 fn row(token: &Token) -> Vec<String> {
     let scope = match token.scope {
         TokenScope::Operator => "operator",
+        TokenScope::Support => "support",
+        TokenScope::Owner => "owner",
+        TokenScope::Auditor => "auditor",
         TokenScope::Developer => "developer",
         TokenScope::Viewer => "viewer",
     };

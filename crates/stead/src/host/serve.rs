@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use component::Role;
 use driver_local::{BackupStore, Local, SparePool, certificates};
 use jiff::Timestamp;
 use rand::RngExt;
@@ -20,7 +21,6 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use store::host::Host;
 use store::journal::Actor;
-use component::Role;
 use store::{InstallationKey, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -230,6 +230,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         logs: Arc::new(super::logs::TreeLogs { home: home.to_owned() }),
         version: env!("CARGO_PKG_VERSION"),
         shared: args.shared(),
+        console: args.console.settings(listen).map_err(Failure::failed)?,
     };
     let stopping = {
         let mut stop = stop.clone();
@@ -305,6 +306,9 @@ async fn operator_token(home: &Path, store: &Store) -> Result<(), Failure> {
 /// Has what was made for a while removed when its time is over.
 async fn expire(store: Store, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
+        if let Err(error) = store.sweep_sessions().await {
+            tracing::warn!(%error, "sessions that are over cannot be removed; trying again");
+        }
         if let Err(error) = store.remove_expired().await {
             tracing::warn!(%error, "what is over cannot be removed; trying again");
         }

@@ -1,0 +1,156 @@
+//! One stead: its components, how they are, where they are reached, and what they are set to.
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use client::wire::{Component, HistoryLine, Operation, Page, Stead};
+use component::{SteadName, TenantName};
+use serde_json::Value;
+
+use super::Site;
+use super::api::{Api, Refused};
+use super::failure::shown;
+use super::fleet::health;
+use super::frame::Frame;
+use crate::access::Action;
+use crate::sign_in::Signed;
+
+#[derive(Template)]
+#[template(path = "stead.html", blocks = ["state"])]
+struct Overview {
+    frame: Frame,
+    stead: Stead,
+    /// What runs at the moment.
+    running: Vec<Operation>,
+    /// The newest lines of its history.
+    lines: Vec<HistoryLine>,
+    /// Whether the person may edit it.
+    edits: bool,
+    /// Whether the person may read its data.
+    reads: bool,
+}
+
+impl Overview {
+    fn health(&self, component: &Component) -> (&'static str, &'static str) {
+        health(component)
+    }
+
+    fn settings(&self, component: &Component) -> Vec<(&'static str, String)> {
+        settings(&component.spec)
+    }
+
+    /// A component's part of an address.
+    fn at(&self, component: &Component) -> String {
+        format!("{}/components/{}", self.frame.of_stead(), component.name)
+    }
+}
+
+/// What a server is set to, in words.
+pub(crate) fn settings(spec: &Value) -> Vec<(&'static str, String)> {
+    let text = |key: &str| spec[key].as_str().map(str::to_owned);
+    let networks: Vec<&str> =
+        spec["allow"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let allow = if networks.is_empty() { "nobody".to_owned() } else { networks.join(", ") };
+    let backup = &spec["backup"];
+    let keep = match &backup["keep"] {
+        Value::Number(count) => format!("the last {count}"),
+        kept => kept.as_str().unwrap_or_default().to_owned(),
+    };
+    let part = |key: &str| backup[key].as_str().unwrap_or_default();
+    let backup = format!("every {}, kept for {keep}, tried every {}", part("every"), part("drill"));
+    let mut rows = vec![
+        ("Engine", format!("PostgreSQL {}", spec["engine"])),
+        ("Size", text("size").unwrap_or_default()),
+        ("Who may connect", allow),
+        ("Maintenance", text("maintenance").unwrap_or_else(|| "at any time".into())),
+        ("Sleeps", text("idle").map_or("never".into(), |idle| format!("after {idle} without a client"))),
+        ("Backups", backup),
+        ("Protected from deletion", if spec["protect"] == true { "yes" } else { "no" }.into()),
+    ];
+    rows.extend(text("owner").map(|owner| ("Owner", owner)));
+    rows.extend(text("runbook").map(|runbook| ("Runbook", runbook)));
+    rows
+}
+
+/// Bytes as people read them.
+pub(crate) fn bytes(count: &u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut rest = *count;
+    let mut below = 0;
+    while rest >= 1024 && unit + 1 < UNITS.len() {
+        (below, rest, unit) = (rest % 1024, rest / 1024, unit + 1);
+    }
+    if unit == 0 || rest >= 10 {
+        return format!("{rest} {}", UNITS[unit]);
+    }
+    format!("{rest}.{} {}", below * 10 / 1024, UNITS[unit])
+}
+
+async fn overview(
+    site: &Site,
+    signed: &Signed,
+    tenant: &TenantName,
+    stead: &SteadName,
+) -> Result<Overview, Box<Response>> {
+    let caller = &signed.caller;
+    let frame = Frame::of(site, caller, "stead").in_stead(caller, tenant.as_str(), stead.as_str());
+    let api = Api::new(site, caller);
+    let found = async {
+        let at = format!("/v1/tenants/{tenant}");
+        let found: Stead = api.get(&format!("{at}/steads/{stead}")).await?;
+        let operations: Page<Operation> = api.get(&format!("{at}/operations?stead={stead}&limit=20")).await?;
+        let lines: Page<HistoryLine> = api.get(&format!("{at}/history?stead={stead}&limit=8")).await?;
+        Ok::<_, Refused>((found, operations.items, lines.items))
+    };
+    match found.await {
+        Ok((stead, operations, lines)) => Ok(Overview {
+            edits: caller.may_by_name(tenant.as_str(), Action::Edit),
+            reads: caller.may_by_name(tenant.as_str(), Action::ReadData),
+            running: operations.into_iter().filter(|operation| operation.state == "running").collect(),
+            frame,
+            stead,
+            lines,
+        }),
+        Err(refused) => Err(Box::new(frame.failure(refused).into_response())),
+    }
+}
+
+/// `GET /tenants/{tenant}/steads/{stead}`
+pub(crate) async fn page(
+    State(site): State<Site>,
+    Extension(signed): Extension<Signed>,
+    Path((tenant, stead)): Path<(TenantName, SteadName)>,
+) -> Response {
+    match overview(&site, &signed, &tenant, &stead).await {
+        Ok(overview) => shown(&overview),
+        Err(response) => *response,
+    }
+}
+
+/// `GET /tenants/{tenant}/steads/{stead}/state`: the part of the page that changes by itself.
+pub(crate) async fn state(
+    State(site): State<Site>,
+    Extension(signed): Extension<Signed>,
+    Path((tenant, stead)): Path<(TenantName, SteadName)>,
+) -> Response {
+    match overview(&site, &signed, &tenant, &stead).await {
+        Ok(overview) => shown(&overview.as_state()),
+        Err(response) => *response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_read_by_people() {
+        let shown = [0, 1023, 1024, 1536, 10 * 1024, 123_456_789, u64::MAX].map(|count| bytes(&count));
+        assert_eq!(
+            shown,
+            ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "10 KiB", "117 MiB", "16777215 TiB"]
+        );
+    }
+}
