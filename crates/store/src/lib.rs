@@ -12,6 +12,7 @@
 
 pub mod edit;
 mod error;
+mod health;
 pub mod host;
 pub mod idempotency;
 pub mod journal;
@@ -47,6 +48,12 @@ pub const WAKE_CHANNEL: &str = "stead_wake";
 /// Channel on which finished operations and new status are announced.
 pub const SEEN_CHANNEL: &str = "stead_seen";
 
+/// The pattern of `like` for whatever contains a text.
+pub(crate) fn containing(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    format!("%{escaped}%")
+}
+
 /// The control plane's database.
 #[derive(Clone)]
 pub struct Store {
@@ -66,6 +73,7 @@ impl Store {
         let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await.map_err(Error::Migrate)?;
         let relaxed = PgPoolOptions::new().max_connections(8).connect_with(relaxed).await?;
+        health::tell_all(&mut *pool.acquire().await?).await?;
         Ok(Self { pool, relaxed, key: Arc::new(key) })
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod ca;
 pub(crate) mod components;
+pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod openapi;
@@ -30,6 +31,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get, tenants::put, tenants::delete))
         .routes(routes!(steads::fleet))
+        .routes(routes!(steads::health))
         .routes(routes!(steads::list))
         .routes(routes!(steads::get, steads::put, steads::delete))
         .routes(routes!(plan::post))
@@ -44,6 +46,8 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))
         .routes(routes!(history::of_tenant))
+        .routes(routes!(history::line))
+        .routes(routes!(export::get))
         .routes(routes!(history::of_all))
         .routes(routes!(tokens::list, tokens::post))
         .routes(routes!(tokens::delete))
