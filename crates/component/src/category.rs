@@ -29,7 +29,18 @@ const FIRST_WORDS: [(Category, &[&str]); 4] = [
     (Category::SignIn, &["factor", "session", "sign_in", "sign_out"]),
     (
         Category::Access,
-        &["account", "credentials", "invitation", "logs", "member", "person", "role", "sql", "token"],
+        &[
+            "account",
+            "credentials",
+            "invitation",
+            "logs",
+            "member",
+            "person",
+            "role",
+            "sql",
+            "staff",
+            "token",
+        ],
     ),
 ];
 

@@ -14,5 +14,6 @@ mod judges;
 mod lists;
 mod records;
 mod rig;
+mod rows;
 mod tokens;
 mod waiting;

@@ -217,3 +217,68 @@ async fn components_from_before_there_was_a_health_get_one() {
     let order: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(order, component::Health::ALL.map(component::Health::as_str));
 }
+
+/// Routes that read the record: how a viewer, a developer and an operator are answered in their own tenant.
+const MATRIX: &[(&str, &str, [u16; 3])] = &[
+    ("GET", "/v1/tenants/{t}/history", [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/history/{line}", [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/history-export", [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/history-export?format=csv", [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/operations/{operation}", [200, 200, 200]),
+    ("GET", "/v1/steads/health", [200, 200, 200]),
+    ("GET", "/v1/steads/health?tenant={t}", [200, 200, 200]),
+    ("GET", "/v1/steads?q=flights&health=ready", [200, 200, 200]),
+];
+
+#[tokio::test]
+async fn records_are_read_by_whom_the_table_says_and_nobody_else() {
+    let rig = Rig::start().await;
+    rig.flights().await;
+    rig.put("/v1/tenants/globex/steads/flights", &json!({"postgres": {"main": {}}})).await;
+    rig.reconcile().await;
+    let roles = [
+        rig.token("v", Scope::Viewer, Some("acme")).await,
+        rig.token("d", Scope::Developer, Some("acme")).await,
+        rig.operator.clone(),
+    ];
+    let mut named = Vec::new();
+    for tenant in ["acme", "globex"] {
+        let first = async |list: &str| {
+            rig.get(&format!("/v1/tenants/{tenant}/{list}")).await.body["items"][0]["id"].clone()
+        };
+        named.push((
+            first("history").await.to_string(),
+            first("operations").await.as_str().unwrap().to_owned(),
+        ));
+    }
+    let path = |path: &str, tenant: &str, (line, operation): &(String, String)| {
+        path.replace("{t}", tenant).replace("{line}", line).replace("{operation}", operation)
+    };
+    for (method, route, statuses) in MATRIX {
+        let method: Method = method.parse().unwrap();
+        for (token, status) in roles.iter().zip(statuses) {
+            let own = path(route, "acme", &named[0]);
+            let answer = send(rig.request_as(token, method.clone(), &own)).await;
+            assert_eq!(answer.status, *status, "{method} {own}: {}", answer.body);
+            if token == &rig.operator {
+                continue;
+            }
+            assert!(!answer.body.to_string().contains("globex"), "{own}");
+            if !route.contains("{t}") {
+                continue;
+            }
+            // Another's, and one that is another's in the own tenant, is as one that is not there.
+            let theirs = send(rig.request_as(token, method.clone(), &path(route, "globex", &named[1]))).await;
+            let nobodys =
+                send(rig.request_as(token, method.clone(), &path(route, "nobody", &named[1]))).await;
+            assert_eq!(theirs.status, 404, "{method} {route}: {}", theirs.body);
+            assert_eq!(theirs.body.to_string().replace("globex", "nobody"), nobodys.body.to_string());
+            if route.contains("/{line}") || route.contains("/{operation}") {
+                let stolen = path(route, "acme", &named[1]);
+                send(rig.request_as(token, method.clone(), &stolen)).await.problem(404, "not-found");
+            }
+        }
+        let own = path(route, "acme", &named[0]);
+        send(rig.anonymous(method, &own)).await.problem(401, "unauthenticated");
+    }
+}
