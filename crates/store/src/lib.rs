@@ -8,7 +8,8 @@
 //!
 //! **Rules.** One file a noun. An edit writes the change, the new spec and the wake-up in one transaction
 //! ([`edit`]). No transaction waits on the outside world. Time is the database's. All queries are checked
-//! against the schema when compiled; `script/sqlx` refreshes the stored descriptions.
+//! against the schema when compiled (but those of [`journal::search`], which says why); `script/sqlx` refreshes the
+//! stored descriptions.
 
 pub mod edit;
 mod error;
