@@ -9,7 +9,7 @@ create index journal_of_actor on journal (tenant_id, actor, at, id);
 create index journal_of_action on journal (tenant_id, action, at, id);
 -- Refusals are few, and what an audit asks for first.
 create index journal_refused on journal (tenant_id, at, id) where outcome = 'refused';
-create index journal_of_operation on journal (operation_id) where operation_id is not null;
+create index journal_of_operation on journal (operation_id, at, id) where operation_id is not null;
 
 -- How a component is doing, worst last: decided by `component::Health` wherever a status is written, and by the
 -- first server of this version for those that were there before.

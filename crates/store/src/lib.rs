@@ -61,6 +61,8 @@ pub struct Store {
     pool: PgPool,
     /// Sessions whose commits do not wait for the disk: for leases, of which a crash may lose the last.
     relaxed: PgPool,
+    /// Sessions that read the journal: of their own, so that no number of searches keeps an edit waiting.
+    searching: PgPool,
     key: Arc<InstallationKey>,
 }
 
@@ -71,11 +73,13 @@ impl Store {
     /// When the database does not answer, or was written by a newer Stead.
     pub async fn open(options: PgConnectOptions, key: InstallationKey) -> Result<Self, Error> {
         let relaxed = options.clone().options([("synchronous_commit", "off")]);
+        let searching = options.clone().options(journal::search::SETTINGS);
         let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await.map_err(Error::Migrate)?;
         let relaxed = PgPoolOptions::new().max_connections(8).connect_with(relaxed).await?;
+        let searching = PgPoolOptions::new().max_connections(6).connect_lazy_with(searching);
         health::tell_all(&mut *pool.acquire().await?).await?;
-        Ok(Self { pool, relaxed, key: Arc::new(key) })
+        Ok(Self { pool, relaxed, searching, key: Arc::new(key) })
     }
 
     /// Listens on one of the channels above. Listen before you query.
@@ -101,5 +105,6 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
         self.relaxed.close().await;
+        self.searching.close().await;
     }
 }

@@ -290,4 +290,4 @@ const CREATE: &str = "create index journal_by_time on journal (at, id);
     create index journal_of_actor on journal (tenant_id, actor, at, id);
     create index journal_of_action on journal (tenant_id, action, at, id);
     create index journal_refused on journal (tenant_id, at, id) where outcome = 'refused';
-    create index journal_of_operation on journal (operation_id) where operation_id is not null;";
+    create index journal_of_operation on journal (operation_id, at, id) where operation_id is not null;";
