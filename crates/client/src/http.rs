@@ -10,8 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    Component, Credentials, Health, HistoryLine, Invitation, InvitationRequest, LogLine, Member, Operation,
-    Page, Plan, Problem, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
+    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest, LogLine,
+    Member, Operation, Page, Plan, Problem, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -53,9 +53,33 @@ pub struct Part {
     /// Only of this component.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub component: Option<String>,
+    /// Only by this actor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Only this action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Only of this category.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// Only with this outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Only of this operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Uuid>,
+    /// Only with all of these words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub q: Option<String>,
+    /// Only of this health.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
     /// Only since then: a moment (RFC 3339) or a span back from now (`7d`, `2h`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Only before then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     /// Where the last page ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -148,6 +172,11 @@ impl Client {
     /// Every stead that the token may see.
     pub async fn fleet(&self, part: &Part) -> Result<Page<Stead>, Error> {
         self.send(self.request(Method::GET, "steads").query(part)).await
+    }
+
+    /// How many of the steads that the token may see are doing how; of those with all the words of `q`.
+    pub async fn fleet_health(&self, tenant: Option<&str>, q: Option<&str>) -> Result<FleetHealth, Error> {
+        self.send(self.request(Method::GET, "steads/health").query(&[("tenant", tenant), ("q", q)])).await
     }
 
     /// A tenant's steads.
@@ -321,7 +350,7 @@ impl Client {
     }
 
     /// Lines of a tenant's journal, newest first.
-    pub async fn history(&self, tenant: &str, part: &Part) -> Result<Page<HistoryLine>, Error> {
+    pub async fn history(&self, tenant: &str, part: &Part) -> Result<HistoryPage, Error> {
         self.send(self.request(Method::GET, &format!("tenants/{tenant}/history")).query(part)).await
     }
 
@@ -350,6 +379,11 @@ impl Client {
     /// Invites one of the platform's own people, or signs them in once.
     pub async fn invite_staff(&self, wanted: &StaffRequest) -> Result<Invitation, Error> {
         self.send(self.request(Method::POST, "invitations").json(wanted)).await
+    }
+
+    /// One line of a tenant's journal.
+    pub async fn history_line(&self, tenant: &str, line: i64) -> Result<HistoryLine, Error> {
+        self.send(self.request(Method::GET, &format!("tenants/{tenant}/history/{line}"))).await
     }
 
     /// Tokens that the token may see.

@@ -101,11 +101,30 @@ pub struct Stead {
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    /// How it is doing, as its worst component: `asleep`, `ready`, `busy`, `deleting` or `attention`.
+    pub health: String,
     /// Its components.
     pub components: Vec<Component>,
     /// The operation that brings the last edit about, in an answer to that edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+}
+
+/// How many steads are doing how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetHealth {
+    /// All of them.
+    pub steads: i64,
+    /// Asleep until a client needs them.
+    pub asleep: i64,
+    /// As wanted.
+    pub ready: i64,
+    /// Being made or changed.
+    pub busy: i64,
+    /// Being removed.
+    pub deleting: i64,
+    /// A person should look.
+    pub attention: i64,
 }
 
 /// A component.
@@ -115,6 +134,9 @@ pub struct Component {
     pub name: String,
     /// `creating`, `ready`, `updating`, `blocked` or `deleting`.
     pub phase: String,
+    /// How it is doing: `asleep`, `ready`, `busy` (being made or changed), `deleting`, or `attention`: blocked, failing,
+    /// drifted, or with a condition.
+    pub health: String,
     /// Whether it sleeps until a client needs it.
     pub asleep: bool,
     /// What is wanted.
@@ -311,6 +333,24 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// A page of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryPage {
+    /// The lines, newest first.
+    pub items: Vec<HistoryLine>,
+    /// Give it as `cursor` for older lines; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Give it as `cursor` for newer lines, which may come to be only later; absent where there is no line to begin at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer: Option<String>,
+    /// The search ended at this moment because it had looked at as many lines as it may for one page: there may be
+    /// more beyond, also where this page is empty. Go on by the cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub looked_to: Option<Timestamp>,
+}
+
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryLine {
@@ -331,6 +371,8 @@ pub struct HistoryLine {
     pub source: String,
     /// What: `component.edited`.
     pub action: String,
+    /// What sort of thing: `change`, `operation`, `engine`, `sign_in` or `access`.
+    pub category: String,
     /// `done`, `refused` or `noted`.
     pub outcome: String,
     /// Why, or why it was refused.

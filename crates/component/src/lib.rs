@@ -6,8 +6,10 @@
 //! from the first two to the third. [`Spec`], [`Observed`] and [`Step`] here are the sums over all kinds;
 //! a new kind is a folder and one line in each.
 
+pub mod category;
 pub mod change;
 pub mod driver;
+pub mod health;
 pub mod id;
 pub mod manifest;
 pub mod name;
@@ -17,8 +19,10 @@ pub mod status;
 
 use serde::{Deserialize, Serialize};
 
+pub use category::Category;
 pub use change::{Difference, differences};
 pub use driver::{Driver, DriverError, Files, Place, Target};
+pub use health::Health;
 pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
 pub use role::{BadRole, Role};

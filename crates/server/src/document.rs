@@ -1,18 +1,24 @@
 //! What is true of every route, added to the OpenAPI document in one place: how to sign in, the problems that
 //! any request can meet, what names look like.
 
+mod links;
+
 use std::collections::BTreeMap;
 
-use component::Kind;
+use component::{Category, Health, Kind};
+use store::journal::Outcome;
 use utoipa::PartialSchema;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ArrayItems, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::{Tag, TagBuilder};
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema, Type,
+    ContactBuilder, ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema,
+    Server, Type,
 };
 
+use crate::extract::LONGEST_TEXT;
 use crate::problem::MEDIA_TYPE;
 use crate::schema::NAME;
 
@@ -22,7 +28,7 @@ one. `Idempotency-Key` makes a request that is sent again one request; `ETag` wi
 overwriting somebody's edit.";
 
 /// Problems that a request can meet on any route of its sort: status, name, and what it means.
-const PROBLEMS: [(&str, &str, &str); 10] = [
+const PROBLEMS: [(&str, &str, &str); 11] = [
     ("400", "BadRequest", "The request cannot be understood"),
     ("401", "Unauthenticated", "No token in force"),
     ("403", "Forbidden", "The token does not allow this"),
@@ -35,9 +41,25 @@ const PROBLEMS: [(&str, &str, &str); 10] = [
     ("413", "TooLarge", "The body is larger than 8 MiB"),
     ("415", "NotJson", "The body is not JSON"),
     ("422", "Invalid", "Well-formed, but cannot be granted; or an `Idempotency-Key` of another request"),
+    ("431", "TooMuchHeader", "The header is larger than the server reads"),
     ("500", "Internal", "A mistake of Stead's own; the log has it under the `x-request-id` of the answer"),
     ("503", "Unavailable", "Not available at the moment; `Retry-After` says when to repeat"),
 ];
+
+/// What the groups of operations are about.
+const TAGS: [(&str, &str); 7] = [
+    ("installation", "The installation itself: whether it is there, its certificate, this document."),
+    ("tenants", "Customers, and what they may use."),
+    ("steads", "Apps installed for customers."),
+    ("components", "The parts of a stead."),
+    ("operations", "What was asked for, and how far it has come."),
+    ("history", "Who did what, when, from what to what, and why."),
+    ("tokens", "What programs sign in with."),
+];
+
+fn tag(name: &str, description: &str) -> Tag {
+    TagBuilder::new().name(name).description(Some(description)).build()
+}
 
 /// Completes the document.
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
@@ -45,10 +67,13 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
         .title("Stead")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(DESCRIPTION))
+        .contact(Some(ContactBuilder::new().name(Some("Whoever operates this installation")).build()))
         .license(Some(
             utoipa::openapi::LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build(),
         ))
         .build();
+    document.servers = Some(vec![Server::new("/")]);
+    document.tags = Some(TAGS.iter().map(|(name, what)| tag(name, what)).collect());
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -81,6 +106,7 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
             }
         }
     }
+    links::add(&mut document);
     document
 }
 
@@ -114,6 +140,8 @@ fn add_problems(operation: &mut Operation, names_something: bool, edits: bool) {
     let happens = |status: &str| match status {
         "400" => reads_query || reads_body || edits,
         "401" => !open,
+        // What can be asked in no wrong way can still be asked with more than the server reads.
+        "431" => open && !reads_query && !reads_body,
         "404" => names_something,
         "415" => reads_body,
         "403" | "409" | "413" | "422" => edits,
@@ -127,7 +155,11 @@ fn add_problems(operation: &mut Operation, names_something: bool, edits: bool) {
 
 fn problem(status: &str, description: &str) -> RefOr<utoipa::openapi::Response> {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    let mut response = ResponseBuilder::new().description(description).content(MEDIA_TYPE, body);
+    let mut response = ResponseBuilder::new().description(description);
+    if status != "431" {
+        // That one is answered before there is anything to write a problem with.
+        response = response.content(MEDIA_TYPE, body);
+    }
     let header = |description: &str| {
         HeaderBuilder::new().schema(Some(String::schema())).description(Some(description)).build()
     };
@@ -155,26 +187,29 @@ fn idempotency_key() -> Parameter {
 
 /// Says what a parameter looks like that means the same on every route.
 fn describe(parameter: &mut Parameter) {
-    let pattern = match parameter.name.as_str() {
-        "tenant" | "stead" => format!("^{NAME}$"),
-        "component" => format!("^({})\\.{NAME}$", Kind::ALL.map(Kind::as_str).join("|")),
-        "cursor" => "^[A-Za-z0-9_-]+$".to_owned(),
-        "If-None-Match" => {
-            let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["*"]));
-            parameter.schema = Some(schema.build().into());
-            return;
-        }
-        "since" => {
-            parameter.schema = Some(since());
-            return;
-        }
-        _ => return,
+    let text = |pattern: String| ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+    let one_of = |words: Vec<&'static str>| {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build().into()
     };
-    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
-    parameter.schema = Some(schema.build().into());
+    parameter.schema = Some(match parameter.name.as_str() {
+        "tenant" | "stead" => text(format!("^{NAME}$")).build().into(),
+        "component" => text(format!("^({})\\.{NAME}$", Kind::ALL.map(Kind::as_str).join("|"))).build().into(),
+        "cursor" => text("^[A-Za-z0-9_-]+$".to_owned()).build().into(),
+        "q" | "actor" | "action" => {
+            let plain = text("^[^\\x00-\\x1f\\x7f-\\x9f]*$".to_owned());
+            plain.min_length(Some(1)).max_length(Some(LONGEST_TEXT)).build().into()
+        }
+        "category" => one_of(Category::ALL.map(Category::as_str).to_vec()),
+        "outcome" => one_of(Outcome::ALL.map(Outcome::as_str).to_vec()),
+        "health" => one_of(Health::ALL.map(Health::as_str).to_vec()),
+        "format" => one_of(vec!["ndjson", "csv"]),
+        "If-None-Match" => one_of(vec!["*"]),
+        "since" | "until" => moment(),
+        _ => return,
+    });
 }
 
-fn since() -> RefOr<Schema> {
+fn moment() -> RefOr<Schema> {
     let moment = ObjectBuilder::new()
         .schema_type(Type::String)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));

@@ -209,6 +209,54 @@ impl TryFrom<String> for Reason {
     }
 }
 
+/// Longest text that is looked for, characters.
+pub(crate) const LONGEST_TEXT: usize = 200;
+
+/// Most words that are looked for.
+const MOST_WORDS: usize = 10;
+
+/// A text that is looked for as it is written: one line, not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Text(pub(crate) String);
+
+impl TryFrom<String> for Text {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = (1..=LONGEST_TEXT).contains(&text.chars().count());
+        if fits && !text.chars().any(char::is_control) {
+            return Ok(Self(text));
+        }
+        Err(format!("what is looked for is one line of 1 to {LONGEST_TEXT} characters of plain text"))
+    }
+}
+
+/// Words that are looked for, all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Words(Vec<String>);
+
+impl TryFrom<String> for Words {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let Text(text) = Text::try_from(text)?;
+        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        if words.len() > MOST_WORDS {
+            return Err(format!("`q` has {} words; look for at most {MOST_WORDS}", words.len()));
+        }
+        Ok(Self(words))
+    }
+}
+
+impl Words {
+    /// The words; none where nothing is looked for.
+    pub(crate) fn of(words: Option<Self>) -> Vec<String> {
+        words.map(|words| words.0).unwrap_or_default()
+    }
+}
+
 /// What the caller says that the resource is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precondition {

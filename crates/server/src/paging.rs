@@ -16,8 +16,13 @@ use crate::problem::Problem;
 pub(crate) struct Cursor(String);
 
 impl Cursor {
-    fn new(key: &impl Serialize) -> Self {
+    pub(crate) fn new(key: &impl Serialize) -> Self {
         Self(URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).unwrap_or_default()))
+    }
+
+    /// As it goes over the wire.
+    pub(crate) fn text(self) -> String {
+        self.0
     }
 
     /// The sort key.
@@ -93,18 +98,38 @@ impl TryFrom<String> for Since {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let back = number_and_unit(&text).and_then(|(number, unit)| {
-            let seconds = if unit == "w" { 7 * 86_400 } else { seconds_in(unit)? };
-            let span = SignedDuration::from_secs(i64::try_from(number).ok()? * seconds);
-            Some(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH))
-        });
-        // Anything older than the epoch is before any line; PostgreSQL's own range is shorter than jiff's.
-        let moment = |text: &str| text.parse::<Timestamp>().ok().map(|at| at.max(Timestamp::UNIX_EPOCH));
-        back.or_else(|| moment(&text)).map(Self).ok_or_else(|| {
+        moment(&text).map(Self).ok_or_else(|| {
             "`since` is a moment like 2026-11-21T09:00:00Z or a span back from now like 7d, 2h or 30m"
                 .to_owned()
         })
     }
+}
+
+/// Only before then: as [`Since`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Until(pub(crate) Timestamp);
+
+impl TryFrom<String> for Until {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        moment(&text).map(Self).ok_or_else(|| {
+            "`until` is a moment like 2026-11-21T09:00:00Z or a span back from now like 7d, 2h or 30m"
+                .to_owned()
+        })
+    }
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    let back = number_and_unit(text).and_then(|(number, unit)| {
+        let seconds = if unit == "w" { 7 * 86_400 } else { seconds_in(unit)? };
+        let span = SignedDuration::from_secs(i64::try_from(number).ok()? * seconds);
+        Some(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH))
+    });
+    // Anything older than the epoch is before any line; PostgreSQL's own range is shorter than jiff's.
+    let moment = |text: &str| text.parse::<Timestamp>().ok().map(|at| at.max(Timestamp::UNIX_EPOCH));
+    back.or_else(|| moment(text))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Stored things as the API shows them.
 
+use std::collections::BTreeMap;
+
 use client::wire;
-use component::Role;
-use component::{Difference, differences};
+use component::{Category, Difference, Health, Role, differences};
 use jiff::Timestamp;
 use serde_json::Value;
 use store::edit::ChangeAction;
@@ -20,7 +21,9 @@ pub(crate) fn tenant(tenant: Tenant) -> wire::Tenant {
 }
 
 pub(crate) fn stead(stead: Stead) -> wire::Stead {
+    let health = stead.health().as_str().to_owned();
     wire::Stead {
+        health,
         tenant: stead.tenant.into(),
         name: stead.name.into(),
         app: stead.app.into(),
@@ -31,13 +34,27 @@ pub(crate) fn stead(stead: Stead) -> wire::Stead {
     }
 }
 
+pub(crate) fn fleet_health(counts: &BTreeMap<Health, i64>) -> wire::FleetHealth {
+    let of = |health| counts.get(&health).copied().unwrap_or_default();
+    wire::FleetHealth {
+        steads: counts.values().sum(),
+        asleep: of(Health::Asleep),
+        ready: of(Health::Ready),
+        busy: of(Health::Busy),
+        deleting: of(Health::Deleting),
+        attention: of(Health::Attention),
+    }
+}
+
 pub(crate) fn component(component: Component) -> wire::Component {
+    let health = component.health().as_str().to_owned();
     let status = component.status;
     let drill = status.drill;
     let window = component.spec.maintenance().and_then(|window| window.next(Timestamp::now()));
     wire::Component {
         name: component.name.into(),
         phase: status.phase.as_str().to_owned(),
+        health,
         asleep: status.asleep,
         spec: serde_json::to_value(&component.spec).unwrap_or_default(),
         generation: component.generation,
@@ -128,6 +145,7 @@ pub(crate) fn line(line: store::journal::Line) -> wire::HistoryLine {
         component: line.component,
         actor: line.actor,
         source: line.source,
+        category: Category::of(&line.action).as_str().to_owned(),
         action: line.action,
         outcome: line.outcome,
         reason: line.reason,

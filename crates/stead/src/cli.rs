@@ -48,6 +48,32 @@ pub(crate) struct Which {
     pub(crate) stead: Option<SteadName>,
 }
 
+/// What is looked for on record.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Search {
+    /// Only before then; written like --since.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<String>,
+    /// Only by this actor: a person or a token, or `stead` for what happened by itself.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+    /// Only this action, like component.edited.
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) action: Option<String>,
+    /// Only of this sort.
+    #[arg(long, value_name = "SORT", value_parser = ["change", "operation", "engine", "sign_in", "access"])]
+    pub(crate) category: Option<String>,
+    /// Only with this outcome.
+    #[arg(long, value_name = "OUTCOME", value_parser = ["done", "refused", "noted"])]
+    pub(crate) outcome: Option<String>,
+    /// Only with each of these words in action, actor, stead, component or reason, in any case of letters.
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) grep: Option<String>,
+    /// Only of this operation.
+    #[arg(long, value_name = "ID")]
+    pub(crate) operation: Option<uuid::Uuid>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Bring a stead to what stead.toml says: show the plan, ask, apply, print the URL.
@@ -128,6 +154,8 @@ pub(crate) enum Verb {
         /// ("2026-11-21 09:00", 2026-11-21T09:00:00Z).
         #[arg(long, value_name = "WHEN")]
         since: Option<String>,
+        #[command(flatten)]
+        search: Search,
         /// The newest, at most so many.
         #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
         lines: u32,

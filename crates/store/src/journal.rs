@@ -1,5 +1,5 @@
 //! The journal: who did what, when, from where, from what to what, why. Append-only; the database itself
-//! refuses updates and deletions of lines.
+//! refuses updates and deletions of lines. Reading it is [`search`]'s.
 
 use component::{OperationId, TenantId};
 use jiff::Timestamp;
@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use crate::{Error, Store};
+
+pub mod search;
 
 /// Who acts, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::Noted];
+
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -129,6 +134,14 @@ pub struct Line {
     pub payload_hash: String,
 }
 
+impl Line {
+    /// Where it stands.
+    #[must_use]
+    pub fn position(&self) -> search::Position {
+        search::Position { at: self.at, id: self.id }
+    }
+}
+
 /// Writes a line inside the caller's transaction.
 pub(crate) async fn write(conn: &mut PgConnection, entry: &Entry) -> Result<i64, Error> {
     let payload = serde_json::json!({ "before": entry.before, "after": entry.after });
@@ -174,23 +187,6 @@ pub(crate) async fn announce(
     Ok(())
 }
 
-/// Which lines.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only of this tenant.
-    pub tenant: Option<TenantId>,
-    /// Only of this stead.
-    pub stead: Option<String>,
-    /// Only of this component.
-    pub component: Option<String>,
-    /// Only lines of this moment or later.
-    pub since: Option<Timestamp>,
-    /// Only lines before this one (the cursor).
-    pub before: Option<i64>,
-    /// At most so many.
-    pub limit: i64,
-}
-
 impl Store {
     /// Writes a line in a transaction of its own: for refused edits and for what happened by itself.
     ///
@@ -202,53 +198,9 @@ impl Store {
         tx.commit().await?;
         Ok(id)
     }
-
-    /// Lines, newest first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn history(&self, filter: &Filter) -> Result<Vec<Line>, Error> {
-        // Told apart here rather than by `is null or` in SQL, so that each form can use its index.
-        let rows = match filter.tenant {
-            Some(tenant) => {
-                sqlx::query_as!(
-                    Row,
-                    r#"select j.id, j.at as "at: jiff_sqlx::Timestamp", tenant, stead, component, actor, source, action,
-                              outcome, reason, operation_id, payload as "payload?", payload_hash
-                       from journal j left join journal_payloads p on p.journal_id = j.id
-                       where tenant_id = $1 and j.id < $2 and at >= coalesce($3, '-infinity'::timestamptz)
-                         and ($4::text is null or stead = $4) and ($5::text is null or component = $5)
-                       order by j.id desc limit $6"#,
-                    tenant.0,
-                    filter.before.unwrap_or(i64::MAX),
-                    filter.since.map(jiff_sqlx::Timestamp::from) as _,
-                    filter.stead,
-                    filter.component,
-                    filter.limit,
-                )
-                .fetch_all(&self.pool)
-                .await?
-            }
-            None => {
-                sqlx::query_as!(
-                    Row,
-                    r#"select j.id, j.at as "at: jiff_sqlx::Timestamp", tenant, stead, component, actor, source, action,
-                              outcome, reason, operation_id, payload as "payload?", payload_hash
-                       from journal j left join journal_payloads p on p.journal_id = j.id
-                       where j.id < $1 and at >= coalesce($2, '-infinity'::timestamptz)
-                       order by j.id desc limit $3"#,
-                    filter.before.unwrap_or(i64::MAX),
-                    filter.since.map(jiff_sqlx::Timestamp::from) as _,
-                    filter.limit,
-                )
-                .fetch_all(&self.pool)
-                .await?
-            }
-        };
-        Ok(rows.into_iter().map(Line::from).collect())
-    }
 }
 
+#[derive(sqlx::FromRow)]
 struct Row {
     id: i64,
     at: jiff_sqlx::Timestamp,

@@ -11,7 +11,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use component::{ComponentId, ComponentName, DriverError, Files, Phase, Status, SteadName, Target, TenantId};
+use component::{
+    ComponentId, ComponentName, DriverError, Files, Health, Phase, Status, SteadName, Target, TenantId,
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -212,10 +214,13 @@ impl Store {
         let observed =
             if record.settled { lease.component.generation } else { lease.component.observed_generation };
         // The phase of a component whose deletion was asked for meanwhile stays what that edit made it.
+        let deleting = Status { phase: Phase::Deleting, ..record.status.clone() };
+        let failing = record.error.is_some();
         let written = sqlx::query!(
             "update components set
                  status = case when deletion_requested_at is null or $10 then $3
                                else jsonb_set($3, '{phase}', '\"deleting\"') end,
+                 health = case when deletion_requested_at is null or $10 then $11 else $12 end::text::health,
                  observed_generation = greatest(observed_generation, $4), step = $5,
                  wake_at = case when wakes = $6 then now() + make_interval(secs => $7) else now() end,
                  attempt = $8, last_error = $9, lease = null, lease_until = null
@@ -230,6 +235,8 @@ impl Store {
             if record.error.is_some() { lease.attempt.saturating_add(1) } else { 0 },
             record.error,
             record.status.phase == Phase::Deleting,
+            Health::of(&record.status, failing).as_str(),
+            Health::of(&deleting, failing).as_str(),
         )
         .execute(&mut *tx)
         .await?;

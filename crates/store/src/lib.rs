@@ -8,10 +8,12 @@
 //!
 //! **Rules.** One file a noun. An edit writes the change, the new spec and the wake-up in one transaction
 //! ([`edit`]). No transaction waits on the outside world. Time is the database's. All queries are checked
-//! against the schema when compiled; `script/sqlx` refreshes the stored descriptions.
+//! against the schema when compiled (but those of [`journal::search`], which says why); `script/sqlx` refreshes the
+//! stored descriptions.
 
 pub mod edit;
 mod error;
+mod health;
 pub mod host;
 pub mod idempotency;
 pub mod invitation;
@@ -50,12 +52,20 @@ pub const WAKE_CHANNEL: &str = "stead_wake";
 /// Channel on which finished operations, new status and lines of the journal are announced.
 pub const SEEN_CHANNEL: &str = "stead_seen";
 
+/// The pattern of `like` for whatever contains a text.
+pub(crate) fn containing(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    format!("%{escaped}%")
+}
+
 /// The control plane's database.
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
     /// Sessions whose commits do not wait for the disk: for leases, of which a crash may lose the last.
     relaxed: PgPool,
+    /// Sessions that read the journal: of their own, so that no number of searches keeps an edit waiting.
+    searching: PgPool,
     key: Arc<InstallationKey>,
 }
 
@@ -66,10 +76,13 @@ impl Store {
     /// When the database does not answer, or was written by a newer Stead.
     pub async fn open(options: PgConnectOptions, key: InstallationKey) -> Result<Self, Error> {
         let relaxed = options.clone().options([("synchronous_commit", "off")]);
+        let searching = options.clone().options(journal::search::SETTINGS);
         let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await?;
         sqlx::migrate!().run(&pool).await.map_err(Error::Migrate)?;
         let relaxed = PgPoolOptions::new().max_connections(8).connect_with(relaxed).await?;
-        Ok(Self { pool, relaxed, key: Arc::new(key) })
+        let searching = PgPoolOptions::new().max_connections(6).connect_lazy_with(searching);
+        health::tell_all(&mut *pool.acquire().await?).await?;
+        Ok(Self { pool, relaxed, searching, key: Arc::new(key) })
     }
 
     /// Listens on one of the channels above. Listen before you query.
@@ -95,5 +108,6 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
         self.relaxed.close().await;
+        self.searching.close().await;
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::journal::{self, Actor, Entry, Outcome};
-use crate::{Error, Store, WAKE_CHANNEL, fail_point};
+use crate::{Error, Store, WAKE_CHANNEL, fail_point, health};
 
 impl Store {
     /// Has every component of a host that was lost made again, on another one, of what its backups hold. One without
@@ -74,6 +74,7 @@ impl Store {
             )
             .execute(&mut *tx)
             .await?;
+            health::tell(&mut tx, component::ComponentId(row.id)).await?;
         }
         let line = Entry {
             reason: Some(format!("host {lost} was lost; {host} takes its place")),

@@ -1,6 +1,8 @@
 //! Steads and their components, as read.
 
-use component::{ComponentId, ComponentName, Spec, Status, SteadId, SteadName, TenantId, TenantName};
+use std::collections::BTreeMap;
+
+use component::{ComponentId, ComponentName, Health, Spec, Status, SteadId, SteadName, TenantId, TenantName};
 use jiff::Timestamp;
 
 use crate::error::unreadable;
@@ -52,6 +54,43 @@ pub struct Component {
     pub deletion_requested_at: Option<Timestamp>,
 }
 
+impl Component {
+    /// How it is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::of(&self.status, self.last_error.is_some())
+    }
+}
+
+impl Stead {
+    /// How it is doing: as its worst component.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.components.iter().map(Component::health).max().unwrap_or(Health::Ready)
+    }
+}
+
+/// Which steads.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only of these tenants; all where there is none said.
+    pub tenants: Option<Vec<TenantId>>,
+    /// Only those whose `tenant/stead app` contains each of these, in any case of letters.
+    pub words: Vec<String>,
+    /// Only those that are doing like this.
+    pub health: Option<Health>,
+}
+
+impl Filter {
+    fn tenants(&self) -> Option<Vec<uuid::Uuid>> {
+        self.tenants.as_ref().map(|tenants| tenants.iter().map(|tenant| tenant.0).collect())
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        self.words.iter().map(|word| crate::containing(word)).collect()
+    }
+}
+
 pub(crate) struct ComponentRow {
     pub(crate) stead_id: uuid::Uuid,
     pub(crate) id: uuid::Uuid,
@@ -86,28 +125,33 @@ impl ComponentRow {
 }
 
 impl Store {
-    /// Steads by name, with their components: of these tenants, or (for the platform's own people) of all;
-    /// after the cursor `(tenant, stead)`, at most `limit`.
+    /// Steads by tenant and name, with their components: after the cursor `(tenant, stead)`, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn steads(
         &self,
-        tenants: Option<&[TenantId]>,
+        filter: &Filter,
         after: Option<(&str, &str)>,
         limit: i64,
     ) -> Result<Vec<Stead>, Error> {
         let (after_tenant, after_stead) = after.unwrap_or(("", ""));
+        let tenants = filter.tenants();
         let rows = sqlx::query!(
             r#"select s.id, t.name as tenant, s.name, s.app, s.generation,
                       s.created_at as "created_at: jiff_sqlx::Timestamp"
                from steads s join tenants t on t.id = s.tenant_id
-               where ($1::uuid[] is null or t.id = any($1)) and (t.name, s.name) > ($2, $3)
+               where ($1::uuid[] is null or s.tenant_id = any($1)) and (t.name, s.name) > ($2, $3)
+                 and t.name || '/' || s.name || ' ' || s.app ilike all($5::text[])
+                 and ($6::text is null or $6::text::health = coalesce(
+                      (select max(c.health) from components c where c.stead_id = s.id), 'ready'))
                order by t.name, s.name limit $4"#,
-            crate::tenant::uuids(tenants) as _,
+            tenants.as_deref(),
             after_tenant,
             after_stead,
             limit,
+            &filter.patterns(),
+            filter.health.map(Health::as_str),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -142,6 +186,33 @@ impl Store {
             }
         }
         Ok(steads)
+    }
+
+    /// How many steads of each health a filter lets through, its own health left aside; those that are none of it
+    /// are not named.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn health(&self, filter: &Filter) -> Result<BTreeMap<Health, i64>, Error> {
+        let tenants = filter.tenants();
+        let rows = sqlx::query!(
+            r#"select h.health::text as "health!", count(*) as "steads!"
+               from (select coalesce(max(c.health), 'ready') as health
+                     from steads s join tenants t on t.id = s.tenant_id
+                     left join components c on c.stead_id = s.id
+                     where ($1::uuid[] is null or s.tenant_id = any($1))
+                       and t.name || '/' || s.name || ' ' || s.app ilike all($2::text[])
+                     group by s.id) h
+               group by 1"#,
+            tenants.as_deref(),
+            &filter.patterns(),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let known = |word: &str| Health::ALL.into_iter().find(|health| health.as_str() == word);
+        rows.into_iter()
+            .map(|row| Ok((known(&row.health).ok_or(Error::BadName("health"))?, row.steads)))
+            .collect()
     }
 
     /// One stead.

@@ -31,6 +31,8 @@ async fn find(app: &App, tenant: &Tenant, at: &ComponentPath) -> Result<Componen
 }
 
 /// One component
+///
+/// What is wanted of it, and what was last observed.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}", tag = "components",
     operation_id = "component", params(ComponentPath),
     responses((status = 200, description = "The component", body = wire::Component)))]
@@ -280,6 +282,8 @@ pub(crate) struct LogQuery {
 }
 
 /// The newest lines of a server's log, oldest first
+///
+/// None where there is no log yet.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/logs", tag = "components",
     operation_id = "logs", params(ComponentPath, LogQuery),
     responses((status = 200, description = "The lines", body = Page<wire::LogLine>)))]

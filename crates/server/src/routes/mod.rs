@@ -2,6 +2,7 @@
 
 pub(crate) mod ca;
 pub(crate) mod components;
+pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod members;
@@ -31,6 +32,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get, tenants::put, tenants::delete))
         .routes(routes!(steads::fleet))
+        .routes(routes!(steads::health))
         .routes(routes!(steads::list))
         .routes(routes!(steads::get, steads::put, steads::patch, steads::delete))
         .routes(routes!(plan::post, plan::patch))
@@ -45,6 +47,8 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))
         .routes(routes!(history::of_tenant))
+        .routes(routes!(history::line))
+        .routes(routes!(export::get))
         .routes(routes!(history::of_all))
         .routes(routes!(members::list))
         .routes(routes!(members::put, members::delete))

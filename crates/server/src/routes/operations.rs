@@ -36,6 +36,8 @@ pub(crate) struct OperationsQuery {
 }
 
 /// Operations of a tenant, newest first
+///
+/// What was asked for, and how far it has come; those that have ended too.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/operations", tag = "operations", operation_id = "operations",
     params(TenantPath, OperationsQuery),
     responses((status = 200, description = "A page of operations", body = Page<wire::Operation>)))]
@@ -75,6 +77,8 @@ pub(crate) struct WaitQuery {
 }
 
 /// One operation, waited for
+///
+/// Answers when it has ended, or when `wait` is over.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/operations/{id}", tag = "operations", operation_id = "operation",
     params(OperationPath, WaitQuery),
     responses((status = 200, description = "The operation, ended or not", body = wire::Operation)))]

@@ -5,62 +5,118 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use client::wire::{self, Page};
-use component::{SteadName, TenantId, TenantName};
+use component::{Health, SteadName, TenantId, TenantName};
 use serde::Deserialize;
 use store::edit::{Edited, SteadEdit};
-use store::stead::Stead;
+use store::stead::{Filter, Stead};
 use store::tenant::Tenant;
 use utoipa::IntoParams;
 
-use super::tenants::ListQuery;
 use super::{SteadPath, TenantPath};
 use crate::access::{Action, Caller};
-use crate::extract::{Path, Precondition, Query, Reason, Sent, Wait};
-use crate::paging;
+use crate::extract::{Path, Precondition, Query, Reason, Sent, Wait, Words};
+use crate::paging::{self, Cursor, Limit};
 use crate::problem::{Kind, Problem};
 use crate::refusals::Attempt;
 use crate::schema::SteadRequest;
 use crate::wanted::Wanted;
 use crate::{App, view};
 
+/// Which steads.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FleetQuery {
+    /// Only those whose `tenant/stead app` contains each of these words, in any case of letters.
+    #[param(value_type = Option<String>)]
+    q: Option<Words>,
+    /// Only those that are doing like this, as their worst component.
+    #[param(value_type = Option<String>)]
+    health: Option<Health>,
+    /// `next` of the last page.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+    /// At most so many.
+    #[serde(default)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 100)]
+    limit: Limit,
+}
+
 /// Every stead, by tenant and name
 ///
 /// The fleet. A token of a tenant sees its own.
-#[utoipa::path(get, path = "/v1/steads", tag = "steads", operation_id = "fleet", params(ListQuery),
+#[utoipa::path(get, path = "/v1/steads", tag = "steads", operation_id = "fleet", params(FleetQuery),
     responses((status = 200, description = "A page of steads", body = Page<wire::Stead>)))]
 pub(crate) async fn fleet(
     State(app): State<App>,
     caller: Caller,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<FleetQuery>,
 ) -> Result<Json<Page<wire::Stead>>, Problem> {
     caller.may(Action::Look)?;
-    steads(&app, caller.tenant_ids().as_deref(), &query).await.map(Json)
+    steads(&app, caller.tenant_ids(), query).await.map(Json)
 }
 
 /// A tenant's steads, by name
+///
+/// With their components, as last observed.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/steads", tag = "steads", operation_id = "steads",
-    params(TenantPath, ListQuery),
+    params(TenantPath, FleetQuery),
     responses((status = 200, description = "A page of steads", body = Page<wire::Stead>)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Path(at): Path<TenantPath>,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<FleetQuery>,
 ) -> Result<Json<Page<wire::Stead>>, Problem> {
     let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
-    steads(&app, Some(&[tenant.id]), &query).await.map(Json)
+    steads(&app, Some(vec![tenant.id]), query).await.map(Json)
 }
 
 async fn steads(
     app: &App,
-    tenants: Option<&[TenantId]>,
-    query: &ListQuery,
+    tenants: Option<Vec<TenantId>>,
+    query: FleetQuery,
 ) -> Result<Page<wire::Stead>, Problem> {
     let after: Option<(TenantName, SteadName)> = paging::key_of(query.cursor.as_ref())?;
     let after = after.as_ref().map(|(tenant, stead)| (tenant.as_str(), stead.as_str()));
-    let found = app.store.steads(tenants, after, query.limit.and_one()).await?;
+    let filter = Filter { tenants, words: Words::of(query.q), health: query.health };
+    let found = app.store.steads(&filter, after, query.limit.and_one()).await?;
     let key = |stead: &Stead| (stead.tenant.clone(), stead.name.clone());
     Ok(paging::page(found, query.limit, key, view::stead))
+}
+
+/// Which steads are counted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct HealthQuery {
+    /// Only of this tenant.
+    #[param(value_type = Option<String>)]
+    tenant: Option<TenantName>,
+    /// Only those whose `tenant/stead app` contains each of these words, in any case of letters.
+    #[param(value_type = Option<String>)]
+    q: Option<Words>,
+}
+
+/// How many steads are doing how
+///
+/// Of all that the token may see.
+#[utoipa::path(get, path = "/v1/steads/health", tag = "steads", operation_id = "fleet_health", params(HealthQuery),
+    responses((status = 200, description = "Counts by health", body = wire::FleetHealth),
+              (status = 404, description = "The tenant is not there, or not for this token to see",
+               body = wire::Problem, content_type = "application/problem+json")))]
+pub(crate) async fn health(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<HealthQuery>,
+) -> Result<Json<wire::FleetHealth>, Problem> {
+    let tenants = match &query.tenant {
+        Some(name) => Some(vec![caller.tenant(&app.store, name, Action::Look).await?.id]),
+        None => {
+            caller.may(Action::Look)?;
+            caller.tenant_ids()
+        }
+    };
+    let filter = Filter { tenants, words: Words::of(query.q), health: None };
+    Ok(Json(view::fleet_health(&app.store.health(&filter).await?)))
 }
 
 /// One stead

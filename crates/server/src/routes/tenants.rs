@@ -51,6 +51,8 @@ pub(crate) async fn list(
 }
 
 /// One tenant
+///
+/// With its quota.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}", tag = "tenants", operation_id = "tenant", params(TenantPath),
     responses((status = 200, description = "The tenant", body = wire::Tenant)))]
 pub(crate) async fn get(

@@ -14,6 +14,7 @@ mod backups;
 mod door;
 mod limit;
 mod moves;
+mod records;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -78,8 +79,8 @@ async fn main() {
     if wanted("churn") {
         churn(200).await;
     }
-    if wanted("history") {
-        history(1_000_000).await;
+    if wanted("records") {
+        records::records().await;
     }
     if wanted("fleet") {
         fleet(500).await;
@@ -328,65 +329,6 @@ async fn fleet(count: usize) {
         (std::fs::read_dir(host.home.join("servers")).unwrap().count() == 0).then_some(())
     })
     .await;
-}
-
-/// A page of the history, with many lines in it.
-async fn history(lines: usize) {
-    let host = Host::start(1).await;
-    host.create("history", 1).await;
-    let uid: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(host.home.join("host.json")).unwrap()).unwrap();
-    let uid = uid["uid_first"].to_string();
-    let sql = format!(
-        "insert into journal (tenant_id, tenant, stead, component, actor, source, action, outcome, salt, payload_hash)
-         select t.id, t.name, 'history-' || i % 100, null, 'bench', 'bench', 'bench.line', 'noted', '\\x00', '\\x00'
-         from tenants t, generate_series(1, {lines}) i;
-         insert into journal_payloads select id, '{{\"before\": 1, \"after\": 2}}' from journal j
-         where not exists (select from journal_payloads p where p.journal_id = j.id);
-         analyze journal; analyze journal_payloads;"
-    );
-    let status = Command::new("setpriv")
-        .args([
-            &format!("--reuid={uid}"),
-            &format!("--regid={uid}"),
-            "--clear-groups",
-            "psql",
-            "-X",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-        ])
-        .args([
-            "-h",
-            host.home.join("control/run").to_str().unwrap(),
-            "-U",
-            "stead_admin",
-            "-d",
-            "postgres",
-            "-c",
-            &sql,
-        ])
-        .status();
-    assert!(status.unwrap().success());
-    for (what, part) in [
-        ("newest 100 lines of a tenant", Part { limit: Some(100), ..Part::default() }),
-        (
-            "newest 100 lines of one stead",
-            Part { limit: Some(100), stead: Some("history-7".into()), ..Part::default() },
-        ),
-        (
-            "newest 500 lines since 7 days",
-            Part { limit: Some(500), since: Some("7d".into()), ..Part::default() },
-        ),
-    ] {
-        let mut times = Vec::new();
-        for _ in 0..50 {
-            let began = Instant::now();
-            assert!(!host.client.history("bench", &part).await.unwrap().items.is_empty());
-            times.push(ms(began));
-        }
-        row(&format!("{what}, history of {lines} lines"), &times, None);
-    }
 }
 
 /// Waits on a condition.

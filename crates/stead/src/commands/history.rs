@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::cli::Which;
+use crate::cli::{Search, Which};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output;
@@ -16,6 +16,7 @@ pub(super) async fn run(
     which: &Which,
     all: bool,
     since: Option<String>,
+    search: Search,
     lines: u32,
 ) -> Result<(), Failure> {
     let (tenant, stead) = if all {
@@ -24,13 +25,27 @@ pub(super) async fn run(
         let named = which.named()?;
         (named.tenant, Some(named.stead.into()))
     };
-    let since =
-        since.map(|text| moment("--since", &text, Timestamp::now(), &TimeZone::system())).transpose()?;
+    let (now, zone) = (Timestamp::now(), TimeZone::system());
+    let since = since.map(|text| moment("--since", &text, now, &zone)).transpose()?;
+    let until = search.until.map(|text| moment("--until", &text, now, &zone)).transpose()?;
     let wanted = usize::try_from(lines).unwrap_or(usize::MAX);
     let client = context.client().await?;
     let mut found = Vec::new();
-    let mut part = Part { stead, since, limit: Some(lines.clamp(1, 500)), ..Part::default() };
+    let mut part = Part {
+        stead,
+        since,
+        until,
+        actor: search.actor,
+        action: search.action,
+        category: search.category,
+        outcome: search.outcome,
+        q: search.grep,
+        operation: search.operation,
+        limit: Some(lines.clamp(1, 500)),
+        ..Part::default()
+    };
     loop {
+        // A page may well be empty and have a next: the search goes on where it stopped.
         let page = client.history(tenant.as_str(), &part).await?;
         found.extend(page.items);
         match page.next {

@@ -127,7 +127,9 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
             let pem = context.client().await?.ca().await?;
             if context.json { output::json(&serde_json::json!({ "pem": pem })) } else { output::raw(&pem) }
         }
-        Verb::History { which, all, since, lines } => history::run(&context, &which, all, since, lines).await,
+        Verb::History { which, all, since, search, lines } => {
+            history::run(&context, &which, all, since, search, lines).await
+        }
         Verb::Logs { which, component, lines, follow } => {
             logs::run(&context, &which, component.as_deref(), lines, follow).await
         }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use component::{ComponentId, ComponentName, OperationId, Phase, Spec, Status, SteadName};
+use component::{ComponentId, ComponentName, Health, OperationId, Phase, Spec, Status, SteadName};
 use sqlx::PgConnection;
 
 use super::{EditError, json_of};
 use crate::journal::Actor;
 use crate::tenant::Tenant;
-use crate::{Store, host, secret};
+use crate::{Store, health, host, secret};
 
 pub(super) async fn create(
     tx: &mut PgConnection,
@@ -22,7 +22,8 @@ pub(super) async fn create(
     let port = host::free_port(tx, host, 0).await?.ok_or_else(|| EditError::NoPort(host.to_owned()))?;
     let status = Status { phase: Phase::Creating, ..Status::default() };
     sqlx::query!(
-        "insert into components (id, stead_id, name, spec, status, host, port) values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into components (id, stead_id, name, spec, status, health, host, port)
+         values ($1, $2, $3, $4, $5, $8::text::health, $6, $7)",
         id.0,
         stead,
         name.to_string(),
@@ -30,6 +31,7 @@ pub(super) async fn create(
         serde_json::to_value(&status).map_err(crate::error::unreadable("status"))?,
         host,
         port,
+        Health::of(&status, false).as_str(),
     )
     .execute(&mut *tx)
     .await?;
@@ -57,9 +59,9 @@ pub(super) async fn request_deletion(tx: &mut PgConnection, id: ComponentId) -> 
          where id = $1",
         id.0
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
-    Ok(())
+    Ok(health::tell(tx, id).await?)
 }
 
 pub(super) async fn put_files(

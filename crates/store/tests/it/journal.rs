@@ -2,7 +2,8 @@
 
 use component::postgres::Size;
 use serde_json::json;
-use store::journal::{Entry, Filter, Outcome};
+use store::journal::search::{Filter, Part};
+use store::journal::{Entry, Outcome};
 
 use crate::rig::{Rig, actor, settled};
 
@@ -25,7 +26,7 @@ async fn a_line_is_never_rewritten() {
     }
     // What the law may demand is possible, and the proof of what it was remains.
     rig.sql("delete from journal_payloads").await.unwrap();
-    let lines = rig.store.history(&Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    let lines = rig.store.history(&Filter::default(), Part::newest(10)).await.unwrap().lines;
     assert!(lines.iter().all(|line| line.after.is_null() && line.payload_hash.len() == 64));
 }
 

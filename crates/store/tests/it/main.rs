@@ -5,5 +5,6 @@
 mod journal;
 mod lease;
 mod rig;
+mod search;
 mod secrets;
 mod spool;
