@@ -33,6 +33,10 @@ pub(crate) enum Action {
     Look,
     /// Read a server's log.
     ReadLogs,
+    /// Look at what is in a database.
+    ReadData,
+    /// Change what is in a database.
+    WriteData,
     /// Edit or remove a stead, rotate a password, move a server.
     Edit,
     /// See a password.
@@ -51,6 +55,8 @@ impl Action {
         match self {
             Self::Look => (Scope::Viewer, "to look"),
             Self::ReadLogs => (Scope::Viewer, "to read logs"),
+            Self::ReadData => (Scope::Viewer, "to look at data"),
+            Self::WriteData => (Scope::Developer, "to change data"),
             Self::Edit => (Scope::Developer, "to change anything"),
             Self::SeePassword => (Scope::Developer, "to see a password"),
             Self::EditTenants => (Scope::Operator, "to make, edit or remove a tenant"),

@@ -19,10 +19,13 @@ mod problem;
 mod refusals;
 mod routes;
 mod schema;
+mod sql;
 mod strict;
 mod view;
 mod waiting;
 mod wanted;
+
+pub use sql::{Duplex, Sessions, Stream};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +53,8 @@ pub struct Settings {
     pub ca_path: PathBuf,
     /// Logs of servers.
     pub logs: Arc<dyn ServerLogs>,
+    /// Ways to servers, for SQL that people run.
+    pub sessions: Arc<dyn Sessions>,
     /// Version of Stead.
     pub version: &'static str,
     /// The port that every server shares, where there is one.
@@ -87,6 +92,9 @@ struct App {
     seen: waiting::Seen,
     ca_path: PathBuf,
     logs: Arc<dyn ServerLogs>,
+    sessions: Arc<dyn Sessions>,
+    running: sql::Running,
+    stopping: watch::Receiver<bool>,
     version: &'static str,
     shared: Option<Shared>,
 }
@@ -135,15 +143,18 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    routes::open().merge(routes::signed_in())
+    routes::open().merge(routes::signed_in()).merge(routes::streaming())
 }
 
 fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Router {
     let app = App {
-        seen: waiting::Seen::listen(store.clone(), stopping),
+        seen: waiting::Seen::listen(store.clone(), stopping.clone()),
+        stopping,
         store,
         ca_path: settings.ca_path.clone(),
         logs: Arc::clone(&settings.logs),
+        sessions: Arc::clone(&settings.sessions),
+        running: sql::Running::default(),
         shared: settings.shared.clone(),
         version: settings.version,
     };
@@ -153,7 +164,12 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
         .route_layer(from_fn_with_state(app.clone(), idempotency::replay))
         .route_layer(from_fn(layers::to_the_end))
         .route_layer(from_fn_with_state(app.clone(), access::sign_in));
+    let (streaming, _) = routes::streaming().split_for_parts();
+    let streaming = streaming
+        .route_layer(from_fn(layers::to_the_end))
+        .route_layer(from_fn_with_state(app.clone(), access::sign_in));
     open.merge(signed_in)
+        .merge(streaming)
         .fallback(layers::nothing_here)
         .method_not_allowed_fallback(layers::no_such_method)
         .layer(from_fn(layers::deadline))

@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod journal;
 pub mod lease;
 pub mod operation;
+pub mod query;
 mod recover;
 pub mod secret;
 pub mod spool;
