@@ -1,5 +1,9 @@
 //! What goes over the wire, in the API's own words.
 
+mod query;
+
+pub use query::*;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -30,6 +30,8 @@ pub struct Target {
     pub password: SecretString,
     /// The password's SCRAM-SHA-256 verifier in PostgreSQL's notation, made once when the password was.
     pub verifier: SecretString,
+    /// The same of the reader role; it has no password until somebody needs it, and cannot sign in until then.
+    pub reader: Option<SecretString>,
     /// Contents of the files that the spec names by hash.
     pub files: Arc<dyn Files>,
 }

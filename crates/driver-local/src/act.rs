@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use component::postgres::{ADMIN_ROLE, Spec, Step, Wrong, roles};
+use component::postgres::{ADMIN_ROLE, OWNER_ROLE, READER_ROLE, Spec, Step, Wrong, roles};
 use component::{Condition, ConditionKind, DriverError, Target};
 use futures::TryFutureExt;
 use keeper::ClientError;
@@ -188,7 +188,7 @@ impl Local {
         if wrong.password {
             // PostgreSQL tries the verifier against an empty password, which takes as long as a sign-in: time
             // to open the session that the next look needs. That look tells what is wrong with it.
-            let set = set_password(&client, target.verifier.expose_secret());
+            let set = set_passwords(&client, target);
             let (set, _) = tokio::join!(set, self.inside(&place.handle, &socket, name));
             set.map_err(unavailable)?;
             fail_point!("driver-local::password-set");
@@ -357,7 +357,8 @@ pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio
         }
     }
     script += &format!(
-        "revoke all on database postgres, template1 from public;
+        "alter role {READER_ROLE} set default_transaction_read_only = on;
+         revoke all on database postgres, template1 from public;
          grant connect on database postgres to stead_gateway;
          create schema if not exists stead authorization stead_admin;
          revoke all on schema stead from public;
@@ -389,12 +390,22 @@ pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio
 }
 
 /// One message each: `set local` has to hold until the statement that shall not be logged has ended.
-async fn set_password(client: &tokio_postgres::Client, verifier: &str) -> Result<(), tokio_postgres::Error> {
+async fn set_passwords(
+    client: &tokio_postgres::Client,
+    target: &Target,
+) -> Result<(), tokio_postgres::Error> {
     client.batch_execute("begin").await?;
     client.batch_execute("set local log_min_duration_statement = -1").await?;
     client.batch_execute("set local pg_stat_statements.track = 'none'").await?;
-    // The verifier is base64, digits, `$` and `:`; it cannot close the literal.
-    client.batch_execute(&format!("alter role owner password '{}'", verifier.replace('\'', ""))).await?;
+    for (role, verifier) in [(OWNER_ROLE, Some(&target.verifier)), (READER_ROLE, target.reader.as_ref())] {
+        // The verifier is base64, digits, `$` and `:`; it cannot close the literal. A copy has come with the one of
+        // its source.
+        let password = verifier.map_or_else(
+            || "null".to_owned(),
+            |verifier| format!("'{}'", verifier.expose_secret().replace('\'', "")),
+        );
+        client.batch_execute(&format!("alter role {role} password {password}")).await?;
+    }
     client.batch_execute("commit").await
 }
 
@@ -442,7 +453,8 @@ pub(crate) async fn database(
     }
     let mut script = format!(
         "begin; set local synchronous_commit = off;
-         alter database {wanted} owner to owner; revoke all on database {wanted} from public;
+         alter database {wanted} owner to owner; revoke all on database {wanted} from public, {READER_ROLE};
+         grant connect on database {wanted} to {READER_ROLE};
          alter database {wanted} allow_connections true connection limit -1 is_template false;"
     );
     for setting in ["role", "session_authorization", "local_preload_libraries"] {

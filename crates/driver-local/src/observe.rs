@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use component::postgres::{
-    Migration, OWNER_ROLE, Observed, Role, Route, Seen, Session, Spec, Unit, settings,
+    Migration, OWNER_ROLE, Observed, READER_ROLE, Role, Route, Seen, Session, Spec, Unit, settings,
 };
 use component::{DriverError, Target};
 use keeper::wire::{UnitState, Wanted};
@@ -16,7 +16,7 @@ use crate::session::{describe, owner_looking};
 use crate::{Local, Place, Places, lock};
 
 /// The state of the helpers that this version makes, as the comment on the database `postgres` tells it.
-pub(crate) const HELPERS: &str = "helpers of Stead, version 2";
+pub(crate) const HELPERS: &str = "helpers of Stead, version 3";
 
 /// The bytes on disk are counted at most this often.
 const SIZE_AGE: Duration = Duration::from_secs(30);
@@ -29,6 +29,7 @@ struct Facts {
     config_error: Option<String>,
     roles: BTreeMap<String, RoleFacts>,
     password_set: bool,
+    reader_set: bool,
     helpers: bool,
     /// None where there is no such database, or one that its owner has barred, also against itself.
     database_owner: Option<String>,
@@ -63,12 +64,15 @@ select json_build_object(
                             from pg_auth_members m join pg_roles g on g.oid = m.roleid where m.member = r.oid)))
             from pg_roles r where rolname !~ '^pg_'),
   'password_set', exists (select from pg_authid where rolname = $2 and rolpassword = $3),
+  'reader_set', exists (select from pg_authid where rolname = $6 and rolpassword is not distinct from $7),
   'helpers', coalesce((select shobj_description(oid, 'pg_database') from pg_database where datname = 'postgres') = $4, false)
              and (select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace
                   where n.nspname = 'stead' and p.proname in ('verifier', 'verifiers', 'at_rest')
                     and p.prosecdef) = 3,
   'database_owner', (select rolname from pg_database d join pg_roles o on o.oid = d.datdba
                      where datname = $5 and datallowconn and datconnlimit = -1 and not datistemplate
+                       and exists (select from pg_roles r
+                                   where r.rolname = $6 and has_database_privilege(r.oid, d.oid, 'connect'))
                        and not exists (select from pg_db_role_setting, unnest(setconfig) setting
                                        where setting ~* '^(role|session_authorization|local_preload_libraries)='))
 )::text";
@@ -174,8 +178,9 @@ impl Local {
         let names: Vec<&str> = settings(spec).iter().map(|setting| setting.name).collect();
         let database = target.name.local.as_str();
         let verifier = target.verifier.expose_secret();
+        let reader = target.reader.as_ref().map(ExposeSecret::expose_secret);
         let row = client
-            .query_one(FACTS, &[&names, &OWNER_ROLE, &verifier, &HELPERS, &database])
+            .query_one(FACTS, &[&names, &OWNER_ROLE, &verifier, &HELPERS, &database, &READER_ROLE, &reader])
             .await
             .map_err(told)?;
         let facts: Facts = serde_json::from_str(row.get(0)).map_err(|error| Some(error.to_string()))?;
@@ -206,7 +211,7 @@ impl Local {
             pending_restart: facts.pending_restart,
             config_error: facts.config_error,
             roles: facts.roles.into_iter().map(|(name, role)| (name, role.into())).collect(),
-            password_set: facts.password_set,
+            password_set: facts.password_set && facts.reader_set,
             helpers: facts.helpers,
             databases: facts.database_owner.map(|owner| (database.to_owned(), owner)).into_iter().collect(),
             extensions,

@@ -1,11 +1,14 @@
-//! A client's connection while it is not yet clear what it will be: in the clear, or in TLS.
+//! A client's connection while it is not yet clear what it will be: in the clear, or in TLS. One through the inner
+//! door is neither: it never leaves the host.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ProtocolVersion;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -22,9 +25,17 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A connection as far as it has come.
 pub(crate) enum Conn {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    /// Where nobody but the two ends hears what is said.
+    In(Inside),
     /// Lost on the way from one to the other.
     Gone,
+}
+
+/// A connection on which passwords may be proved and sessions held.
+pub(crate) enum Inside {
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Through the inner door.
+    Inner(UnixStream),
 }
 
 /// What a connection turned out to be before anything was said inside TLS.
@@ -47,7 +58,7 @@ impl Conn {
         {
             return Ok(packet);
         }
-        inside(self.tls().ok_or(Refusal::Protocol("not in TLS"))?).await
+        inside(self.inside().ok_or(Refusal::Protocol("not in TLS"))?).await
     }
 
     /// The same, as far as TLS; in the clear there may be a cancel request only.
@@ -100,15 +111,22 @@ impl Conn {
             return Err(Refusal::Protocol("already in TLS"));
         };
         let tls = TlsAcceptor::from(certificate.config.clone()).accept(tcp).await.map_err(Refusal::Tls)?;
-        *self = Conn::Tls(Box::new(tls));
+        *self = Conn::In(Inside::Tls(Box::new(tls)));
         self.tls().ok_or(Refusal::Protocol("not in TLS"))
     }
 
-    /// The stream, if it is in TLS.
-    pub(crate) fn tls(&mut self) -> Option<&mut TlsStream<TcpStream>> {
+    /// The stream, if nobody else hears it.
+    pub(crate) fn inside(&mut self) -> Option<&mut Inside> {
         match self {
-            Conn::Tls(tls) => Some(tls),
+            Conn::In(inside) => Some(inside),
             Conn::Plain(_) | Conn::Gone => None,
+        }
+    }
+
+    fn tls(&mut self) -> Option<&mut TlsStream<TcpStream>> {
+        match self {
+            Conn::In(Inside::Tls(tls)) => Some(tls),
+            Conn::In(Inside::Inner(_)) | Conn::Plain(_) | Conn::Gone => None,
         }
     }
 
@@ -139,7 +157,7 @@ impl Conn {
         let closing = Box::pin(async move {
             match self {
                 Conn::Plain(stream) => last_word(stream, message).await,
-                Conn::Tls(stream) => last_word(*stream, message).await,
+                Conn::In(stream) => last_word(stream, message).await,
                 Conn::Gone => Ok(()),
             }
         });
@@ -149,8 +167,8 @@ impl Conn {
 }
 
 /// What a client says inside TLS: who it is, or whom to cancel.
-async fn inside(tls: &mut TlsStream<TcpStream>) -> Result<Packet, Refusal> {
-    match read_packet(tls).await? {
+async fn inside(stream: &mut Inside) -> Result<Packet, Refusal> {
+    match read_packet(stream).await? {
         Packet::Ssl | Packet::Gss => Err(Refusal::Protocol("the connection is encrypted already")),
         packet => Ok(packet),
     }
@@ -170,4 +188,40 @@ where
         }
     }
     Ok(())
+}
+
+impl AsyncRead for Inside {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Inside::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Inside::Inner(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Inside {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Inside::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Inside::Inner(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Inside::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Inside::Inner(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Inside::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Inside::Inner(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
 }

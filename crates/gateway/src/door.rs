@@ -1,13 +1,13 @@
 //! One route in force: who may come in, who is in, and how to send them off.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::caller::Address;
 use crate::cancel::{Cancels, Target};
 use crate::carry::OfFunctions;
 use crate::hold::Held;
@@ -55,7 +55,7 @@ pub(crate) struct Seats {
 }
 
 pub(crate) struct Occupant {
-    address: IpAddr,
+    address: Address,
     order: Order,
     pub(crate) standing: Standing,
     bell: Arc<Bell>,
@@ -151,7 +151,7 @@ impl Door {
     }
 
     /// Takes a seat for a client that has signed in, if it may still come and there is one.
-    pub(crate) fn sit(self: &Arc<Door>, session: u64, address: IpAddr) -> Result<Seat, Refusal> {
+    pub(crate) fn sit(self: &Arc<Door>, session: u64, address: Address) -> Result<Seat, Refusal> {
         let mut seats = self.seats();
         let route = self.route();
         if let Some(ending) = seats.shut {
@@ -276,7 +276,11 @@ impl Drop for Seat {
     }
 }
 
-/// Whether an address is on a route's list. The address is canonical: no v4 inside v6.
-pub(crate) fn allows(route: &Route, address: IpAddr) -> bool {
-    route.allow.iter().any(|net| net.contains(&address))
+/// Whether an address is on a route's list. The address is canonical: no v4 inside v6. Who comes through the
+/// inner door comes from no address.
+pub(crate) fn allows(route: &Route, address: Address) -> bool {
+    match address {
+        Address::Network(ip) => route.allow.iter().any(|net| net.contains(&ip)),
+        Address::Inner => true,
+    }
 }

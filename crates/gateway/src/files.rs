@@ -22,6 +22,8 @@ pub(crate) struct Paths {
     pub(crate) tls: PathBuf,
     pub(crate) asleep: PathBuf,
     pub(crate) socket: PathBuf,
+    /// Where the control plane opens sessions for people.
+    pub(crate) inner: PathBuf,
     pub(crate) lock: PathBuf,
     pub(crate) logs: PathBuf,
     pub(crate) log: PathBuf,
@@ -39,6 +41,7 @@ impl Paths {
             routes: gateway.join("routes"),
             tls: gateway.join("tls"),
             socket: gateway.join("gateway.sock"),
+            inner: gateway.join("inner.sock"),
             lock: gateway.join("gateway.lock"),
             log: logs.join("gateway.jsonl"),
             logs,

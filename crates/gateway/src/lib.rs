@@ -25,7 +25,8 @@
 //! Nothing of it is lost when the gateway itself is upgraded: the next one takes the place of the one that
 //! serves (`handover.rs`), which goes on with the sessions it has (`drain.rs`).
 //!
-//! At the port that every server shares, `shared.rs` comes first: TLS tells which server is meant.
+//! At the port that every server shares, `shared.rs` comes first: TLS tells which server is meant. The control plane
+//! opens sessions for the people who are signed in with it at a door of its own, `inner.rs`.
 //!
 //! It goes by files (`route.rs`, `files.rs`) and needs nothing else: one task (`control.rs`) keeps the
 //! table of doors (`table.rs`) in agreement with them, and answers on a Unix socket (`status.rs`,
@@ -64,6 +65,7 @@ pub mod fuzzing;
 mod guessing;
 mod handover;
 mod hold;
+pub mod inner;
 mod limited;
 mod listener;
 mod metrics;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use crate::backend::Backend;
 use crate::cancel::Target;
 use crate::carry::{self, Carried, Holdings, Names};
-use crate::conn::Conn;
+use crate::conn::{Conn, Inside};
 use crate::door::Seat;
 use crate::orders::{Order, Standing};
 use crate::refusal::{Ending, Refusal};
@@ -25,8 +24,6 @@ const ASK: Duration = Duration::from_secs(5);
 
 /// How the session goes on: with whom, and what cancels there; or how it ended, for the log.
 type Further = Result<(Copying, Option<Target>), (&'static str, Option<String>)>;
-
-type Client = Box<TlsStream<TcpStream>>;
 
 /// What a session said when it was asked. It is true for as long as the client says nothing more and no other
 /// names of settings are known.
@@ -105,7 +102,7 @@ impl Visit {
         &mut self,
         server: &mut Frames<UnixStream>,
         told: &mut BytesMut,
-        parked: &Parked<Client>,
+        parked: &Parked<Inside>,
         order: Order,
         login: &Login,
     ) -> std::io::Result<Said> {
@@ -139,7 +136,7 @@ impl Visit {
     /// Until the client says something and there is a server to hear it.
     async fn wait(
         &mut self,
-        mut parked: Parked<Client>,
+        mut parked: Parked<Inside>,
         carried: Carried,
         seat: &mut Seat,
         login: &Login,
@@ -186,7 +183,7 @@ impl Visit {
     /// Signed in to a server again: what the session had is put in place there.
     async fn arrive(
         &mut self,
-        parked: Parked<Client>,
+        parked: Parked<Inside>,
         carried: Carried,
         backend: Backend,
         folder: &std::path::Path,
@@ -210,7 +207,7 @@ impl Visit {
     }
 
     /// There is no way back to a server.
-    async fn strand(&mut self, parked: Parked<Client>, why: &Refusal) -> Further {
+    async fn strand(&mut self, parked: Parked<Inside>, why: &Refusal) -> Further {
         tracing::warn!(server = self.record.server, %why, "a session could not be brought to its server again");
         let why = match why {
             Refusal::SignIn(_) => "its password has changed",
@@ -221,9 +218,9 @@ impl Visit {
         self.part(parked, Ending::Stranded(why)).await
     }
 
-    async fn part(&mut self, parked: Parked<Client>, ending: Ending) -> Further {
+    async fn part(&mut self, parked: Parked<Inside>, ending: Ending) -> Further {
         self.count(parked.amounts());
-        Conn::Tls(parked.client).close_with(&ending.message()).await;
+        Conn::In(parked.client).close_with(&ending.message()).await;
         Err((ending.outcome(), Some(ending.to_string())))
     }
 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::caller::Address;
 use crate::hold::Because;
 use crate::proxy::HeaderError;
 use crate::scram::ScramError;
@@ -19,7 +20,7 @@ use crate::scram::ScramError;
 pub(crate) enum Refusal {
     /// Not on the allow-list.
     #[error("address {0} is not on the allow-list of this server; ask its owner to add it to `allow`")]
-    NotAllowed(IpAddr),
+    NotAllowed(Address),
     /// A startup packet in the clear.
     #[error("this server takes encrypted connections only; connect with sslmode=require or verify-full")]
     NotEncrypted,
@@ -71,6 +72,9 @@ pub(crate) enum Refusal {
         "the shared port needs the server's name in TLS (SNI): connect by the host name that `stead url --shared` gives"
     )]
     Nameless,
+    /// The control plane asks for a server without a route.
+    #[error("the server is not served here; it is still being made, or is gone")]
+    NoSuchServer,
     /// Signed in, but the server's sessions are all in use.
     #[error("all {limit} sessions of {server} are in use; close some or raise the server's size")]
     TooMany {
@@ -189,6 +193,7 @@ impl Refusal {
             | Refusal::Guessing { .. } => "28000",
             Refusal::NoCertificate
             | Refusal::Down
+            | Refusal::NoSuchServer
             | Refusal::Starting(_)
             | Refusal::Asleep(_)
             | Refusal::Unready => "57P03",
@@ -224,7 +229,7 @@ impl Refusal {
             Refusal::NoCertificate => "no_certificate",
             Refusal::Protocol(_) | Refusal::UnsupportedProtocol { .. } | Refusal::NoUser => "bad_protocol",
             Refusal::Header(_) => "bad_proxy_header",
-            Refusal::Nameless => "unknown_name",
+            Refusal::Nameless | Refusal::NoSuchServer => "unknown_name",
             Refusal::SignIn(_) => "bad_password",
             Refusal::Scram(ScramError::Binding(_)) => "channel_binding",
             Refusal::Scram(_) => "bad_protocol",

@@ -9,16 +9,15 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use keeper::wire::Name;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
 use crate::backend::{self, Backend};
 use crate::caller::{Balancers, Caller};
 use crate::cancel::Target;
-use crate::conn::Conn;
+use crate::conn::{Conn, Inside};
 use crate::crowd::{Crowd, Neighbourhood, Place};
 use crate::door::{Door, Seat, allows};
 use crate::drainers::Drainers;
@@ -101,7 +100,7 @@ pub(crate) struct Visit {
 }
 
 /// A session's way between its client and its server.
-pub(crate) type Copying = Relay<Box<TlsStream<TcpStream>>, UnixStream>;
+pub(crate) type Copying = Relay<Inside, UnixStream>;
 
 /// What it takes to sign in to the server in the client's name once more.
 pub(crate) struct Login {
@@ -124,7 +123,7 @@ struct Session {
     greeting: BytesMut,
     target: Option<Target>,
     login: Box<Login>,
-    place: Place<Neighbourhood>,
+    place: Option<Place<Neighbourhood>>,
 }
 
 enum Interrupt {
@@ -192,12 +191,12 @@ impl Visit {
         };
         self.record.tls = conn.tls_version();
         match (entered, conn) {
-            (Ok(Entered::Session(session)), Conn::Tls(tls)) => {
+            (Ok(Entered::Session(session)), Conn::In(client)) => {
                 drop((place, self.caller.place.take()));
                 self.record.signed_in = true;
                 context.stats.sign_ins.observe(self.caller.started.elapsed().as_secs_f64());
                 door.stats.sessions.inc();
-                self.copy(session, tls).await
+                self.copy(session, client).await
             }
             (Ok(entered), conn) => {
                 // The close is the answer; inside TLS it has to be an orderly one.
@@ -206,8 +205,10 @@ impl Visit {
                 (if found { "cancel_forwarded" } else { "cancel_unknown" }, None)
             }
             (Err(refusal), conn) => {
-                if matches!(refusal, Refusal::SignIn(_)) {
-                    context.guessing.failed(self.caller.address(), &self.record.server);
+                if matches!(refusal, Refusal::SignIn(_))
+                    && let Some(ip) = self.caller.address().ip()
+                {
+                    context.guessing.failed(ip, &self.record.server);
                     sleep(context.limits.failure_delay).await;
                 }
                 conn.refuse(&refusal).await;
@@ -247,21 +248,22 @@ impl Visit {
             }
             Packet::Ssl | Packet::Gss => return Err(Refusal::Protocol("unexpected encryption request")),
         };
-        let Some(tls) = conn.tls() else { return Err(Refusal::NotEncrypted) };
-        let address = self.caller.address();
-        if let Some(pause) = self.context.guessing.pause(address, &self.record.server) {
+        let Some(client) = conn.inside() else { return Err(Refusal::NotEncrypted) };
+        if let Some(address) = self.caller.address().ip()
+            && let Some(pause) = self.context.guessing.pause(address, &self.record.server)
+        {
             return Err(Refusal::Guessing { address, pause });
         }
         let end_point = certificate.as_ref().and_then(|certificate| certificate.end_point.as_deref());
         let verifier = self.verifier(&startup);
-        let signed_in = signin::sign_in(tls, &startup, end_point, verifier).await?;
+        let signed_in = signin::sign_in(client, &startup, end_point, verifier).await?;
         crate::fail_point!("gateway::signed_in");
         self.record.channel_binding = signed_in.binding == Binding::EndPoint;
         let mut greeting = signed_in.farewell;
         // From here on the client knows that it is signed in: an error follows the farewell.
         let session = self.open(startup, signed_in.keys).await;
         if session.is_err() {
-            send(tls, &greeting).await?;
+            send(client, &greeting).await?;
         }
         let mut session = session?;
         greeting.unsplit(session.greeting);
@@ -297,8 +299,13 @@ impl Visit {
     /// A seat, and a session of the server in it.
     async fn open(&self, startup: Startup, keys: Keys) -> Result<Session, Refusal> {
         let (present, address) = (&self.context.present, self.caller.address());
-        let too_many = || Refusal::TooManyOfAddress { address, limit: present.limit() };
-        let place = present.join(address.into()).ok_or_else(too_many)?;
+        let place = match address.ip() {
+            Some(ip) => {
+                let too_many = || Refusal::TooManyOfAddress { address: ip, limit: present.limit() };
+                Some(present.join(ip.into()).ok_or_else(too_many)?)
+            }
+            None => None,
+        };
         self.door.rest.touch();
         let login = Box::new(Login { startup, keys });
         let sit = || self.door.sit(self.record.connection, address);
@@ -358,16 +365,12 @@ impl Visit {
         Ok(())
     }
 
-    async fn copy(
-        &mut self,
-        session: Box<Session>,
-        mut tls: Box<TlsStream<TcpStream>>,
-    ) -> (&'static str, Option<String>) {
+    async fn copy(&mut self, session: Box<Session>, mut client: Inside) -> (&'static str, Option<String>) {
         let Session { mut seat, backend, greeting, mut target, login, place: _place } = *session;
         self.record.backend_pid = seat.pid();
-        let greeted = send(&mut tls, &greeting).await;
+        let greeted = send(&mut client, &greeting).await;
         drop(greeting);
-        let mut relay = Relay::new(tls, backend.stream, backend.rest, self.door.rest.clone());
+        let mut relay = Relay::new(client, backend.stream, backend.rest, self.door.rest.clone());
         if let Err(error) = greeted {
             return ("connection_lost", Some(error.to_string()));
         }
@@ -384,7 +387,7 @@ impl Visit {
                 }
                 Ok(Stopped::By(Stop::ByClient)) => return ("closed_by_client", None),
                 Ok(Stopped::By(Stop::ByServer)) => {
-                    Conn::Tls(relay.client).close_with(b"").await;
+                    Conn::In(relay.client).close_with(b"").await;
                     return ("closed_by_server", None);
                 }
                 Ok(Stopped::By(Stop::ServerVanished)) => Ending::ServerVanished,
@@ -445,7 +448,7 @@ impl Visit {
         }
         let between = relay.between_messages() || timeout(limit, relay.drain()).await.unwrap_or(false);
         let message = if between { ending.message() } else { BytesMut::new() };
-        Conn::Tls(relay.client).close_with(&message).await;
+        Conn::In(relay.client).close_with(&message).await;
         (ending.outcome(), Some(ending.to_string()))
     }
 

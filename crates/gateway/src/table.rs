@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::door::Door;
 use crate::files::{self, Paths, Stamp};
+use crate::inner::InnerDoor;
 use crate::listener::Entrance;
 use crate::metrics::Sources;
 use crate::ports::{self, Ports};
@@ -48,6 +49,7 @@ pub(crate) struct Table {
     shared: Ports,
     directory: Arc<Directory>,
     metrics: Ports,
+    inner: InnerDoor,
     alive: mpsc::Sender<()>,
     /// It has handed over.
     draining: bool,
@@ -66,6 +68,7 @@ impl Table {
         let sources = Sources { context: context.clone(), directory: directory.clone() };
         let scrapes = Entrance::Metrics(Scrapes::new(sources));
         let metrics = Ports::new(context.clone(), scrapes, alive.clone());
+        let inner = InnerDoor::new(context.clone(), directory.clone(), &paths, alive.clone());
         Table {
             context,
             paths,
@@ -76,6 +79,7 @@ impl Table {
             shared,
             directory,
             metrics,
+            inner,
             alive,
             draining: false,
         }
@@ -115,6 +119,9 @@ impl Table {
         for owner in &owners {
             self.open_ports(owner);
         }
+        if !self.draining {
+            self.inner.open();
+        }
         self.note_faults();
     }
 
@@ -147,6 +154,7 @@ impl Table {
         let mut refused: Vec<(String, String)> =
             self.refused.iter().map(|(name, reason)| (name.clone(), reason.clone())).collect();
         refused.extend(self.shared.error().map(|error| ("shared port".to_owned(), error)));
+        refused.extend(self.inner.error().map(|error| ("inner door".to_owned(), error)));
         refused.extend(self.metrics.error().map(|error| ("metrics".to_owned(), error)));
         refused.extend(self.context.certificates.error().map(|error| ("tls".to_owned(), error)));
         Status {
@@ -163,6 +171,7 @@ impl Table {
 
     /// Closes every port and sends everybody off.
     pub(crate) async fn stop(self) {
+        self.inner.remove().await;
         self.metrics.close().await;
         self.shared.close().await;
         for (_, entry) in self.entries {
@@ -248,7 +257,10 @@ impl Table {
     /// For the metrics.
     fn note_faults(&self) {
         let ports = self.all_ports().filter(|ports| ports.error().is_some()).count();
-        let faults = ports + self.refused.len() + usize::from(self.context.certificates.error().is_some());
+        let faults = ports
+            + usize::from(self.inner.error().is_some())
+            + self.refused.len()
+            + usize::from(self.context.certificates.error().is_some());
         self.context.stats.faults.store(u64::try_from(faults).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

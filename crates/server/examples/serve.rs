@@ -9,7 +9,7 @@ use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use secrecy::ExposeSecret;
-use server::{ServerLogs, Settings};
+use server::{ServerLogs, Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
@@ -26,6 +26,15 @@ impl ServerLogs for NoLogs {
         _: Option<jiff::Timestamp>,
     ) -> std::io::Result<Vec<LogLine>> {
         Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+struct NoServers;
+
+#[async_trait]
+impl Sessions for NoServers {
+    async fn open(&self, _: ComponentId, _: &str) -> std::io::Result<Stream> {
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no server"))
     }
 }
 
@@ -52,6 +61,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         listen,
         ca_path: "ca.pem".into(),
         logs: Arc::new(NoLogs),
+        sessions: Arc::new(NoServers),
         version: "0.0.0-example",
         shared: None,
         console: server::ConsoleSettings { url: format!("http://{listen}").parse()?, provider: None },

@@ -92,7 +92,8 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (edits, operation) in operations(item) {
             add_problems(operation, path.contains('{'), edits);
-            if edits {
+            let streams = operation.operation_id.as_deref() == Some("run_query");
+            if edits && !streams {
                 operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
             }
             for parameter in operation.parameters.iter_mut().flatten() {
@@ -101,7 +102,8 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
                 }
             }
             if let Some(RefOr::T(body)) = &mut operation.request_body {
-                let required = operation.operation_id.as_deref() == Some("create_token");
+                let required =
+                    matches!(operation.operation_id.as_deref(), Some("create_token" | "run_query"));
                 body.required = Some(if required { Required::True } else { Required::False });
             }
         }

@@ -22,10 +22,13 @@ mod refusals;
 mod routes;
 mod schema;
 mod sign_in;
+mod sql;
 mod strict;
 mod view;
 mod waiting;
 mod wanted;
+
+pub use sql::{Duplex, Sessions, Stream};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,6 +60,8 @@ pub struct Settings {
     pub ca_path: PathBuf,
     /// Logs of servers.
     pub logs: Arc<dyn ServerLogs>,
+    /// Ways to servers, for SQL that people run.
+    pub sessions: Arc<dyn Sessions>,
     /// Version of Stead.
     pub version: &'static str,
     /// The port that every server shares, where there is one.
@@ -96,6 +101,9 @@ struct App {
     seen: waiting::Seen,
     ca_path: PathBuf,
     logs: Arc<dyn ServerLogs>,
+    sessions: Arc<dyn Sessions>,
+    running: sql::Running,
+    stopping: watch::Receiver<bool>,
     version: &'static str,
     shared: Option<Shared>,
     console: Arc<console::Console>,
@@ -149,15 +157,18 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    routes::open().merge(routes::signed_in())
+    routes::open().merge(routes::signed_in()).merge(routes::streaming())
 }
 
 fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Result<Router, ConsoleError> {
     let app = App {
-        seen: waiting::Seen::listen(store.clone(), stopping),
+        seen: waiting::Seen::listen(store.clone(), stopping.clone()),
+        stopping,
         store,
         ca_path: settings.ca_path.clone(),
         logs: Arc::clone(&settings.logs),
+        sessions: Arc::clone(&settings.sessions),
+        running: sql::Running::default(),
         shared: settings.shared.clone(),
         version: settings.version,
         console: Arc::new(console::Console::new(&settings.console)?),
@@ -168,7 +179,11 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
         .route_layer(from_fn_with_state(app.clone(), idempotency::replay))
         .route_layer(from_fn(layers::to_the_end))
         .route_layer(from_fn_with_state(app.clone(), access::sign_in));
-    let api = open.merge(signed_in).with_state(app.clone());
+    let (streaming, _) = routes::streaming().split_for_parts();
+    let streaming = streaming
+        .route_layer(from_fn(layers::to_the_end))
+        .route_layer(from_fn_with_state(app.clone(), access::sign_in));
+    let api = open.merge(signed_in).merge(streaming).with_state(app.clone());
     let site = pages::Site { app, api: api.clone() };
     let all = api.merge(pages::router(&site));
     // A proxy in front may pass the console's prefix on, or leave it out.

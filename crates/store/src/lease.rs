@@ -126,6 +126,7 @@ impl Store {
         .component()?;
         fail_point!("store::claimed");
         let password = self.password(component.id).await?.ok_or(Error::Sealed)?;
+        let reader = self.reader(component.id).await?;
         let tenant = row.tenant.parse().map_err(|_| Error::BadName("tenant name"))?;
         let stead: SteadName = row.stead.parse().map_err(|_| Error::BadName("stead name"))?;
         let target = Target {
@@ -139,6 +140,7 @@ impl Store {
             place: component::Place::after(u32::try_from(row.place).unwrap_or_default()),
             password: password.password,
             verifier: password.verifier,
+            reader: reader.map(|reader| reader.verifier),
             files: Arc::new(StoredFiles { store: self.clone(), component: component.id }),
         };
         Ok(Some(Lease {

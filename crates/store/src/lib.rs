@@ -21,6 +21,7 @@ pub mod journal;
 pub mod lease;
 pub mod operation;
 pub mod person;
+pub mod query;
 mod recover;
 pub mod secret;
 pub mod session;

@@ -81,6 +81,25 @@ impl InstallationKey {
     }
 }
 
+/// Whose password of a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// The owner's, which the tenant's people are shown.
+    Owner,
+    /// The reader's, which nobody is: it stays with the data when two components change names.
+    Reader,
+}
+
+impl Account {
+    /// What password and verifier are called among the secrets of a component.
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::Owner => ["password", "verifier"],
+            Self::Reader => ["reader/password", "reader/verifier"],
+        }
+    }
+}
+
 /// A component's password and its verifier in PostgreSQL's notation.
 #[derive(Clone)]
 pub struct Password {
@@ -108,12 +127,13 @@ pub(crate) async fn new_password(
     conn: &mut PgConnection,
     key: &InstallationKey,
     component: ComponentId,
+    account: Account,
 ) -> Result<i64, Error> {
     let password = random_password();
     let verifier =
         SecretString::from(postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes()));
     let mut version = 0;
-    for (name, secret) in [("password", &password), ("verifier", &verifier)] {
+    for (name, secret) in account.names().into_iter().zip([&password, &verifier]) {
         let sealed = key.seal(&whose(component, name), secret)?;
         version = sqlx::query_scalar!(
             "insert into secrets (component_id, name, sealed) values ($1, $2, $3)
@@ -128,6 +148,19 @@ pub(crate) async fn new_password(
         .await?;
     }
     Ok(version)
+}
+
+/// Whether a component's reader role has a password.
+pub(crate) async fn has_reader(conn: &mut PgConnection, component: ComponentId) -> Result<bool, Error> {
+    let [_, verifier] = Account::Reader.names();
+    let found = sqlx::query_scalar!(
+        r#"select exists (select from secrets where component_id = $1 and name = $2) as "found!""#,
+        component.0,
+        verifier
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(found)
 }
 
 /// Has two components change passwords. Each is sealed for whose it is, so it is sealed anew.
@@ -231,10 +264,26 @@ impl Store {
     /// # Errors
     /// [`Error::Sealed`] when the installation key is not the one it was sealed with.
     pub async fn password(&self, component: ComponentId) -> Result<Option<Password>, Error> {
-        let rows =
-            sqlx::query!("select name, sealed, version from secrets where component_id = $1", component.0)
-                .fetch_all(&self.pool)
-                .await?;
+        self.password_of(component, Account::Owner).await
+    }
+
+    /// That of its reader role; `None` where nobody has needed it yet: [`Store::open_reader`] makes it.
+    ///
+    /// # Errors
+    /// As [`Store::password`].
+    pub async fn reader(&self, component: ComponentId) -> Result<Option<Password>, Error> {
+        self.password_of(component, Account::Reader).await
+    }
+
+    async fn password_of(&self, component: ComponentId, account: Account) -> Result<Option<Password>, Error> {
+        let names = account.names();
+        let rows = sqlx::query!(
+            "select name, sealed, version from secrets where component_id = $1 and name = any($2)",
+            component.0,
+            &names.map(str::to_owned)
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let find = |wanted: &str| {
             rows.iter()
                 .find(|row| row.name == wanted)
@@ -242,7 +291,8 @@ impl Store {
                 .transpose()
         };
         let version = rows.iter().map(|row| row.version).max().unwrap_or(0);
-        Ok(match (find("password")?, find("verifier")?) {
+        let [password, verifier] = names;
+        Ok(match (find(password)?, find(verifier)?) {
             (Some(password), Some(verifier)) => Some(Password { password, verifier, version }),
             _ => None,
         })

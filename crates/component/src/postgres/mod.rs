@@ -26,6 +26,9 @@ pub use spec::{
 
 /// The tenant's role in its own server: owns the database, is no superuser.
 pub const OWNER_ROLE: &str = "owner";
+/// Looks at everything in the tenant's database and writes nothing: for people who may only look. The owner can make no
+/// role, so nobody else has the name.
+pub const READER_ROLE: &str = "stead_reader";
 /// Stead's own superuser inside a server; reached over the Unix socket by the control uid alone.
 pub const ADMIN_ROLE: &str = "stead_admin";
 /// The gateway's role: reads verifiers, nothing else.

@@ -85,7 +85,7 @@ pub struct Session {
     pub config_error: Option<String>,
     /// Every role that is not PostgreSQL's own, by name.
     pub roles: BTreeMap<String, Role>,
-    /// Whether the owner's verifier is the one that Stead keeps.
+    /// Whether the verifiers of owner and reader are those that Stead keeps.
     pub password_set: bool,
     /// Whether the server's own helpers (schema `stead`) are in place.
     pub helpers: bool,

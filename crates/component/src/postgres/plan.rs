@@ -8,8 +8,8 @@
 use serde_json::json;
 
 use super::{
-    ADMIN_ROLE, GATEWAY_ROLE, Migration, MigrationName, OWNER_ROLE, Observed, Role, Seen, Session, Spec,
-    Unit, settings,
+    ADMIN_ROLE, GATEWAY_ROLE, Migration, MigrationName, OWNER_ROLE, Observed, READER_ROLE, Role, Seen,
+    Session, Spec, Unit, settings,
 };
 use crate::{Condition, ConditionKind, Decision, Difference, Standing};
 
@@ -61,7 +61,7 @@ pub struct Wrong {
     pub roles: bool,
     /// The tenant's database.
     pub database: bool,
-    /// The owner's password.
+    /// The owner's password, or the reader's.
     pub password: bool,
 }
 
@@ -260,10 +260,11 @@ fn extensions(spec: &Spec, session: &Session) -> Option<Decision> {
 
 /// The roles that a server has besides Stead's own superuser, with exactly these attributes.
 #[must_use]
-pub fn roles() -> [(&'static str, Role); 2] {
+pub fn roles() -> [(&'static str, Role); 3] {
     let login = Role { login: true, ..Role::default() };
     [
         (OWNER_ROLE, Role { member_of: vec!["pg_read_all_stats".into()], ..login.clone() }),
+        (READER_ROLE, Role { member_of: vec!["pg_read_all_data".into()], ..login.clone() }),
         (GATEWAY_ROLE, login),
     ]
 }
@@ -414,7 +415,7 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
 }
 
 /// The roles that Stead makes; every other is the tenant's affair, but may not be a superuser.
-const OWN_ROLES: [&str; 3] = [ADMIN_ROLE, OWNER_ROLE, GATEWAY_ROLE];
+const OWN_ROLES: [&str; 4] = [ADMIN_ROLE, OWNER_ROLE, READER_ROLE, GATEWAY_ROLE];
 
 fn role_words(role: &Role) -> serde_json::Value {
     let flags = [

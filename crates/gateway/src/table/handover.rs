@@ -57,6 +57,7 @@ impl Table {
         for socket in self.sockets()? {
             self.context.lent.put(socket.into())?;
         }
+        self.inner.close().await;
         self.shared.keep(&[]).await;
         self.metrics.keep(&[]).await;
         for entry in self.entries.values_mut() {
@@ -82,6 +83,7 @@ impl Table {
         self.draining = true;
         self.alive = mpsc::channel(1).0;
         let alive = self.alive.clone();
+        self.inner.let_go(&alive);
         self.shared.let_go(&alive);
         self.metrics.let_go(&alive);
         for entry in self.entries.values_mut() {

@@ -9,6 +9,7 @@ mod endings;
 mod handover;
 mod hold;
 mod hostile;
+mod inner;
 mod log;
 mod metrics;
 mod refusals;

@@ -23,7 +23,8 @@ use crate::problem::{Kind, Problem};
 use crate::refusals::Attempt;
 use crate::{App, view};
 
-async fn find(app: &App, tenant: &Tenant, at: &ComponentPath) -> Result<Component, Problem> {
+/// The component, to do something with it.
+pub(super) async fn find(app: &App, tenant: &Tenant, at: &ComponentPath) -> Result<Component, Problem> {
     let stead = app.store.stead(tenant.id, &at.stead).await?;
     let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
     let component = stead.components.into_iter().find(|component| component.name == at.component);

@@ -9,6 +9,7 @@ pub(crate) mod members;
 pub(crate) mod openapi;
 pub(crate) mod operations;
 pub(crate) mod plan;
+pub(crate) mod queries;
 pub(crate) mod steads;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
@@ -44,6 +45,9 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::swap))
         .routes(routes!(components::remove))
         .routes(routes!(components::logs))
+        .routes(routes!(queries::list))
+        .routes(routes!(queries::cancel))
+        .routes(routes!(queries::schema))
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))
         .routes(routes!(history::of_tenant))
@@ -57,6 +61,11 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(members::invite_staff))
         .routes(routes!(tokens::list, tokens::post))
         .routes(routes!(tokens::delete))
+}
+
+/// Routes that need one, and whose answers are never kept to be given again.
+pub(crate) fn streaming() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(queries::run))
 }
 
 /// A tenant.

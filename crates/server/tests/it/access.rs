@@ -16,6 +16,21 @@ const MATRIX: &[(&str, &str, Option<&str>, [u16; 3])] = &[
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main", None, [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/logs", None, [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/credentials", None, [403, 200, 200]),
+    ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/queries", None, [200, 200, 200]),
+    (
+        "DELETE",
+        "/v1/tenants/{t}/steads/flights/components/postgres.main/queries/4ead0000-0000-4000-8000-000000000000",
+        None,
+        [404, 404, 404],
+    ),
+    // There is no server behind it: who is let through is told so.
+    (
+        "POST",
+        "/v1/tenants/{t}/steads/flights/components/postgres.main/query",
+        Some("{\"sql\": \"select 1\"}"),
+        [503, 503, 503],
+    ),
+    ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/schema", None, [503, 503, 503]),
     ("POST", "/v1/tenants/{t}/steads/flights/components/postgres.main/rotate", None, [403, 202, 202]),
     ("POST", "/v1/tenants/{t}/steads/flights/components/postgres.main/move", None, [403, 202, 202]),
     (

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use server::{ServerLogs, Settings};
+use server::{ServerLogs, Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
@@ -44,6 +44,16 @@ impl ServerLogs for Logs {
             |line: &&LogLine| since.is_none_or(|since| line.at.parse::<Timestamp>().unwrap() >= since);
         let found: Vec<_> = lines.iter().filter(later).cloned().collect();
         Ok(found[found.len().saturating_sub(limit)..].to_vec())
+    }
+}
+
+/// There is no server behind a component.
+pub(crate) struct Nowhere;
+
+#[async_trait]
+impl Sessions for Nowhere {
+    async fn open(&self, _: ComponentId, _: &str) -> std::io::Result<Stream> {
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no server"))
     }
 }
 
@@ -110,6 +120,7 @@ impl Rig {
             listen: address,
             ca_path: folder.path().join("ca.pem"),
             logs: Arc::clone(&logs) as Arc<dyn ServerLogs>,
+            sessions: Arc::new(Nowhere),
             version: "0.0.0-test",
             shared: None,
             console: server::ConsoleSettings {

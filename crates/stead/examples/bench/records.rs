@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use client::wire::LogLine;
+use component::Role;
 use component::postgres::{Major, Wish, resolve};
 use component::status::{Backups, Drill, Endpoint};
 use component::{ComponentId, Condition, ConditionKind, Phase, Status};
@@ -16,7 +17,6 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use server::{ServerLogs, Settings};
 use store::journal::Actor;
-use store::token::Scope;
 use test_support::ControlDatabase;
 
 use crate::{ms, row};
@@ -55,7 +55,7 @@ impl Full {
         fill(&sql).await;
         writes(&sql).await;
         let actor = Actor { name: "bench".into(), source: "bench".into() };
-        let made = store.create_token(&actor, "bench", None, Scope::Operator, None).await.unwrap();
+        let made = store.create_token(&actor, "bench", None, Role::Operator, None).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = Settings {

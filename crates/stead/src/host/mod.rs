@@ -2,6 +2,7 @@
 
 pub(crate) mod background;
 pub(crate) mod gateway;
+pub(crate) mod inner;
 pub(crate) mod logs;
 mod privileges;
 pub(crate) mod recover;

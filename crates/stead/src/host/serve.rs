@@ -228,6 +228,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         listen,
         ca_path: certificates::ca_path(home),
         logs: Arc::new(super::logs::TreeLogs { home: home.to_owned() }),
+        sessions: Arc::new(super::inner::InnerDoor { home: home.to_owned() }),
         version: env!("CARGO_PKG_VERSION"),
         shared: args.shared(),
         console: args.console.settings(listen).map_err(Failure::failed)?,
@@ -311,6 +312,9 @@ async fn expire(store: Store, mut stop: watch::Receiver<bool>) {
         }
         if let Err(error) = store.remove_expired().await {
             tracing::warn!(%error, "what is over cannot be removed; trying again");
+        }
+        if let Err(error) = store.settle_queries().await {
+            tracing::warn!(%error, "queries that are over cannot be put on record; trying again");
         }
         tokio::select! { () = tokio::time::sleep(EXPIRY_LOOK) => {}, _ = stop.changed() => {} }
     }

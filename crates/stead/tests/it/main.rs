@@ -18,6 +18,7 @@ mod lifecycle;
 mod moves;
 mod os_users;
 mod owner;
+mod queries;
 mod secrets;
 mod shared;
 mod sleep;

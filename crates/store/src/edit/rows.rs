@@ -35,7 +35,7 @@ pub(super) async fn create(
     )
     .execute(&mut *tx)
     .await?;
-    secret::new_password(tx, &store.key, id).await?;
+    secret::new_password(tx, &store.key, id, secret::Account::Owner).await?;
     Ok(id)
 }
 

@@ -1,0 +1,71 @@
+//! What there is in a database, asked in the person's own role.
+//!
+//! Only PostgreSQL's own relations and functions are named, and nothing else is on the search path, so that nothing of
+//! the tenant's runs; if it did, it could do no more than the person may.
+
+use client::wire::{DatabaseSchema, Function, Relation};
+use serde::de::DeserializeOwned;
+
+use super::session::{Failed, Session};
+use super::wire::strange;
+
+/// Relations and functions in one answer, of each.
+const MOST: usize = 500;
+
+const RELATIONS: &str = "
+select json_build_object(
+  'schema', n.nspname, 'name', c.relname,
+  'kind', case c.relkind when 'r' then 'table' when 'p' then 'partitioned table' when 'v' then 'view'
+                         when 'm' then 'materialized view' else 'foreign table' end,
+  'comment', left(obj_description(c.oid, 'pg_class'), 500),
+  'estimated_rows', case when c.relkind in ('v', 'f') or c.reltuples < 0 then null else c.reltuples::int8 end,
+  'columns', (select coalesce(json_agg(json_build_object(
+                  'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'nullable', not a.attnotnull,
+                  'default', left(pg_get_expr(d.adbin, d.adrelid), 500)) order by a.attnum), '[]')
+              from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+              where a.attrelid = c.oid and a.attnum between 1 and 500 and not a.attisdropped),
+  'constraints', (select coalesce(json_agg(json_build_object(
+                      'name', o.conname, 'definition', left(pg_get_constraintdef(o.oid), 1000))
+                      order by o.contype <> 'p', o.conname), '[]')
+                  from pg_constraint o where o.conrelid = c.oid and o.contype in ('p', 'u', 'f', 'c', 'x')),
+  'indexes', (select coalesce(json_agg(json_build_object(
+                  'name', i.relname, 'definition', left(pg_get_indexdef(i.oid), 1000)) order by i.relname), '[]')
+              from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid))::text
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
+  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and strpos(lower(n.nspname || '.' || c.relname), lower($1::text)) > 0
+order by n.nspname, c.relname limit 501";
+
+const FUNCTIONS: &str = "
+select json_build_object(
+  'schema', n.nspname, 'name', p.proname,
+  'kind', case p.prokind when 'p' then 'procedure' when 'a' then 'aggregate' when 'w' then 'window' else 'function' end,
+  'arguments', left(pg_get_function_arguments(p.oid), 1000),
+  'result', left(pg_get_function_result(p.oid), 1000),
+  'language', l.lanname)::text
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and not exists (select from pg_depend d
+                  where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+  and strpos(lower(n.nspname || '.' || p.proname), lower($1::text)) > 0
+order by n.nspname, p.proname, p.oid limit 501";
+
+/// What has the filter in its name, capitals or not; an empty one is in every name.
+pub(crate) async fn read(session: &mut Session, filter: &str) -> Result<DatabaseSchema, Failed> {
+    session.ask("set search_path = pg_catalog", &[]).await?;
+    let (relations, more) = few::<Relation>(session.ask(RELATIONS, &[filter]).await?)?;
+    let (functions, more_functions) = few::<Function>(session.ask(FUNCTIONS, &[filter]).await?)?;
+    Ok(DatabaseSchema { relations, functions, truncated: more || more_functions })
+}
+
+fn few<T: DeserializeOwned>(rows: Vec<Vec<Option<String>>>) -> Result<(Vec<T>, bool), Failed> {
+    let more = rows.len() > MOST;
+    let read = |row: Vec<Option<String>>| {
+        let text = row.into_iter().next().flatten();
+        text.and_then(|text| serde_json::from_str(&text).ok())
+            .ok_or_else(|| Failed::from(strange("its catalogue is not understood")))
+    };
+    let found: Result<Vec<T>, Failed> = rows.into_iter().take(MOST).map(read).collect();
+    Ok((found?, more))
+}
