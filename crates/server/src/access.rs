@@ -57,22 +57,6 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// Every action.
-    #[cfg(test)]
-    const ALL: [Self; 11] = [
-        Self::Look,
-        Self::ReadLogs,
-        Self::Audit,
-        Self::ReadData,
-        Self::WriteData,
-        Self::Edit,
-        Self::SeePassword,
-        Self::EditMembers,
-        Self::EditTenants,
-        Self::EditTokens,
-        Self::ReadWholeJournal,
-    ];
-
     /// The table: which roles may, and what it is called when it is refused.
     fn row(self) -> (&'static [Role], &'static str) {
         use Role::{Auditor, Developer, Operator, Owner, Support, Viewer};

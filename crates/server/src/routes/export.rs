@@ -56,7 +56,7 @@ pub(crate) async fn get(
     Query(query): Query<HistoryQuery>,
     Query(FormatQuery { format }): Query<FormatQuery>,
 ) -> Result<Response, Problem> {
-    let tenant = caller.tenant(&app.store, &at.tenant, Action::Look).await?;
+    let tenant = caller.tenant(&app.store, &at.tenant, Action::Audit).await?;
     let filter = query.filter(Some(tenant.id));
     let (media, ending) = match format {
         Format::Ndjson => ("application/x-ndjson", "ndjson"),
