@@ -34,8 +34,8 @@ pub(crate) enum Conn {
 /// A connection on which passwords may be proved and sessions held.
 pub(crate) enum Inside {
     Tls(Box<TlsStream<TcpStream>>),
-    /// Through the inner door.
-    Inner(UnixStream),
+    /// Through the inner door. Boxed as the other is: it is moved about, and lies in memory once for each place.
+    Inner(Box<UnixStream>),
 }
 
 /// What a connection turned out to be before anything was said inside TLS.

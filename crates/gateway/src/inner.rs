@@ -187,7 +187,7 @@ async fn hear(
         Err(refusal) => (String::new(), Err(refusal)),
     };
     let caller = Caller::of(number, Client::Inner(who.chars().filter(|c| !c.is_control()).collect()));
-    let conn = Conn::In(Inside::Inner(stream));
+    let conn = Conn::In(Inside::Inner(Box::new(stream)));
     match door {
         Ok(door) => Some((Visit::new(context.clone(), door, Box::new(caller), None), conn)),
         Err(refusal) => {

@@ -357,7 +357,7 @@ async fn whoever_ends_it_it_ends_in_the_database() {
         tokio::task::yield_now().await;
     }
     assert!(pieces > 1 && length > 1_000_000, "{pieces} {length}");
-    // The control plane is told to stop; and is killed.
+    // The control plane is killed.
     let (_, response) = ann.begin(sleeping).await;
     until("it to run", || (at_work(&url) == 1).then_some(()));
     stead.kill_server();
@@ -369,7 +369,17 @@ async fn whoever_ends_it_it_ends_in_the_database() {
     assert_eq!(ann.one("select 1").await.as_deref(), Ok("1"));
     let open = "select count(*) from queries where outcome is null";
     assert_eq!(stead.control(open).trim(), "1");
-    // Its time passes, and it is closed.
+    // It is told to stop.
+    let (_, response) = ann.begin(sleeping).await;
+    until("it to run", || (at_work(&url) == 1).then_some(()));
+    stead.ok(&["server", "stop"]);
+    let text = response.text().await.unwrap();
+    assert!(text.lines().last().unwrap().contains("the control plane stops"), "{text}");
+    assert_eq!(at_work(&url), 0);
+    stead.kill_server();
+    stead.start();
+    assert_eq!(stead.control(open).trim(), "1", "what was stopped is on record as cancelled");
+    // The time of the one that was killed passes, and it is closed.
     stead.control("update queries set ends_by = now() - interval '1 s' where outcome is null");
     stead.kill_server();
     stead.start();
