@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use component::{ComponentId, ComponentName, Health, Spec, Status, SteadId, SteadName, TenantId, TenantName};
 use jiff::Timestamp;
+use sqlx::{Postgres, Transaction};
 
 use crate::error::unreadable;
 use crate::{Error, Store};
@@ -125,7 +126,7 @@ impl ComponentRow {
 }
 
 impl Store {
-    /// Steads by tenant and name, with their components: after the cursor `(tenant, stead)`, at most `limit`.
+    /// Steads by tenant and name, with their components (a stead has at least one): after the cursor `(tenant, stead)`, at most `limit`.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -136,15 +137,15 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Stead>, Error> {
         let (after_tenant, after_stead) = after.unwrap_or(("", ""));
-        let tenants = filter.tenants();
+        let (tenants, mut tx) = (filter.tenants(), self.planned().await?);
         let rows = sqlx::query!(
             r#"select s.id, t.name as tenant, s.name, s.app, s.generation,
                       s.created_at as "created_at: jiff_sqlx::Timestamp"
                from steads s join tenants t on t.id = s.tenant_id
                where ($1::uuid[] is null or s.tenant_id = any($1)) and (t.name, s.name) > ($2, $3)
-                 and t.name || '/' || s.name || ' ' || s.app ilike all($5::text[])
-                 and ($6::text is null or $6::text::health = coalesce(
-                      (select max(c.health) from components c where c.stead_id = s.id), 'ready'))
+                 and (cardinality($5::text[]) = 0 or t.name || '/' || s.name || ' ' || s.app ilike all($5))
+                 and ($6::text is null or s.id in (
+                      select c.stead_id from components c group by c.stead_id having max(c.health) = $6::text::health))
                order by t.name, s.name limit $4"#,
             tenants.as_deref(),
             after_tenant,
@@ -153,7 +154,7 @@ impl Store {
             &filter.patterns(),
             filter.health.map(Health::as_str),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *tx)
         .await?;
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         let components = sqlx::query_as!(
@@ -163,7 +164,7 @@ impl Store {
                from components where stead_id = any($1) order by name"#,
             &ids,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *tx)
         .await?;
         let mut steads = rows
             .into_iter()
@@ -188,26 +189,35 @@ impl Store {
         Ok(steads)
     }
 
+    /// A transaction in which queries are planned for their very values: a plan for any expects one stead where there
+    /// are ten thousand.
+    async fn planned(&self) -> Result<Transaction<'static, Postgres>, Error> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query_scalar!("select set_config('plan_cache_mode', 'force_custom_plan', true)")
+            .fetch_one(&mut *tx)
+            .await?;
+        Ok(tx)
+    }
+
     /// How many steads of each health a filter lets through, its own health left aside; those that are none of it
     /// are not named.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn health(&self, filter: &Filter) -> Result<BTreeMap<Health, i64>, Error> {
-        let tenants = filter.tenants();
+        let (tenants, mut tx) = (filter.tenants(), self.planned().await?);
         let rows = sqlx::query!(
             r#"select h.health::text as "health!", count(*) as "steads!"
-               from (select coalesce(max(c.health), 'ready') as health
-                     from steads s join tenants t on t.id = s.tenant_id
-                     left join components c on c.stead_id = s.id
+               from (select max(c.health) as health
+                     from steads s join tenants t on t.id = s.tenant_id join components c on c.stead_id = s.id
                      where ($1::uuid[] is null or s.tenant_id = any($1))
-                       and t.name || '/' || s.name || ' ' || s.app ilike all($2::text[])
+                       and (cardinality($2::text[]) = 0 or t.name || '/' || s.name || ' ' || s.app ilike all($2))
                      group by s.id) h
                group by 1"#,
             tenants.as_deref(),
             &filter.patterns(),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *tx)
         .await?;
         let known = |word: &str| Health::ALL.into_iter().find(|health| health.as_str() == word);
         rows.into_iter()

@@ -15,6 +15,5 @@ mod lists;
 mod matrix;
 mod records;
 mod rig;
-mod rows;
 mod tokens;
 mod waiting;

@@ -2,7 +2,8 @@
 //! what a page of history, a search that finds nothing, and a page of the fleet take, through HTTP.
 //!
 //! The database is the tests' own (engine 15, 16 MiB of shared buffers), which has less memory than the control
-//! plane's. A tenant has more than half of all lines, another has written nothing for a year, one has three.
+//! plane's. A tenant has more than half of all lines, another has written nothing for a year, one has three. To fill it
+//! takes ten minutes; `STEAD_BENCH_RECORDS=postgres://…` names one that has such a journal already.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use server::{ServerLogs, Settings};
 use store::journal::Actor;
+use store::{InstallationKey, Store};
 use test_support::ControlDatabase;
 
 use crate::{ms, row};
@@ -44,16 +46,33 @@ struct Full {
     token: String,
     http: reqwest::Client,
     // Dropped last: it ends the database.
-    _db: ControlDatabase,
+    _db: Option<ControlDatabase>,
 }
 
 impl Full {
     async fn start() -> Self {
-        let db = ControlDatabase::start().await;
-        let store = db.store().await;
-        let sql = db.connect().await;
-        fill(&sql).await;
-        writes(&sql).await;
+        let (db, store) = match std::env::var("STEAD_BENCH_RECORDS") {
+            Ok(url) => {
+                let folder = tempfile::tempdir().unwrap();
+                let key = InstallationKey::read_or_make(&folder.path().join("key")).unwrap();
+                let store = Store::open(url.parse().unwrap(), key).await.unwrap();
+                let (sql, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+                tokio::spawn(connection);
+                if sql.query("select from steads limit 1", &[]).await.unwrap().is_empty() {
+                    fill_fleet(&sql).await;
+                }
+                (None, store)
+            }
+            Err(_) => {
+                let db = ControlDatabase::start().await;
+                let store = db.store().await;
+                let sql = db.connect().await;
+                fill_journal(&sql).await;
+                fill_fleet(&sql).await;
+                writes(&sql).await;
+                (Some(db), store)
+            }
+        };
         let actor = Actor { name: "bench".into(), source: "bench".into() };
         let made = store.create_token(&actor, "bench", None, Role::Operator, None).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -141,9 +160,8 @@ pub(crate) async fn records() {
     full.export("/v1/tenants/old/history-export?format=csv").await;
 }
 
-/// Fills the database: 500 days, of which the last seven have a tenth of all lines.
-async fn fill(sql: &tokio_postgres::Client) {
-    let [spec, status, trouble] = texts();
+/// Fills the journal: 500 days, of which the last seven have a tenth of all lines.
+async fn fill_journal(sql: &tokio_postgres::Client) {
     sql.batch_execute(&format!(
         "insert into tenants (id, name, quota_servers, quota_memory_mib, quota_disk_mib)
          select gen_random_uuid(), case n when 1 then 'big' when 2 then 'old' when 3 then 'tiny' else 'tenant-' || n end,
@@ -183,22 +201,12 @@ async fn fill(sql: &tokio_postgres::Client) {
              then '{{\"before\": {{\"size\": \"small\", \"allow\": [\"10.0.0.0/8\"]}}, \"after\": {{\"size\": \"medium\", \"allow\": [\"10.0.0.0/8\"]}}}}'
              else '{{\"before\": null, \"after\": null}}' end::jsonb from journal;
          {CREATE}
-         insert into hosts (name, address, port_first, port_last, engines, isolated)
-         values ('elsewhere', 'db.example.com', 10000, 30000, '{{18}}', true);
-         insert into steads (id, tenant_id, name, app)
-         select gen_random_uuid(), ids[1 + n % {TENANTS}], 'stead-' || n, 'app-' || n % 40
-         from generate_series(1, {STEADS}) n, named;
-         insert into components (id, stead_id, name, spec, status, health, host, port)
-         select gen_random_uuid(), s.id, 'postgres.main', '{spec}', case when n % 50 = 0 then '{trouble}' else '{status}' end::jsonb,
-                (array['ready', 'asleep', 'asleep', 'busy'])[1 + n % 4]::health, 'elsewhere', 10000 + n
-         from (select id, row_number() over () n from steads) s;
-         update components set health = 'attention' where status @> '{{\"phase\": \"blocked\"}}';
          set session_replication_role = default;"
     ))
     .await
     .unwrap();
     // One at a time: none of them may stand in a transaction.
-    for table in ["journal", "journal_payloads", "steads", "components", "tenants"] {
+    for table in ["journal", "journal_payloads"] {
         sql.batch_execute(&format!("vacuum analyze {table}")).await.unwrap();
     }
     let sizes = "select pg_size_pretty(pg_table_size('journal')), pg_size_pretty(pg_indexes_size('journal')),
@@ -206,6 +214,31 @@ async fn fill(sql: &tokio_postgres::Client) {
     let sizes = sql.query_one(sizes, &[]).await.unwrap();
     let size = |column: usize| sizes.get::<_, String>(column);
     println!("| journal {}, its indexes {}, payloads {} | 1 | | | | |", size(0), size(1), size(2));
+}
+
+/// Fills the fleet: a stead in fifty is blocked.
+async fn fill_fleet(sql: &tokio_postgres::Client) {
+    let [spec, status, trouble] = texts();
+    sql.batch_execute(&format!(
+        "set session_replication_role = replica;
+         insert into hosts (name, address, port_first, port_last, engines, isolated)
+         values ('elsewhere', 'db.example.com', 10000, 30000, '{{18}}', true);
+         insert into steads (id, tenant_id, name, app)
+         select gen_random_uuid(), t.ids[1 + n % cardinality(t.ids)], 'stead-' || n, 'app-' || n % 40
+         from generate_series(1, {STEADS}) n, (select array_agg(id) ids from tenants) t;
+         insert into components (id, stead_id, name, spec, status, health, host, port)
+         select gen_random_uuid(), s.id, 'postgres.main', '{spec}',
+                case when n % 50 = 0 then '{trouble}' else '{status}' end::jsonb,
+                (array['ready', 'asleep', 'asleep', 'busy'])[1 + n % 4]::health, 'elsewhere', 10000 + n
+         from (select id, row_number() over () n from steads) s;
+         update components set health = 'attention' where status @> '{{\"phase\": \"blocked\"}}';
+         set session_replication_role = default;"
+    ))
+    .await
+    .unwrap();
+    for table in ["steads", "components", "tenants"] {
+        sql.batch_execute(&format!("vacuum analyze {table}")).await.unwrap();
+    }
 }
 
 /// A spec and two statuses, as large as such are.
