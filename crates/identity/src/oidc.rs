@@ -136,6 +136,8 @@ type Relying = Client<
 struct Known {
     metadata: ProviderMetadataWithLogout,
     at: Instant,
+    /// When it was last asked because of a key.
+    for_key: Option<Instant>,
 }
 
 /// The company's identity provider.
@@ -235,16 +237,21 @@ impl Provider {
         Error::Provider { issuer: self.settings.issuer.clone(), why: causes(error) }
     }
 
-    /// What the provider says of itself; asked anew where what is known is older than `fresh`.
-    async fn metadata(&self, fresh: Duration) -> Result<ProviderMetadataWithLogout, Error> {
+    /// What the provider says of itself. It is asked anew after a while, and at once (but not all the time) where a key
+    /// is not among those that are known.
+    async fn metadata(&self, key_missing: bool) -> Result<ProviderMetadataWithLogout, Error> {
         let mut known = self.known.lock().await;
-        if let Some(known) = known.as_ref().filter(|known| known.at.elapsed() < fresh) {
+        let for_key = known.as_ref().and_then(|known| known.for_key);
+        let asks = key_missing && for_key.is_none_or(|at| at.elapsed() > ASKED_AGAIN);
+        if let Some(known) = known.as_ref().filter(|known| !asks && known.at.elapsed() < KEPT) {
             return Ok(known.metadata.clone());
         }
         let metadata = ProviderMetadataWithLogout::discover_async(self.issuer.clone(), &self.http)
             .await
             .map_err(|error| self.failed(&error))?;
-        *known = Some(Known { metadata: metadata.clone(), at: Instant::now() });
+        let now = Instant::now();
+        let for_key = if asks { Some(now) } else { for_key };
+        *known = Some(Known { metadata: metadata.clone(), at: now, for_key });
         Ok(metadata)
     }
 
@@ -260,7 +267,7 @@ impl Provider {
     /// # Errors
     /// [`Error::Provider`].
     pub async fn begin(&self) -> Result<(Url, Pending), Error> {
-        let client = self.relying(self.metadata(KEPT).await?);
+        let client = self.relying(self.metadata(false).await?);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let flow =
             openidconnect::AuthenticationFlow::<openidconnect::core::CoreResponseType>::AuthorizationCode;
@@ -283,7 +290,7 @@ impl Provider {
         if state.is_empty() || state != pending.state {
             return Err(Error::Untrusted("it belongs to another sign-in".into()));
         }
-        let client = self.relying(self.metadata(KEPT).await?);
+        let client = self.relying(self.metadata(false).await?);
         let request = client
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .map_err(|error| self.failed(&error))?
@@ -295,7 +302,7 @@ impl Provider {
             Ok(claims) => claims.clone(),
             Err(first) => {
                 // Perhaps by a key that is newer than what we know.
-                let client = self.relying(self.metadata(ASKED_AGAIN).await?);
+                let client = self.relying(self.metadata(true).await?);
                 let claims = token.claims(&client.id_token_verifier(), &nonce);
                 claims.map_err(|_| Error::Untrusted(causes(&first)))?.clone()
             }
@@ -328,7 +335,7 @@ impl Provider {
 
     /// Where a browser is sent to sign out there too; `None` where the provider has no such door.
     pub async fn sign_out(&self, id_token: &SecretString, back: &str) -> Option<Url> {
-        let metadata = self.metadata(KEPT).await.ok()?;
+        let metadata = self.metadata(false).await.ok()?;
         let door = metadata.additional_metadata().end_session_endpoint.clone()?;
         let back = PostLogoutRedirectUrl::new(back.to_owned()).ok()?;
         let token: openidconnect::core::CoreIdToken = id_token.expose_secret().parse().ok()?;

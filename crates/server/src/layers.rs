@@ -93,9 +93,29 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Response {
     Problem::internal(&words).into_response()
 }
 
+/// Whether a request is one of the API's, and not of a page's.
+pub(crate) fn is_of_the_api(request: &Request) -> bool {
+    request.uri().path() == "/v1" || request.uri().path().starts_with("/v1/")
+}
+
+/// Takes the prefix of the console off a path that has it.
+pub(crate) fn strip(base: &str, request: &mut Request) {
+    let Some(path) = request.uri().path_and_query() else { return };
+    let Some(rest) = path.as_str().strip_prefix(base) else { return };
+    let rest = match rest.chars().next() {
+        Some('/') => rest.to_owned(),
+        None | Some('?') => format!("/{rest}"),
+        Some(_) => return,
+    };
+    if let Ok(uri) = rest.parse() {
+        *request.uri_mut() = uri;
+    }
+}
+
 /// A path that is no route.
-pub(crate) async fn nothing_here() -> Problem {
-    Problem::new(Kind::NotFound, "there is nothing at this path; /v1/openapi.json describes every route")
+pub(crate) fn nothing_here() -> Response {
+    let detail = "there is nothing at this path; /v1/openapi.json describes every route";
+    Problem::new(Kind::NotFound, detail).into_response()
 }
 
 /// A route without this method; `Allow` says which it has.

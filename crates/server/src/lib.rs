@@ -37,10 +37,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -150,6 +152,14 @@ pub async fn serve(
     })
 }
 
+/// The same below a prefix: a proxy in front may pass it on, or leave it out.
+fn below(base: String, all: Router) -> Router {
+    Router::new().fallback(move |mut request: Request| {
+        layers::strip(&base, &mut request);
+        all.clone().oneshot(request)
+    })
+}
+
 /// The OpenAPI document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let (_, document) = routes().split_for_parts();
@@ -186,14 +196,16 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
     let api = open.merge(signed_in).merge(streaming).with_state(app.clone());
     let site = pages::Site { app, api: api.clone() };
     let all = api.merge(pages::router(&site));
-    // A proxy in front may pass the console's prefix on, or leave it out.
-    let base = site.app.console.base();
-    let all = if base.is_empty() { all } else { all.clone().merge(Router::new().nest(base, all)) };
-    Ok(all
-        .fallback(layers::nothing_here)
+    let base = site.app.console.base().to_owned();
+    let all = all
+        .fallback(move |request: Request| {
+            let page = !layers::is_of_the_api(&request);
+            async move { if page { pages::failure::nothing_here(&site) } else { layers::nothing_here() } }
+        })
         .method_not_allowed_fallback(layers::no_such_method)
         .layer(CompressionLayer::new())
         .layer(from_fn(layers::deadline))
         .layer(CatchPanicLayer::custom(layers::panicked))
-        .layer(from_fn(layers::traced)))
+        .layer(from_fn(layers::traced));
+    Ok(if base.is_empty() { all } else { below(base, all) })
 }

@@ -1,4 +1,4 @@
-//! Databases, and a store of objects, for tests.
+//! Databases, a store of objects and an identity provider, for tests.
 //!
 //! Tests run against the real thing. [`ControlDatabase`] is a real PostgreSQL, made in about half a second,
 //! gone without a trace when the last test of the process that uses it is over, however that ended.
@@ -6,7 +6,9 @@
 #![expect(clippy::expect_used, reason = "it is for tests: what fails here fails the test")]
 
 mod control;
+mod provider;
 mod s3;
 
 pub use control::ControlDatabase;
+pub use provider::{CLIENT_SECRET, IdentityProvider};
 pub use s3::{Fault, S3};

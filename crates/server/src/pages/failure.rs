@@ -8,7 +8,7 @@ use client::wire;
 use super::Site;
 use super::api::Refused;
 use super::frame::Frame;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Why a page cannot be shown.
 pub(crate) struct Failure {
@@ -40,6 +40,12 @@ impl IntoResponse for Failure {
         let page = Page { frame: &self.frame, problem: &self.problem };
         (status, shown(&page)).into_response()
     }
+}
+
+/// A path at which there is no page.
+pub(crate) fn nothing_here(site: &Site) -> Response {
+    let detail = "there is no page at this address; it may have been moved, or removed";
+    Failure::new(site, Problem::new(Kind::NotFound, detail)).into_response()
 }
 
 /// A template as a page.

@@ -5,6 +5,7 @@
 
 mod access;
 mod bad_requests;
+mod browser;
 mod clients;
 mod document;
 mod edits;
@@ -13,6 +14,7 @@ mod journal;
 mod judges;
 mod lists;
 mod matrix;
+mod people;
 mod records;
 mod rig;
 mod tokens;

@@ -17,7 +17,7 @@ use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::{Lease, Record};
-use test_support::ControlDatabase;
+use test_support::{ControlDatabase, IdentityProvider};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -68,7 +68,12 @@ pub(crate) struct Rig {
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<std::io::Result<()>>,
     pub(crate) folder: tempfile::TempDir,
+    /// The identity provider, where there is one.
+    pub(crate) provider: Option<IdentityProvider>,
 }
+
+/// What groups give there.
+pub(crate) type Provided = &'static [&'static str];
 
 /// An answer.
 #[derive(Debug)]
@@ -110,12 +115,36 @@ impl Rig {
     }
 
     pub(crate) async fn without_host() -> Self {
+        Self::serving("", None).await
+    }
+
+    /// With one host, and people who come by this prefix and this identity provider.
+    pub(crate) async fn with_people(prefix: &str, provider: Option<Provided>) -> Self {
+        let rig = Self::serving(prefix, provider).await;
+        rig.put_host(true).await;
+        rig
+    }
+
+    async fn serving(prefix: &str, provider: Option<Provided>) -> Self {
         let db = ControlDatabase::start().await;
         let store = db.store().await;
         let folder = tempfile::tempdir().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let logs = Arc::new(Logs::default());
+        let (mut provider_of, mut settings_of) = (None, None);
+        if let Some(rules) = provider {
+            let provider = IdentityProvider::start(&format!("http://{address}{prefix}")).await;
+            settings_of = Some(server::ProviderSettings {
+                issuer: provider.issuer.clone(),
+                client_id: "stead".into(),
+                client_secret: Some(SecretString::from(test_support::CLIENT_SECRET)),
+                scopes: vec!["email".into(), "profile".into()],
+                groups_claim: "groups".into(),
+                rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+            });
+            provider_of = Some(provider);
+        }
         let settings = Settings {
             listen: address,
             ca_path: folder.path().join("ca.pem"),
@@ -124,8 +153,8 @@ impl Rig {
             version: "0.0.0-test",
             shared: None,
             console: server::ConsoleSettings {
-                url: format!("http://{address}").parse().unwrap(),
-                provider: None,
+                url: format!("http://{address}{prefix}").parse().unwrap(),
+                provider: settings_of,
             },
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -144,6 +173,7 @@ impl Rig {
             stop: Some(stop),
             serving,
             folder,
+            provider: provider_of,
         };
         rig.operator = rig.token("root", Role::Operator, None).await;
         rig

@@ -16,7 +16,7 @@ use component::status::{Backups, Drill, Endpoint};
 use component::{ComponentId, Condition, ConditionKind, Phase, Status};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use server::{ServerLogs, Settings};
+use server::{ServerLogs, Sessions, Settings, Stream};
 use store::journal::Actor;
 use store::{InstallationKey, Store};
 use test_support::ControlDatabase;
@@ -40,10 +40,20 @@ impl ServerLogs for NoLogs {
     }
 }
 
+struct NoServers;
+
+#[async_trait]
+impl Sessions for NoServers {
+    async fn open(&self, _: ComponentId, _: &str) -> std::io::Result<Stream> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// A server of the whole API over a database that is full.
 struct Full {
     url: String,
     token: String,
+    cookie: String,
     http: reqwest::Client,
     // Dropped last: it ends the database.
     _db: Option<ControlDatabase>,
@@ -83,11 +93,20 @@ impl Full {
             logs: Arc::new(NoLogs),
             version: "bench",
             shared: None,
+            sessions: Arc::new(NoServers),
+            console: server::ConsoleSettings {
+                url: format!("http://{address}").parse().unwrap(),
+                provider: None,
+            },
         };
+        // Somebody in the console, for its pages.
+        let (_, link) = store.invite(&actor, "bench@localhost", None, Role::Operator, true).await.unwrap();
+        let person = store.accept_invitation(&link, None, "bench").await.unwrap().unwrap();
+        let cookie = format!("stead_session={}", person.session.unwrap().expose_secret());
         tokio::spawn(server::serve(listener, store, settings, std::future::pending()));
         let http = reqwest::Client::builder().build().unwrap();
         let token = made.1.expose_secret().to_owned();
-        Self { url: format!("http://{address}"), token, http, _db: db }
+        Self { url: format!("http://{address}"), token, cookie, http, _db: db }
     }
 
     /// How long each of many calls of a path takes, milliseconds; the first, for which nothing is in memory, is not
@@ -97,7 +116,14 @@ impl Full {
         for round in 0..=ROUNDS {
             let began = Instant::now();
             let url = format!("{}{path}", self.url);
-            let answer = self.http.get(url).bearer_auth(&self.token).send().await.unwrap();
+            let answer = self
+                .http
+                .get(url)
+                .bearer_auth(&self.token)
+                .header("cookie", &self.cookie)
+                .send()
+                .await
+                .unwrap();
             assert!(answer.status().is_success(), "{path}: {}", answer.status());
             answer.bytes().await.unwrap();
             if round > 0 {
