@@ -48,7 +48,9 @@ pub(crate) struct FormatQuery {
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/history-export", tag = "history", operation_id = "export_history",
     params(TenantPath, HistoryQuery, FormatQuery),
     responses((status = 200, description = "All lines", content(
-        (String = "application/x-ndjson"), (String = "text/csv")))))]
+                  (String = "application/x-ndjson"), (String = "text/csv"))),
+              (status = 403, description = "The token does not allow this", body = client::wire::Problem,
+               content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(app): State<App>,
     caller: Caller,

@@ -102,6 +102,8 @@ pub(crate) struct MemberPath {
 }
 
 /// Give a member another role
+///
+/// Takes the role owner, or operator. One whom the company's identity provider put here is edited there.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}/members/{person}", tag = "members", operation_id = "put_member",
     params(MemberPath), request_body = wire::MemberRequest,
     responses((status = 204, description = "It is so")))]
@@ -116,6 +118,8 @@ pub(crate) async fn put(
 }
 
 /// End a membership
+///
+/// Takes the role owner, or operator. The account stays, and what it is in other tenants.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}/members/{person}", tag = "members",
     operation_id = "remove_member", params(MemberPath),
     responses((status = 204, description = "They are no member any more")))]
@@ -163,6 +167,8 @@ async fn edit(
 }
 
 /// Invitations that are still open
+///
+/// Without their links, which are shown once.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/invitations", tag = "members", operation_id = "invitations",
     params(TenantPath),
     responses((status = 200, description = "The invitations", body = Page<wire::Invitation>),
@@ -255,6 +261,8 @@ pub(crate) struct InvitationPath {
 }
 
 /// Take an invitation back
+///
+/// Its link lets nobody in any more.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}/invitations/{id}", tag = "members",
     operation_id = "withdraw_invitation", params(InvitationPath),
     responses((status = 204, description = "It does not hold any more")))]

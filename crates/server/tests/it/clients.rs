@@ -57,7 +57,7 @@ async fn every_method_finds_its_route() {
     assert_eq!(client.tokens().await.unwrap().items.len(), 2);
     let viewer = rig.client(&token.secret.unwrap());
     let refused = viewer.rotate("acme", "flights", "postgres.main", None, None).await.unwrap_err();
-    assert!(refused.to_string().contains("scope developer"), "{refused}");
+    assert!(refused.to_string().contains("takes a token of scope operator, owner, developer"), "{refused}");
     client.revoke_token(token.id).await.unwrap();
 
     let busy = client.delete_tenant("acme").await.unwrap_err();

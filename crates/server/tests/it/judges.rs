@@ -97,6 +97,9 @@ async fn redocly_finds_nothing() {
 /// operation the same one, and then judge one answer again and again.
 fn judged() -> (Value, usize) {
     let mut document = document();
+    // What asks a server, where there is none.
+    let paths = document["paths"].as_object_mut().unwrap();
+    paths.retain(|path, _| !path.ends_with("/query") && !path.ends_with("/schema"));
     let mut count = 0;
     for operation in operations(&mut document) {
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
