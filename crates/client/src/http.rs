@@ -10,8 +10,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest, LogLine,
-    Member, Operation, Page, Plan, Problem, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
+    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
+    LogLine, Member, Operation, Page, Plan, Problem, StaffRequest, Stead, Tenant, TenantRequest, Token,
+    TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.

@@ -53,6 +53,7 @@ const INSTALLATION: &[(&str, &str, Option<&str>, [u16; 3])] = &[
     ("GET", "/v1/steads", None, [200, 200, 200]),
     ("GET", "/v1/tokens", None, [200, 200, 200]),
     ("GET", "/v1/history", None, [403, 403, 200]),
+    ("GET", "/v1/history-export", None, [403, 403, 200]),
     ("POST", "/v1/tokens", Some("{\"name\": \"x\", \"scope\": \"operator\"}"), [403, 403, 201]),
     ("DELETE", "/v1/tokens/00000000-0000-4000-8000-000000000000", None, [403, 403, 404]),
 ];

@@ -12,6 +12,7 @@ mod idempotency;
 mod journal;
 mod judges;
 mod lists;
+mod pages;
 mod records;
 mod rig;
 mod rows;

@@ -222,8 +222,8 @@ async fn components_from_before_there_was_a_health_get_one() {
 const MATRIX: &[(&str, &str, [u16; 3])] = &[
     ("GET", "/v1/tenants/{t}/history", [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/history/{line}", [200, 200, 200]),
-    ("GET", "/v1/tenants/{t}/history-export", [200, 200, 200]),
-    ("GET", "/v1/tenants/{t}/history-export?format=csv", [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/history-export", [403, 403, 200]),
+    ("GET", "/v1/tenants/{t}/history-export?format=csv", [403, 403, 200]),
     ("GET", "/v1/tenants/{t}/operations/{operation}", [200, 200, 200]),
     ("GET", "/v1/steads/health", [200, 200, 200]),
     ("GET", "/v1/steads/health?tenant={t}", [200, 200, 200]),
