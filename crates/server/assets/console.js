@@ -40,13 +40,37 @@
     }));
   }
 
-  // Moments are shown in the reader's own time zone.
+  // Moments are shown in the reader's own time zone, and lines under the reader's own days.
   const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+  const date = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
   const times = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
-      if (!Number.isNaN(at.valueOf())) { time.textContent = local.format(at); time.title = time.dateTime; }
+      if (Number.isNaN(at.valueOf())) continue;
+      time.textContent = (time.closest(".line") ? clock : local).format(at);
+      time.title = time.dateTime;
     }
+  };
+  const days = (root) => {
+    const sections = [...root.querySelectorAll(".day:not([data-local])")];
+    let last = {};
+    for (const section of sections) {
+      for (const line of [...section.querySelectorAll(".line")]) {
+        const day = date.format(new Date(line.querySelector("time").dateTime));
+        if (last.day !== day) {
+          const [made, heading] = [section.cloneNode(false), document.createElement("h2")];
+          last = { day, list: section.querySelector("ul").cloneNode(false) };
+          heading.textContent = day;
+          made.dataset.local = "1";
+          made.setAttribute("aria-label", day);
+          made.append(heading, last.list);
+          sections[0].before(made);
+        }
+        last.list.append(line);
+      }
+    }
+    for (const section of sections) section.remove();
   };
 
   const copies = (root) => {
@@ -61,7 +85,7 @@
     }
   };
 
-  const ready = (root) => { times(root); copies(root); };
+  const ready = (root) => { times(root); days(root); copies(root); };
   document.addEventListener("DOMContentLoaded", () => ready(document));
   document.addEventListener("htmx:load", (event) => ready(event.detail.elt.parentElement || document));
 })();

@@ -1,5 +1,6 @@
 //! The API on a database of its own and with a reconciler that has nothing to do but to say that all is well:
-//! for trying it by hand, and for judges of interfaces. Prints its address and an operator's token.
+//! for trying it by hand, and for judges of interfaces. Prints its address and an operator's token, and on the next line
+//! a link that signs in to the console once. A number as its argument: so many lines of history are written for `acme`.
 
 use std::sync::Arc;
 
@@ -66,6 +67,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         shared: None,
         console: server::ConsoleSettings { url: format!("http://{listen}").parse()?, provider: None },
     };
+    let (_, link) = store.invite(&actor, "ops@stead.example", None, Role::Operator, true).await?;
+    println!("http://{listen}/invitations/{}", link.expose_secret());
+    if let Some(lines) = std::env::args().nth(1) {
+        write_history(&store, &actor, lines.parse()?).await?;
+    }
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     tokio::select! {
         ended = server::serve(listener, store.clone(), settings, stop) => ended?,
@@ -106,4 +112,37 @@ async fn reconcile(store: Store) -> Result<(), Box<dyn std::error::Error>> {
         }
         wakes.recv().await?;
     }
+}
+
+/// Writes lines of many sorts, as a busy tenant has them.
+async fn write_history(store: &Store, actor: &Actor, lines: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let tenant = store.put_tenant(actor, &"acme".parse()?, None).await?;
+    let sorts = [
+        ("component.edited", Outcome::Done, "ops@stead.example", Some("ticket 1234: the office has moved")),
+        ("server.asleep", Outcome::Noted, "keeper", Some("the server fell asleep")),
+        ("server.woken", Outcome::Noted, "keeper", None),
+        (
+            "stead.edited",
+            Outcome::Refused,
+            "\u{202b}\u{5d0}\u{5d1}\u{5d2}@acme.example",
+            Some("the size is none of nano, small"),
+        ),
+        ("sign_in.done", Outcome::Done, "ann.with-a-very-long-name.indeed@subsidiary.acme.example", None),
+        ("credentials.shown", Outcome::Done, "ci", None),
+    ];
+    for (n, (action, outcome, name, reason)) in sorts.into_iter().cycle().take(lines).enumerate() {
+        let actor = Actor { name: name.into(), source: "203.0.113.7 Mozilla/5.0 (X11; Linux x86_64)".into() };
+        let mut line = Entry::new(&actor, action, outcome);
+        line.tenant = Some((tenant.id, tenant.name.to_string()));
+        line.reason = reason.map(|reason| format!("{reason} ({n})"));
+        if !action.starts_with("sign_in") {
+            (line.stead, line.component) = (Some("shop".into()), Some("postgres.main".into()));
+        }
+        if action == "component.edited" {
+            line.before = serde_json::json!({"size": "nano", "allow": ["203.0.113.0/24"], "owner": null});
+            line.after = serde_json::json!({"size": "small", "allow": ["203.0.113.0/24", "2001:db8::/32"], "owner": "ann"});
+        }
+        store.journal(&line).await?;
+    }
+    Ok(())
 }

@@ -1,9 +1,12 @@
 //! A page that cannot be shown: what happened, and what to do.
 
 use askama::Template;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{Html, IntoResponse, Response};
 use client::wire;
+use serde::de::DeserializeOwned;
 
 use super::Site;
 use super::api::Refused;
@@ -34,6 +37,17 @@ impl Failure {
     }
 }
 
+impl Page<'_> {
+    /// What happened, to a person: the API's own title speaks of tokens.
+    fn title(&self) -> &str {
+        if self.problem.status == StatusCode::FORBIDDEN.as_u16() {
+            "Not for your role"
+        } else {
+            &self.problem.title
+        }
+    }
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -53,5 +67,22 @@ pub(crate) fn shown(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => Html(text).into_response(),
         Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+/// What the path of a page names; a path that can name nothing is a page that is not there.
+pub(crate) struct At<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Site> for At<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Failure> {
+        match Path::<T>::from_request_parts(parts, site).await {
+            Ok(Path(named)) => Ok(Self(named)),
+            Err(_) => {
+                let detail = "there is no such page; look at how its address is written";
+                Err(Failure::new(site, Problem::new(Kind::NotFound, detail)))
+            }
+        }
     }
 }

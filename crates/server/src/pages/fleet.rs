@@ -2,69 +2,74 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Uri};
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Redirect, Response};
-use client::wire::{Component, Page, Stead};
+use client::wire::{FleetHealth, Page, Stead};
 use component::TenantName;
-use serde::Deserialize;
 
 use super::Site;
-use super::api::{Api, escaped};
-use super::failure::shown;
+use super::api::{Api, Refused};
+use super::asked::Asked;
+use super::failure::{At, shown};
 use super::frame::Frame;
+use super::words;
+use crate::access::Action;
 use crate::sign_in::Signed;
 
 /// Steads a page.
 const A_PAGE: u16 = 50;
+
+/// What is looked for, and the part of it.
+const FIELDS: [&str; 3] = ["q", "health", "cursor"];
 
 #[derive(Template)]
 #[template(path = "fleet.html", blocks = ["rows"])]
 struct Fleet {
     frame: Frame,
     steads: Vec<Stead>,
-    query: FleetQuery,
+    /// How many there are of each health, of those with the names that are looked for.
+    counts: FleetHealth,
+    asked: Asked,
     next: Option<String>,
-    /// The address of this list, for its live parts.
-    here: String,
-}
-
-/// What is looked for.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(crate) struct FleetQuery {
-    #[serde(default)]
-    q: String,
-    #[serde(default)]
-    health: String,
-    cursor: Option<String>,
-}
-
-/// How a component is, in a word, and the word that colours it.
-pub(crate) fn health(component: &Component) -> (&'static str, &'static str) {
-    match component.phase.as_str() {
-        "deleting" => ("Being removed", "busy"),
-        "blocked" => ("Needs attention", "bad"),
-        _ if !component.conditions.is_empty() => ("Needs attention", "bad"),
-        "creating" => ("Being created", "busy"),
-        "updating" => ("Being changed", "busy"),
-        _ if component.asleep => ("Asleep", "asleep"),
-        _ => ("Ready", "good"),
-    }
+    /// The path of this page.
+    path: String,
+    /// Whether the person may make a stead here.
+    edits: bool,
 }
 
 impl Fleet {
-    fn health(&self, component: &Component) -> (&'static str, &'static str) {
-        health(component)
+    fn is_filtered(&self) -> bool {
+        self.asked.any(&FIELDS)
     }
 
-    fn is_filtered(&self) -> bool {
-        !self.query.q.is_empty() || !self.query.health.is_empty()
+    /// The address of this list, for its live parts.
+    fn here(&self) -> String {
+        format!("{}?{}", self.path, self.asked.with(&[], &[]))
     }
 
     /// Where the next page is.
     fn next_page(&self, cursor: &str) -> String {
-        let (q, health) = (escaped(&self.query.q), escaped(&self.query.health));
-        format!("?q={q}&health={health}&cursor={}", escaped(cursor))
+        format!("{}?{}", self.path, self.asked.with(&["cursor"], &[("cursor", cursor)]))
+    }
+
+    /// Where those of one health are.
+    fn by(&self, health: &str) -> String {
+        format!("{}?{}", self.path, self.asked.with(&["health", "cursor"], &[("health", health)]))
+    }
+
+    /// Healths with their words, their colours, and how many have them; those that none has are left out.
+    fn counted(&self) -> Vec<(&'static str, &'static str, &'static str, i64)> {
+        let count = |health| match health {
+            "attention" => self.counts.attention,
+            "busy" => self.counts.busy,
+            "deleting" => self.counts.deleting,
+            "ready" => self.counts.ready,
+            _ => self.counts.asleep,
+        };
+        let all =
+            words::HEALTHS.iter().map(|(health, words, colour)| (*health, *words, *colour, count(health)));
+        all.filter(|(health, .., count)| *count > 0 || self.asked.get("health") == *health).collect()
     }
 }
 
@@ -81,52 +86,59 @@ pub(crate) async fn first(State(site): State<Site>, Extension(signed): Extension
 pub(crate) async fn page(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    uri: Uri,
     headers: HeaderMap,
-    Query(query): Query<FleetQuery>,
+    RawQuery(query): RawQuery,
 ) -> Response {
     let frame = Frame::of(&site, &signed.caller, "fleet");
-    list(&site, &signed, frame, "/v1/steads", &uri, &headers, query).await
+    let path = format!("{}/fleet", frame.base);
+    let asked = Asked::of(query.as_deref(), &FIELDS);
+    match list(&site, &signed, "/v1/steads", "", &asked).await {
+        Ok((page, counts)) => {
+            let (steads, next) = (page.items, page.next);
+            Fleet { frame, steads, counts, asked, next, path, edits: false }.shown(&headers)
+        }
+        Err(refused) => frame.failure(refused).into_response(),
+    }
 }
 
 /// `GET /tenants/{tenant}`
 pub(crate) async fn tenant(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(tenant): Path<TenantName>,
-    uri: Uri,
+    At(tenant): At<TenantName>,
     headers: HeaderMap,
-    Query(query): Query<FleetQuery>,
+    RawQuery(query): RawQuery,
 ) -> Response {
     let frame = Frame::of(&site, &signed.caller, "steads").in_tenant(&signed.caller, tenant.as_str());
-    let path = format!("/v1/tenants/{tenant}/steads");
-    list(&site, &signed, frame, &path, &uri, &headers, query).await
+    let path = frame.of_tenant();
+    let asked = Asked::of(query.as_deref(), &FIELDS);
+    let edits = signed.caller.may_by_name(tenant.as_str(), Action::Edit);
+    match list(&site, &signed, &format!("/v1/tenants/{tenant}/steads"), tenant.as_str(), &asked).await {
+        Ok((page, counts)) => {
+            let (steads, next) = (page.items, page.next);
+            Fleet { frame, steads, counts, asked, next, path, edits }.shown(&headers)
+        }
+        Err(refused) => frame.failure(refused).into_response(),
+    }
+}
+
+impl Fleet {
+    fn shown(&self, headers: &HeaderMap) -> Response {
+        if headers.contains_key("hx-request") { shown(&self.as_rows()) } else { shown(self) }
+    }
 }
 
 async fn list(
     site: &Site,
     signed: &Signed,
-    frame: Frame,
-    path: &str,
-    uri: &Uri,
-    headers: &HeaderMap,
-    query: FleetQuery,
-) -> Response {
-    let mut asked = format!("{path}?limit={A_PAGE}");
-    if !query.q.is_empty() {
-        asked.push_str(&format!("&q={}", escaped(&query.q)));
-    }
-    if !query.health.is_empty() {
-        asked.push_str(&format!("&health={}", escaped(&query.health)));
-    }
-    if let Some(cursor) = &query.cursor {
-        asked.push_str(&format!("&cursor={}", escaped(cursor)));
-    }
-    let page: Page<Stead> = match Api::new(site, &signed.caller).get(&asked).await {
-        Ok(page) => page,
-        Err(refused) => return frame.failure(refused).into_response(),
-    };
-    let here = format!("{}{}", frame.base, uri.path_and_query().map_or("/", |path| path.as_str()));
-    let fleet = Fleet { frame, steads: page.items, query, next: page.next, here };
-    if headers.contains_key("hx-request") { shown(&fleet.as_rows()) } else { shown(&fleet) }
+    from: &str,
+    tenant: &str,
+    asked: &Asked,
+) -> Result<(Page<Stead>, FleetHealth), Refused> {
+    let api = Api::new(site, &signed.caller);
+    let query = asked.with(&[], &[("limit", &A_PAGE.to_string())]);
+    let page = api.get(&format!("{from}?{query}")).await?;
+    let query = asked.with(&["health", "cursor"], &[("tenant", tenant)]);
+    let counts = api.get(&format!("/v1/steads/health?{query}")).await?;
+    Ok((page, counts))
 }

@@ -7,7 +7,9 @@
 
 pub(crate) mod account;
 pub(crate) mod api;
+pub(crate) mod asked;
 pub(crate) mod assets;
+pub(crate) mod audit;
 pub(crate) mod events;
 pub(crate) mod failure;
 pub(crate) mod fleet;
@@ -15,9 +17,12 @@ pub(crate) mod frame;
 pub(crate) mod invitation;
 pub(crate) mod members;
 pub(crate) mod new;
+pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod sign_in;
 pub(crate) mod stead;
+pub(crate) mod timeline;
+pub(crate) mod words;
 
 use axum::Router;
 use axum::extract::Request;
@@ -60,11 +65,18 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/account/second-factor", get(account::second_factor).post(account::confirm))
         .route("/account/second-factor/remove", post(account::remove_second_factor))
         .route("/account/sessions/{id}/end", post(account::end_session))
+        .route("/audit", get(audit::whole))
+        .route("/audit/export", get(audit::export_of_whole))
         .route("/tenants/{tenant}", get(fleet::tenant))
         .route("/tenants/{tenant}/new", get(new::page).post(new::make))
         .route("/tenants/{tenant}/members", get(members::page).post(members::invite))
         .route("/tenants/{tenant}/members/{id}", post(members::edit))
         .route("/tenants/{tenant}/invitations/{id}/withdraw", post(members::withdraw))
+        .route("/tenants/{tenant}/timeline", get(timeline::page))
+        .route("/tenants/{tenant}/timeline/{id}", get(timeline::line))
+        .route("/tenants/{tenant}/runs/{operation}", get(run::page))
+        .route("/tenants/{tenant}/audit", get(audit::of_tenant))
+        .route("/tenants/{tenant}/audit/export", get(audit::export_of_tenant))
         .route("/tenants/{tenant}/steads/{stead}", get(stead::page))
         .route("/tenants/{tenant}/steads/{stead}/state", get(stead::state))
         .route(

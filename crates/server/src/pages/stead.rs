@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use client::wire::{Component, HistoryLine, Operation, Page, Stead};
 use component::{SteadName, TenantName};
@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::Site;
 use super::api::{Api, Refused};
-use super::failure::shown;
-use super::fleet::health;
+use super::failure::{At, shown};
 use super::frame::Frame;
+use super::timeline::Shown;
 use crate::access::Action;
 use crate::sign_in::Signed;
 
@@ -32,8 +32,8 @@ struct Overview {
 }
 
 impl Overview {
-    fn health(&self, component: &Component) -> (&'static str, &'static str) {
-        health(component)
+    fn shown(&self) -> Vec<Shown<'_>> {
+        self.lines.iter().map(|line| Shown::new(line, &self.frame)).collect()
     }
 
     fn settings(&self, component: &Component) -> Vec<(&'static str, String)> {
@@ -121,7 +121,7 @@ async fn overview(
 pub(crate) async fn page(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path((tenant, stead)): Path<(TenantName, SteadName)>,
+    At((tenant, stead)): At<(TenantName, SteadName)>,
 ) -> Response {
     match overview(&site, &signed, &tenant, &stead).await {
         Ok(overview) => shown(&overview),
@@ -133,7 +133,7 @@ pub(crate) async fn page(
 pub(crate) async fn state(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path((tenant, stead)): Path<(TenantName, SteadName)>,
+    At((tenant, stead)): At<(TenantName, SteadName)>,
 ) -> Response {
     match overview(&site, &signed, &tenant, &stead).await {
         Ok(overview) => shown(&overview.as_state()),

@@ -49,7 +49,7 @@ pub(crate) struct FormatQuery {
     params(TenantPath, HistoryQuery, FormatQuery),
     responses((status = 200, description = "All lines", content(
                   (String = "application/x-ndjson"), (String = "text/csv"))),
-              (status = 403, description = "The token does not allow this", body = client::wire::Problem,
+              (status = 403, description = "The token does not allow this", body = wire::Problem,
                content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -59,12 +59,35 @@ pub(crate) async fn get(
     Query(FormatQuery { format }): Query<FormatQuery>,
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant(&app.store, &at.tenant, Action::Audit).await?;
-    let filter = query.filter(Some(tenant.id));
+    file(app, query.filter(Some(tenant.id)), format, at.tenant.as_str()).await
+}
+
+/// The history of the whole installation as a file
+///
+/// As a tenant's, also with what belongs to no tenant, or to one that is gone.
+#[utoipa::path(get, path = "/v1/history-export", tag = "history", operation_id = "export_whole_history",
+    params(HistoryQuery, FormatQuery),
+    responses((status = 200, description = "All lines", content(
+                  (String = "application/x-ndjson"), (String = "text/csv"))),
+              (status = 403, description = "The token does not allow this", body = wire::Problem,
+               content_type = "application/problem+json")))]
+pub(crate) async fn whole(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<HistoryQuery>,
+    Query(FormatQuery { format }): Query<FormatQuery>,
+) -> Result<Response, Problem> {
+    caller.may(Action::ReadWholeJournal)?;
+    file(app, query.filter(None), format, "stead").await
+}
+
+/// Begins a file named after whose history it is.
+async fn file(app: App, filter: Filter, format: Format, whose: &str) -> Result<Response, Problem> {
     let (media, ending) = match format {
         Format::Ndjson => ("application/x-ndjson", "ndjson"),
         Format::Csv => ("text/csv; charset=utf-8", "csv"),
     };
-    let name = format!("attachment; filename=\"{}-history.{ending}\"", at.tenant);
+    let name = format!("attachment; filename=\"{whose}-history.{ending}\"");
     let headers: [(HeaderName, String); 2] =
         [(header::CONTENT_TYPE, media.to_owned()), (header::CONTENT_DISPOSITION, name)];
     // The first lines are read before anything is answered, so that a store that does not answer is a problem

@@ -53,6 +53,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(history::of_tenant))
         .routes(routes!(history::line))
         .routes(routes!(export::get))
+        .routes(routes!(export::whole))
         .routes(routes!(history::of_all))
         .routes(routes!(members::list))
         .routes(routes!(members::put, members::delete))

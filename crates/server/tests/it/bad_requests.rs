@@ -78,7 +78,7 @@ async fn paths_and_methods() {
     let answer = rig.post(FLIGHTS, &json!({})).await;
     let mut allowed: Vec<_> = answer.header("allow").split(',').collect();
     allowed.sort_unstable();
-    assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PUT"]);
+    assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PATCH", "PUT"]);
     answer.problem(405, "method-not-allowed");
     send(rig.anonymous(Method::POST, "/v1/health")).await.problem(405, "method-not-allowed");
     send(rig.request(Method::from_bytes(b"BREW").unwrap(), "/v1/tenants"))

@@ -14,6 +14,7 @@ mod journal;
 mod judges;
 mod lists;
 mod matrix;
+mod pages;
 mod people;
 mod records;
 mod rig;

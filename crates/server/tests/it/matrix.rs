@@ -55,6 +55,7 @@ fn rows() -> Vec<Row> {
         ("GET", "/v1/tenants/{tenant}/history-export", "", None, "oswa", 200),
         ("GET", "/v1/tenants/{tenant}/history-export", "format=csv", None, "oswa", 200),
         ("GET", "/v1/history", "", None, "os", 200),
+        ("GET", "/v1/history-export", "", None, "os", 200),
         ("GET", "/v1/tenants/{tenant}/members", "", None, "ow", 200),
         ("PUT", "/v1/tenants/{tenant}/members/{person}", "", Some(r#"{"role": "viewer"}"#), "ow", 404),
         ("DELETE", "/v1/tenants/{tenant}/members/{person}", "", None, "ow", 404),
