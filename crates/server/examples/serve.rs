@@ -3,31 +3,15 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use client::wire::LogLine;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use secrecy::ExposeSecret;
-use server::{ServerLogs, Settings};
+use server::Settings;
 use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::Record;
 use store::token::Scope;
-
-struct NoLogs;
-
-#[async_trait]
-impl ServerLogs for NoLogs {
-    async fn tail(
-        &self,
-        _: ComponentId,
-        _: usize,
-        _: Option<jiff::Timestamp>,
-    ) -> std::io::Result<Vec<LogLine>> {
-        Err(std::io::ErrorKind::NotFound.into())
-    }
-}
 
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "it is the product of an example")]
@@ -51,7 +35,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings {
         listen,
         ca_path: "ca.pem".into(),
-        logs: Arc::new(NoLogs),
+        logs: Arc::new(logs::Store::open(
+            &std::env::temp_dir().join("stead-example-logs"),
+            logs::Options::default(),
+        )?),
         version: "0.0.0-example",
         shared: None,
     };

@@ -19,6 +19,7 @@ mod problem;
 mod refusals;
 mod routes;
 mod schema;
+mod searching;
 mod strict;
 mod view;
 mod waiting;
@@ -29,7 +30,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use store::Store;
@@ -48,8 +48,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The certificate authority's certificate, PEM; made by somebody else, read on request.
     pub ca_path: PathBuf,
-    /// Logs of servers.
-    pub logs: Arc<dyn ServerLogs>,
+    /// Logs of this host.
+    pub logs: Arc<logs::Store>,
     /// Version of Stead.
     pub version: &'static str,
     /// The port that every server shares, where there is one.
@@ -65,28 +65,13 @@ pub struct Shared {
     pub domain: String,
 }
 
-/// Reads the logs of servers, wherever their driver has them.
-#[async_trait]
-pub trait ServerLogs: Send + Sync {
-    /// The newest lines of a server's log, at most `limit`, oldest first; only those since then.
-    ///
-    /// # Errors
-    /// `NotFound` where there is no log yet; anything else when it cannot be read.
-    async fn tail(
-        &self,
-        component: component::ComponentId,
-        limit: usize,
-        since: Option<jiff::Timestamp>,
-    ) -> std::io::Result<Vec<client::wire::LogLine>>;
-}
-
 /// What every route can reach.
 #[derive(Clone)]
 struct App {
     store: Store,
     seen: waiting::Seen,
     ca_path: PathBuf,
-    logs: Arc<dyn ServerLogs>,
+    logs: searching::Logs,
     version: &'static str,
     shared: Option<Shared>,
 }
@@ -140,10 +125,10 @@ fn routes() -> OpenApiRouter<App> {
 
 fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Router {
     let app = App {
-        seen: waiting::Seen::listen(store.clone(), stopping),
+        seen: waiting::Seen::listen(store.clone(), stopping.clone()),
         store,
         ca_path: settings.ca_path.clone(),
-        logs: Arc::clone(&settings.logs),
+        logs: searching::Logs::new(Arc::clone(&settings.logs), stopping.clone()),
         shared: settings.shared.clone(),
         version: settings.version,
     };

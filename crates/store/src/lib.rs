@@ -16,6 +16,7 @@ pub mod host;
 pub mod idempotency;
 pub mod journal;
 pub mod lease;
+pub mod logs;
 pub mod operation;
 mod recover;
 pub mod secret;

@@ -4,6 +4,7 @@ pub(crate) mod ca;
 pub(crate) mod components;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod logs;
 pub(crate) mod openapi;
 pub(crate) mod operations;
 pub(crate) mod plan;
@@ -40,7 +41,13 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::clone))
         .routes(routes!(components::swap))
         .routes(routes!(components::remove))
-        .routes(routes!(components::logs))
+        .routes(routes!(logs::of_component))
+        .routes(routes!(logs::of_tenant))
+        .routes(routes!(logs::stream))
+        .routes(routes!(logs::histogram))
+        .routes(routes!(logs::tail))
+        .routes(routes!(logs::of_installation))
+        .routes(routes!(logs::tail_of_installation))
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))
         .routes(routes!(history::of_tenant))

@@ -15,6 +15,9 @@ const MATRIX: &[(&str, &str, Option<&str>, [u16; 3])] = &[
     ("POST", "/v1/tenants/{t}/steads/flights/plan", Some("{\"postgres\": {\"main\": {}}}"), [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main", None, [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/logs", None, [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/logs", None, [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/logs/stream", None, [200, 200, 200]),
+    ("GET", "/v1/tenants/{t}/logs/histogram", None, [200, 200, 200]),
     ("GET", "/v1/tenants/{t}/steads/flights/components/postgres.main/credentials", None, [403, 200, 200]),
     ("POST", "/v1/tenants/{t}/steads/flights/components/postgres.main/rotate", None, [403, 202, 202]),
     ("POST", "/v1/tenants/{t}/steads/flights/components/postgres.main/move", None, [403, 202, 202]),
@@ -53,6 +56,7 @@ const INSTALLATION: &[(&str, &str, Option<&str>, [u16; 3])] = &[
     ("GET", "/v1/steads", None, [200, 200, 200]),
     ("GET", "/v1/tokens", None, [200, 200, 200]),
     ("GET", "/v1/history", None, [403, 403, 200]),
+    ("GET", "/v1/logs", None, [403, 403, 200]),
     ("POST", "/v1/tokens", Some("{\"name\": \"x\", \"scope\": \"operator\"}"), [403, 403, 201]),
     ("DELETE", "/v1/tokens/00000000-0000-4000-8000-000000000000", None, [403, 403, 404]),
 ];

@@ -31,8 +31,10 @@ fn judge() -> PathBuf {
 }
 
 /// The document as the judge gets it: without `Idempotency-Key`, because it would give every request of an
-/// operation the same one, and then judge one answer again and again.
+/// operation the same one, and then judge one answer again and again; and without following logs.
 fn judged(mut document: Value) -> Value {
+    // Following a log has no end that it could wait for.
+    document["paths"].as_object_mut().unwrap().retain(|path, _| !path.ends_with("/logs/tail"));
     let operations = document["paths"].as_object_mut().unwrap().values_mut();
     for operation in operations.flat_map(|path| path.as_object_mut().unwrap().values_mut()) {
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
@@ -75,5 +77,5 @@ async fn schemathesis_finds_nothing() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("Tested: 28"), "every operation was tested: {said}");
+    assert!(said.contains("Tested: 32"), "every operation was tested: {said}");
 }

@@ -11,6 +11,7 @@ mod edits;
 mod idempotency;
 mod journal;
 mod lists;
+mod logs;
 mod rig;
 mod tokens;
 mod waiting;

@@ -125,9 +125,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
             if context.json { output::json(&serde_json::json!({ "pem": pem })) } else { output::raw(&pem) }
         }
         Verb::History { which, all, since, lines } => history::run(&context, &which, all, since, lines).await,
-        Verb::Logs { which, component, lines, follow } => {
-            logs::run(&context, &which, component.as_deref(), lines, follow).await
-        }
+        Verb::Logs(args) => logs::run(&context, &args).await,
         Verb::Rotate { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Rotate).await
         }
