@@ -122,24 +122,6 @@ impl Collector {
         Ok(round)
     }
 
-    /// Reads a server's log to its end, because its folder is about to go.
-    ///
-    /// # Errors
-    /// As [`Self::round`].
-    pub fn last_look(
-        &mut self,
-        log: &Path,
-        handle: &str,
-        owners: &Owners,
-        now: Timestamp,
-    ) -> Result<Round, Error> {
-        let mut round = Round { more: true, ..Round::default() };
-        while std::mem::take(&mut round.more) {
-            self.folder(log, &Whose::Server(handle.to_owned()), owners, now, &mut round)?;
-        }
-        Ok(round)
-    }
-
     fn folder(
         &mut self,
         folder: &Path,

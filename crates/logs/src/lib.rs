@@ -31,6 +31,7 @@ mod collect;
 mod filter;
 mod histogram;
 mod line;
+mod looks;
 mod query;
 mod search;
 mod segment;

@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 use crate::batch::Batch;
 use crate::block::Builder;
 use crate::line::{Label, Line, Owner};
+use crate::looks::Looks;
 use crate::segment::{self, Name};
 use crate::{At, Error, fail_point};
 
@@ -48,6 +49,7 @@ pub struct Store {
     followers: Mutex<HashMap<Owner, broadcast::Sender<Arc<Vec<Line>>>>>,
     /// One at a time puts segments together or removes them.
     pub(crate) tidying: Mutex<()>,
+    pub(crate) looks: Looks,
 }
 
 #[derive(Default)]
@@ -113,6 +115,7 @@ impl Store {
             writer: Mutex::new(writer),
             followers,
             tidying: Mutex::new(()),
+            looks: Looks::default(),
         })
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use component::status::Endpoint;
-use component::{ComponentId, Phase, Status};
+use component::{Phase, Status};
 use secrecy::ExposeSecret;
 use server::Settings;
 use store::Store;

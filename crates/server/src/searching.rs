@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use client::wire;
@@ -15,6 +16,8 @@ use crate::problem::Problem;
 
 /// Searches at once; each uses a few threads.
 const AT_ONCE: usize = 4;
+/// Longest wait for lines that are being collected.
+const FRESH: Duration = Duration::from_secs(1);
 /// Bytes of a stream that are sent together, once it is under way.
 const TOGETHER: usize = 32 * 1024;
 /// The first lines are sent each as they are found.
@@ -52,6 +55,10 @@ impl Logs {
         work: impl FnOnce(&Store, &Search) -> Result<T, logs::Error> + Send + 'static,
     ) -> Result<T, Problem> {
         let _waiting = Waiting(Arc::clone(&search.given_up));
+        // What was written before the question is in the answer, unless that would keep it waiting.
+        if self.store.is_collected() {
+            let _ = tokio::time::timeout(FRESH, self.store.fresh()).await;
+        }
         let turn =
             Arc::clone(&self.turns).acquire_owned().await.map_err(|error| Problem::internal(&error))?;
         let store = Arc::clone(&self.store);

@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(300);
 const NAMES: Duration = Duration::from_secs(10);
 /// Between two moments at which everything is on the disk; what a loss of power takes is read again.
 const CHECKPOINT: Duration = Duration::from_secs(5);
+/// A server that is removed waits so long for its last lines to be collected.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 /// Between two times of putting segments together and removing what is too old.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -42,16 +44,31 @@ pub(super) async fn collect(
     };
     let mut checked = Instant::now();
     while !*stop.borrow() {
+        let number = logs.look_begins();
         let more = collecting.look().await;
+        if !more {
+            logs.look_ended(number);
+        }
         if checked.elapsed() >= CHECKPOINT {
             checkpoint(&logs).await;
             checked = Instant::now();
         }
         if !more {
-            tokio::select! { () = tokio::time::sleep(LOOK) => {}, _ = stop.changed() => {} }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = logs.look_asked() => {}
+                _ = stop.changed() => {}
+            }
         }
     }
     checkpoint(&logs).await;
+}
+
+/// Has the collector read all that is there, before something goes; no longer than a moment.
+pub(super) async fn last_look(logs: Arc<logs::Store>) {
+    if tokio::time::timeout(LAST_LOOK, logs.fresh()).await.is_err() {
+        tracing::warn!("logs are collected slowly; the last lines of a server that is removed may be lost");
+    }
 }
 
 async fn checkpoint(logs: &Arc<logs::Store>) {

@@ -216,6 +216,8 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     operator_token(home, &store).await?;
 
     let logs = super::logs::open(home).map_err(Failure::failed)?;
+    let reading = Arc::clone(&logs);
+    local.before_leaving(Box::new(move || Box::pin(super::logs::last_look(Arc::clone(&reading)))));
 
     let (stopper, stop) = watch::channel(false);
     let mut loops = JoinSet::new();
