@@ -376,7 +376,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, conflicts_with = "component")]
     pub(crate) all: bool,
     /// What is no tenant's: control plane, gateway, archiver; operators only.
-    #[arg(long, conflicts_with_all = ["all", "component", "tenant", "stead"])]
+    #[arg(long, conflicts_with_all = ["all", "component"])]
     pub(crate) installation: bool,
 }
 
