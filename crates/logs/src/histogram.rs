@@ -90,11 +90,11 @@ impl Store {
 /// Moment and severity of each line that is meant.
 fn counts(place: &crate::search::Place, search: &Search) -> (Vec<(i64, Severity)>, Option<Damage>) {
     let mut counts = Vec::new();
-    if search.query.is_empty() {
+    if search.query.is_severity_alone() {
         // Nothing is asked of the text, so it is not read.
         if let Ok(Some(rows)) = place.found.read_rows(&place.file.0) {
-            let about = rows.iter().map(|row| (row.about.at, row.about.severity));
-            counts.extend(about.filter(|(at, _)| *at >= search.since && *at < search.until));
+            let meant = rows.iter().map(|row| &row.about).filter(|about| search.may_take(about));
+            counts.extend(meant.map(|about| (about.at, about.severity)));
             return (counts, None);
         }
     }

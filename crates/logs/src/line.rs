@@ -105,10 +105,10 @@ impl Severity {
 
     /// What a program's own word means; what is no word of any is `Info`.
     pub(crate) fn of_word(word: &str) -> Self {
-        match word {
+        match word.to_ascii_uppercase().as_str() {
             "TRACE" | "DEBUG" | "DEBUG1" | "DEBUG2" | "DEBUG3" | "DEBUG4" | "DEBUG5" => Self::Debug,
-            "WARNING" | "WARN" | "warn" => Self::Warning,
-            "ERROR" | "error" => Self::Error,
+            "WARNING" | "WARN" => Self::Warning,
+            "ERROR" => Self::Error,
             "FATAL" | "PANIC" => Self::Fatal,
             _ => Self::Info,
         }

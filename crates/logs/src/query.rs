@@ -21,7 +21,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use crate::filter;
-use crate::line::Line;
+use crate::line::{Line, Severity};
 
 /// Longest query, bytes.
 const LONGEST: usize = 4096;
@@ -250,6 +250,16 @@ impl Query {
         wanted.flat_map(|term| &term.words).map(String::as_str)
     }
 
+    /// The severity of every line that matches, where it asks for one.
+    pub(crate) fn severity(&self) -> Option<Severity> {
+        self.terms.iter().find_map(Term::severity)
+    }
+
+    /// Whether it asks for nothing but a severity, so that no text has to be read.
+    pub(crate) fn is_severity_alone(&self) -> bool {
+        self.terms.len() <= 1 && self.terms.iter().all(|term| term.severity().is_some())
+    }
+
     /// Whether it is true of a line.
     #[must_use]
     pub fn matches(&self, line: &Line) -> bool {
@@ -258,6 +268,13 @@ impl Query {
 }
 
 impl Term {
+    /// The severity that it asks for: every word of a program that reads the same means the same.
+    fn severity(&self) -> Option<Severity> {
+        let What::Is(text) = &self.what else { return None };
+        let asked = !self.negated && self.field.as_deref() == Some("severity");
+        Severity::ALL.into_iter().find(|severity| asked && severity.as_str().eq_ignore_ascii_case(text))
+    }
+
     fn matches(&self, line: &Line) -> bool {
         let Some(field) = &self.field else { return any(&line.fields, &|value| self.what.is_true_of(value)) };
         let label = &line.label;
@@ -314,7 +331,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::line::{Label, LineId, Severity, Source};
+    use crate::line::{Label, LineId, Source};
     use serde_json::json;
 
     fn line() -> Line {

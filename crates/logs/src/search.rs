@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use jiff::civil::Date;
 
 use crate::block::Row;
-use crate::line::{Label, Line, LineId, Owner};
+use crate::line::{About, Label, Line, LineId, Owner};
 use crate::query::Query;
 use crate::segment::{self, Found};
 use crate::store::{day_of, days, lock};
@@ -87,6 +87,20 @@ impl Search {
         }
         line.fields = shown(self.view, line.label.source, std::mem::take(&mut line.fields));
         self.query.matches(line)
+    }
+
+    /// Whether lines that are so many of each severity may be meant.
+    fn may_have(&self, severities: &[u32; 5]) -> bool {
+        let of = |severity| severities.get(usize::from(severity as u8)).is_none_or(|count| *count > 0);
+        self.query.severity().is_none_or(of)
+    }
+
+    /// Whether a line may be meant, by what is known without its text.
+    pub(crate) fn may_take(&self, about: &About) -> bool {
+        about.at >= self.since
+            && about.at < self.until
+            && self.after.is_none_or(|after| (about.at, about.id) < after)
+            && self.query.severity().is_none_or(|severity| severity == about.severity)
     }
 
     /// The days to look at, the newest first.
@@ -222,6 +236,9 @@ impl Store {
             }
             for found in walk.blocks {
                 let newest = search.after.map_or(i64::MAX, |(at, _)| at);
+                if !search.may_have(&found.meta.severities) {
+                    continue;
+                }
                 let meta = &found.meta;
                 if meta.last >= search.since
                     && meta.first < search.until
@@ -328,13 +345,13 @@ pub(crate) fn scan(place: &Place, search: &Search, mut each: impl FnMut(&Row, &[
     let candidates = Candidates::of(&words, &text);
     for row in candidates.rows(&rows) {
         let about = &row.about;
-        let is_in = about.at >= search.since && about.at < search.until;
-        if !is_in || search.after.is_some_and(|after| (about.at, about.id) >= after) {
+        if !search.may_take(about) {
             continue;
         }
         let Some(bytes) = text.get(row.from..row.to) else { return damage("a block is damaged") };
         let label = &found.meta.label;
-        if search.query.is_empty() || search.takes(&mut Line::read(about, Arc::clone(label), bytes)) {
+        if search.query.is_severity_alone() || search.takes(&mut Line::read(about, Arc::clone(label), bytes))
+        {
             each(row, bytes);
         }
     }

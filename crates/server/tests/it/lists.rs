@@ -1,6 +1,5 @@
 //! Lists: pages and filters.
 
-use client::wire::LogLine;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
