@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::wire::{
     Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
-    LogLine, Member, Operation, Page, Plan, Problem, StaffRequest, Stead, Tenant, TenantRequest, Token,
-    TokenRequest,
+    LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Page, Plan, Problem, StaffRequest,
+    Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -87,6 +87,98 @@ pub struct Part {
     /// At most so many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+}
+
+/// Which lines of logs.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LogPart {
+    /// What must be true of a line; docs/logs.md has the language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub q: Option<String>,
+    /// Only since then: a moment (RFC 3339) or a span back from now (`7d`, `2h`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Only before then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Only of this stead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stead: Option<String>,
+    /// Only of this component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// Where the last page ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// At most so many a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Parts of the time, for counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<u32>,
+}
+
+/// Lines as they come.
+pub struct LogLines {
+    answer: reqwest::Response,
+    url: String,
+    bytes: Vec<u8>,
+}
+
+/// What comes with lines.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogNext {
+    /// A line.
+    Line(Box<LogLine>),
+    /// A stream is complete.
+    End(LogSum),
+    /// Lines were left out, because they were read too slowly.
+    Behind,
+}
+
+impl LogLines {
+    /// The next; `None` where there is nothing more.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when the connection ends before the answer does.
+    pub async fn next(&mut self) -> Result<Option<LogNext>, Error> {
+        loop {
+            while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.bytes.drain(..=end).collect();
+                if let Some(next) = parse(&line)? {
+                    return Ok(Some(next));
+                }
+            }
+            match self.answer.chunk().await {
+                Ok(Some(part)) => self.bytes.extend_from_slice(&part),
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    return Err(Error::Unreachable { url: self.url.clone(), why: innermost(&error) });
+                }
+            }
+        }
+    }
+}
+
+/// A line of a stream, or of an event; what is neither is left out.
+fn parse(line: &[u8]) -> Result<Option<LogNext>, Error> {
+    let strange = |error: serde_json::Error| Error::Strange(error.to_string());
+    if line.starts_with(b"event: behind") {
+        return Ok(Some(LogNext::Behind));
+    }
+    let text = line.strip_prefix(b"data: ").unwrap_or(line);
+    if text.starts_with(b"{\"end\":") {
+        let end: LogEnd = serde_json::from_slice(text).map_err(strange)?;
+        return Ok(Some(LogNext::End(end.end)));
+    }
+    if !text.starts_with(b"{") {
+        return Ok(None);
+    }
+    serde_json::from_slice(text).map(|line| Some(LogNext::Line(Box::new(line)))).map_err(strange)
+}
+
+fn logs_path(tenant: Option<&str>, what: &str) -> String {
+    tenant.map_or_else(|| format!("logs{what}"), |tenant| format!("tenants/{tenant}/logs{what}"))
 }
 
 /// Talks to a Stead server.
@@ -328,7 +420,7 @@ impl Client {
     }
 
     /// The newest lines of a server's log, oldest first.
-    pub async fn logs(
+    pub async fn component_logs(
         &self,
         tenant: &str,
         stead: &str,
@@ -337,6 +429,45 @@ impl Client {
     ) -> Result<Page<LogLine>, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/logs");
         self.send(self.request(Method::GET, &path).query(part)).await
+    }
+
+    /// A page of lines of a tenant's logs, newest first; of those that are no tenant's without `tenant`.
+    pub async fn logs(&self, tenant: Option<&str>, part: &LogPart) -> Result<LogPage, Error> {
+        self.send(self.request(Method::GET, &logs_path(tenant, "")).query(part)).await
+    }
+
+    /// All lines of a tenant's logs that are meant, newest first, as they are found.
+    pub async fn logs_stream(&self, tenant: &str, part: &LogPart) -> Result<LogLines, Error> {
+        self.lines(&logs_path(Some(tenant), "/stream"), part).await
+    }
+
+    /// Lines from now on, those since `since` before them; ends now and then, and is then asked for again.
+    pub async fn follow_logs(&self, tenant: Option<&str>, part: &LogPart) -> Result<LogLines, Error> {
+        self.lines(&logs_path(tenant, "/tail"), part).await
+    }
+
+    /// Counts of lines over time.
+    pub async fn logs_histogram(&self, tenant: &str, part: &LogPart) -> Result<LogHistogram, Error> {
+        self.send(self.request(Method::GET, &logs_path(Some(tenant), "/histogram")).query(part)).await
+    }
+
+    async fn lines(&self, path: &str, part: &LogPart) -> Result<LogLines, Error> {
+        // Of a stream nobody knows how long it takes.
+        let request = self.request(Method::GET, path).query(part).timeout(Duration::from_secs(86_400));
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() {
+            return Ok(LogLines { answer, url: self.url.clone(), bytes: Vec::new() });
+        }
+        let status = answer.status();
+        let body = answer.text().await.map_err(|error| self.unreachable(&error))?;
+        match serde_json::from_str(&body) {
+            Ok(problem) => Err(Error::Refused(Box::new(problem))),
+            Err(_) => Err(Error::Strange(format!("HTTP {status}"))),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Error {
+        Error::Unreachable { url: self.url.clone(), why: innermost(error) }
     }
 
     /// One operation, waited for up to `wait`.

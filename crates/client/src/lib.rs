@@ -6,4 +6,4 @@
 mod http;
 pub mod wire;
 
-pub use http::{Client, Error, Part};
+pub use http::{Client, Error, LogLines, LogNext, LogPart, Part};

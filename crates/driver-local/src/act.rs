@@ -280,6 +280,9 @@ impl Local {
         self.unarchive(place)?;
         self.forget_unit(&place.unit).await?;
         fail_point!("driver-local::unit-removed");
+        if let Some(leaving) = self.0.leaving.get() {
+            leaving().await;
+        }
         let tree = place.tree.clone();
         self.keeper(move |keeper| absent_is_fine(keeper.remove_tree(&tree))).await?;
         fail_point!("driver-local::tree-removed");

@@ -33,6 +33,7 @@ mod spares;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -61,6 +62,9 @@ macro_rules! fail_point {
 }
 pub(crate) use fail_point;
 
+/// What is done before a tree is removed.
+pub type Leaving = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// The local driver of one host.
 #[derive(Clone)]
 pub struct Local(Arc<Inner>);
@@ -81,6 +85,8 @@ struct Inner {
     backups: OnceLock<archives::InUse>,
     /// How often in a row a server could not be moved, because its clients did not come to rest.
     busy: Mutex<HashMap<String, u32>>,
+    /// Done before a tree is removed: somebody else may still have to read its logs.
+    leaving: OnceLock<Leaving>,
     /// Spares were taken.
     taken: Notify,
     /// When the last was.
@@ -124,6 +130,12 @@ pub enum Error {
 }
 
 impl Local {
+    /// Has this done before a tree is removed, from now on; said once.
+    pub fn before_leaving(&self, leaving: Leaving) {
+        // A second time changes nothing, and nobody says it.
+        let _ = self.0.leaving.set(leaving);
+    }
+
     /// A driver of the host whose home this is; its keeper must run.
     ///
     /// # Errors
@@ -145,6 +157,7 @@ impl Local {
             drills: Mutex::default(),
             backups: OnceLock::new(),
             busy: Mutex::default(),
+            leaving: OnceLock::new(),
             taken: Notify::new(),
             last_taken: Mutex::default(),
         })))
@@ -224,15 +237,6 @@ const SECOND: &str = "-2";
 pub fn handle_of(unit: &Name) -> Option<&str> {
     let name = unit.as_str().strip_prefix("pg-")?;
     Some(name.strip_suffix(SECOND).unwrap_or(name))
-}
-
-/// The trees that a component may be in.
-///
-/// # Errors
-/// Never for an id: its handle is fit for a name.
-pub fn trees_of(id: component::ComponentId) -> Result<[Tree; 2], DriverError> {
-    let tree = |place| Place::named(&id.handle(), place).map(|place| place.tree);
-    Ok([tree(component::Place::First)?, tree(component::Place::Second)?])
 }
 
 /// Where a component is, and where it shall be.

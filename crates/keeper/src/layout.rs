@@ -28,6 +28,7 @@ const FOLDERS: &[(&str, Owner, u32)] = &[
     ("gateway/routes", Owner::Control, 0o750),
     ("gateway/tls", Owner::Control, 0o750),
     ("logs", Owner::Control, 0o1770),
+    ("logs/store", Owner::Control, 0o700),
     ("spool", Owner::Control, 0o1770),
     ("ca", Owner::Control, 0o700),
     ("archiver", Owner::Control, 0o700),

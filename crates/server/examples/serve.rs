@@ -5,30 +5,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use client::wire::LogLine;
 use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use secrecy::ExposeSecret;
-use server::{ServerLogs, Sessions, Settings, Stream};
+use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
 use store::lease::Record;
-
-struct NoLogs;
-
-#[async_trait]
-impl ServerLogs for NoLogs {
-    async fn tail(
-        &self,
-        _: ComponentId,
-        _: usize,
-        _: Option<jiff::Timestamp>,
-    ) -> std::io::Result<Vec<LogLine>> {
-        Err(std::io::ErrorKind::NotFound.into())
-    }
-}
 
 struct NoServers;
 
@@ -61,7 +46,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings {
         listen,
         ca_path: "ca.pem".into(),
-        logs: Arc::new(NoLogs),
+        logs: Arc::new(logs::Store::open(
+            &std::env::temp_dir().join("stead-example-logs"),
+            logs::Options::default(),
+        )?),
         sessions: Arc::new(NoServers),
         version: "0.0.0-example",
         shared: None,

@@ -122,6 +122,10 @@ impl Sent {
 
 /// Reads a value into what it should be.
 pub(crate) fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    // A list would be taken for the values of the fields, in their order.
+    if value.is_array() {
+        return Err(Problem::fields(vec![(String::new(), "is a list, and should be an object".into())]));
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let mut pointer = String::new();
         for segment in error.path() {

@@ -21,6 +21,7 @@ mod problem;
 mod refusals;
 mod routes;
 mod schema;
+mod searching;
 mod sign_in;
 mod sql;
 mod strict;
@@ -35,7 +36,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -60,8 +60,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The certificate authority's certificate, PEM; made by somebody else, read on request.
     pub ca_path: PathBuf,
-    /// Logs of servers.
-    pub logs: Arc<dyn ServerLogs>,
+    /// Logs of this host.
+    pub logs: Arc<logs::Store>,
     /// Ways to servers, for SQL that people run.
     pub sessions: Arc<dyn Sessions>,
     /// Version of Stead.
@@ -81,28 +81,13 @@ pub struct Shared {
     pub domain: String,
 }
 
-/// Reads the logs of servers, wherever their driver has them.
-#[async_trait]
-pub trait ServerLogs: Send + Sync {
-    /// The newest lines of a server's log, at most `limit`, oldest first; only those since then.
-    ///
-    /// # Errors
-    /// `NotFound` where there is no log yet; anything else when it cannot be read.
-    async fn tail(
-        &self,
-        component: component::ComponentId,
-        limit: usize,
-        since: Option<jiff::Timestamp>,
-    ) -> std::io::Result<Vec<client::wire::LogLine>>;
-}
-
 /// What every route can reach.
 #[derive(Clone)]
 struct App {
     store: Store,
     seen: waiting::Seen,
     ca_path: PathBuf,
-    logs: Arc<dyn ServerLogs>,
+    logs: searching::Logs,
     sessions: Arc<dyn Sessions>,
     running: sql::Running,
     stopping: watch::Receiver<bool>,
@@ -173,10 +158,10 @@ fn routes() -> OpenApiRouter<App> {
 fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> Result<Router, ConsoleError> {
     let app = App {
         seen: waiting::Seen::listen(store.clone(), stopping.clone()),
+        logs: searching::Logs::new(Arc::clone(&settings.logs), stopping.clone()),
         stopping,
         store,
         ca_path: settings.ca_path.clone(),
-        logs: Arc::clone(&settings.logs),
         sessions: Arc::clone(&settings.sessions),
         running: sql::Running::default(),
         shared: settings.shared.clone(),

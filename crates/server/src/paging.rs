@@ -89,6 +89,12 @@ pub(crate) fn page<S, T, K: Serialize>(
     Page { items: found.into_iter().map(show).collect(), next }
 }
 
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.0
+    }
+}
+
 /// Only since then: a moment (RFC 3339), or a span back from now (`7d`, `2h`, `30m`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -98,14 +104,11 @@ impl TryFrom<String> for Since {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        moment(&text).map(Self).ok_or_else(|| {
-            "`since` is a moment like 2026-11-21T09:00:00Z or a span back from now like 7d, 2h or 30m"
-                .to_owned()
-        })
+        moment("since", &text).map(Self)
     }
 }
 
-/// Only before then: as [`Since`].
+/// Only before then; written as [`Since`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Until(pub(crate) Timestamp);
@@ -114,22 +117,21 @@ impl TryFrom<String> for Until {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        moment(&text).map(Self).ok_or_else(|| {
-            "`until` is a moment like 2026-11-21T09:00:00Z or a span back from now like 7d, 2h or 30m"
-                .to_owned()
-        })
+        moment("until", &text).map(Self)
     }
 }
 
-fn moment(text: &str) -> Option<Timestamp> {
+fn moment(what: &str, text: &str) -> Result<Timestamp, String> {
     let back = number_and_unit(text).and_then(|(number, unit)| {
         let seconds = if unit == "w" { 7 * 86_400 } else { seconds_in(unit)? };
         let span = SignedDuration::from_secs(i64::try_from(number).ok()? * seconds);
         Some(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH))
     });
     // Anything older than the epoch is before any line; PostgreSQL's own range is shorter than jiff's.
-    let moment = |text: &str| text.parse::<Timestamp>().ok().map(|at| at.max(Timestamp::UNIX_EPOCH));
-    back.or_else(|| moment(text))
+    let moment = || text.parse::<Timestamp>().ok().map(|at| at.max(Timestamp::UNIX_EPOCH));
+    back.or_else(moment).ok_or_else(|| {
+        format!("`{what}` is a moment like 2026-11-21T09:00:00Z or a span back from now like 7d, 2h or 30m")
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,12 @@ pub(crate) fn quota(quota: Quota) -> wire::Quota {
 }
 
 pub(crate) fn tenant(tenant: Tenant) -> wire::Tenant {
-    wire::Tenant { name: tenant.name.into(), quota: quota(tenant.quota), created_at: tenant.created_at }
+    wire::Tenant {
+        name: tenant.name.into(),
+        quota: quota(tenant.quota),
+        log_days: tenant.log_days,
+        created_at: tenant.created_at,
+    }
 }
 
 pub(crate) fn stead(stead: Stead) -> wire::Stead {

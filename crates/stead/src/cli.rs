@@ -160,19 +160,8 @@ pub(crate) enum Verb {
         #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
         lines: u32,
     },
-    /// Show what a server logged.
-    Logs {
-        #[command(flatten)]
-        which: Which,
-        /// Component, like postgres.main [default: the only one].
-        component: Option<String>,
-        /// The newest, at most so many, to begin with.
-        #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..=500))]
-        lines: u32,
-        /// Go on showing what is added.
-        #[arg(long, short)]
-        follow: bool,
-    },
+    /// Show what servers logged; newest last.
+    Logs(LogsArgs),
     /// Give a server a new password.
     Rotate {
         #[command(flatten)]
@@ -361,7 +350,7 @@ pub(crate) enum TenantVerb {
     },
     /// Show all tenants.
     List,
-    /// Set a tenant's quota.
+    /// Set a tenant's quota, and how long its logs are kept.
     Quota {
         /// Its name.
         name: TenantName,
@@ -386,6 +375,78 @@ pub(crate) struct QuotaArgs {
     /// MiB of disk at most, over all its servers.
     #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i64).range(0..))]
     pub(crate) disk_mib: Option<i64>,
+    /// Days that log lines are kept.
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u16).range(1..=3650))]
+    pub(crate) log_days: Option<u16>,
+}
+
+/// Which lines of logs, and how.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Component, like postgres.main [default: all of the stead].
+    pub(crate) component: Option<String>,
+    /// The newest, at most so many; `all`: every line, newest first, as they are found.
+    #[arg(long, short = 'n', default_value = "50", value_name = "NUMBER", value_parser = count)]
+    pub(crate) lines: Count,
+    /// Go on showing what is added.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only lines in which this regular expression is found, in letters of either case.
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) grep: Option<String>,
+    /// Only lines of which this is true: words, "phrases", field:value, /patterns/, - for not.
+    #[arg(long, short = 'q', value_name = "QUERY", allow_hyphen_values = true)]
+    pub(crate) query: Option<String>,
+    /// Only since then: a span back from now (7d, 2h, 30m), a day (2026-11-21) or a moment
+    /// ("2026-11-21 09:00", 2026-11-21T09:00:00Z).
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only before then, written the same way.
+    #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
+    pub(crate) until: Option<String>,
+    /// Said by whom.
+    #[arg(long, value_enum, default_value_t = SaidBy::Postgres)]
+    pub(crate) by: SaidBy,
+    /// The whole tenant, not only this stead.
+    #[arg(long, conflicts_with = "component")]
+    pub(crate) all: bool,
+    /// What is no tenant's: control plane, gateway, archiver; operators only.
+    #[arg(long, conflicts_with_all = ["all", "component"])]
+    pub(crate) installation: bool,
+}
+
+/// Who said a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SaidBy {
+    /// The servers themselves.
+    Postgres,
+    /// The gateway, of their connections.
+    Gateway,
+    /// The keeper, of their processes.
+    Keeper,
+    /// Everybody.
+    All,
+}
+
+/// How many lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    All,
+    Most(u32),
+}
+
+fn count(text: &str) -> Result<Count, String> {
+    match text {
+        "all" => Ok(Count::All),
+        number => number
+            .parse()
+            .ok()
+            .filter(|number| *number > 0)
+            .map(Count::Most)
+            .ok_or_else(|| "say how many, from 1, or all".into()),
+    }
 }
 
 #[derive(Debug, Subcommand)]

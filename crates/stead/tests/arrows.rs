@@ -21,8 +21,10 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("reconciler", Some(vec!["component", "store"])),
         // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
         ("driver-local", Some(vec!["archiver", "component", "gateway", "keeper"])),
+        // Knows ids of tenants, and no clock, network or database.
+        ("logs", Some(vec!["component"])),
         // Meets drivers and the reconciler in the database only.
-        ("server", Some(vec!["client", "component", "store"])),
+        ("server", Some(vec!["client", "component", "logs", "store"])),
         ("test-support", None),
         ("stead", None),
     ])

@@ -19,6 +19,7 @@ pub mod idempotency;
 pub mod invitation;
 pub mod journal;
 pub mod lease;
+pub mod logs;
 pub mod operation;
 pub mod person;
 pub mod query;

@@ -33,6 +33,8 @@ pub struct Tenant {
     pub name: TenantName,
     /// What it may use.
     pub quota: Quota,
+    /// Days that its log lines are kept.
+    pub log_days: u16,
     /// Since when.
     pub created_at: Timestamp,
 }
@@ -43,6 +45,7 @@ struct Row {
     quota_servers: i64,
     quota_memory_mib: i64,
     quota_disk_mib: i64,
+    log_days: i32,
     created_at: jiff_sqlx::Timestamp,
 }
 
@@ -56,6 +59,7 @@ impl Row {
                 memory_mib: self.quota_memory_mib,
                 disk_mib: self.quota_disk_mib,
             },
+            log_days: u16::try_from(self.log_days).unwrap_or(crate::logs::LOG_DAYS),
             created_at: self.created_at.to_jiff(),
         })
     }
@@ -92,7 +96,7 @@ impl From<sqlx::Error> for TenantError {
 pub(crate) async fn find(conn: &mut PgConnection, name: &TenantName) -> Result<Option<Tenant>, Error> {
     sqlx::query_as!(
         Row,
-        r#"select id, name, quota_servers, quota_memory_mib, quota_disk_mib,
+        r#"select id, name, quota_servers, quota_memory_mib, quota_disk_mib, log_days,
                   created_at as "created_at: jiff_sqlx::Timestamp" from tenants where name = $1"#,
         name.as_str()
     )
@@ -166,7 +170,7 @@ impl Store {
     ) -> Result<Vec<Tenant>, Error> {
         sqlx::query_as!(
             Row,
-            r#"select id, name, quota_servers, quota_memory_mib, quota_disk_mib,
+            r#"select id, name, quota_servers, quota_memory_mib, quota_disk_mib, log_days,
                       created_at as "created_at: jiff_sqlx::Timestamp"
                from tenants where name > $1 and ($3::uuid[] is null or id = any($3)) order by name limit $2"#,
             after.map_or("", TenantName::as_str),

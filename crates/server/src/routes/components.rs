@@ -1,9 +1,9 @@
-//! Components: state, credentials, rotation, logs.
+//! Components: state, credentials, rotation.
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use client::wire::{self, Page};
+use client::wire;
 use component::ComponentName;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
@@ -18,7 +18,6 @@ use super::ComponentPath;
 use super::steads::EditQuery;
 use crate::access::{Action, Caller};
 use crate::extract::{Path, Query, number_and_unit, seconds_in};
-use crate::paging::{Limit, Since};
 use crate::problem::{Kind, Problem};
 use crate::refusals::Attempt;
 use crate::{App, view};
@@ -267,41 +266,4 @@ async fn edit(
     let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);
     let operation = attempt.of(&app.store, edit).await?;
     super::operations::answer(app, tenant.id, Some(operation), query.wait).await
-}
-
-/// Which part of a log.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct LogQuery {
-    /// Only since then: a moment (RFC 3339) or a span back from now (`7d`, `2h`, `30m`).
-    #[param(value_type = Option<String>)]
-    since: Option<Since>,
-    /// At most so many.
-    #[serde(default)]
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 100)]
-    limit: Limit,
-}
-
-/// The newest lines of a server's log, oldest first
-///
-/// None where there is no log yet.
-#[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/logs", tag = "components",
-    operation_id = "logs", params(ComponentPath, LogQuery),
-    responses((status = 200, description = "The lines", body = Page<wire::LogLine>)))]
-pub(crate) async fn logs(
-    State(app): State<App>,
-    caller: Caller,
-    Path(at): Path<ComponentPath>,
-    Query(query): Query<LogQuery>,
-) -> Result<Json<Page<wire::LogLine>>, Problem> {
-    let tenant = caller.tenant(&app.store, &at.tenant, Action::ReadLogs).await?;
-    let component = find(&app, &tenant, &at).await?;
-    let since = query.since.map(|since| since.0);
-    match app.logs.tail(component.id, query.limit.count(), since).await {
-        Ok(items) => Ok(Json(Page { items, next: None })),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(Json(Page { items: Vec::new(), next: None }))
-        }
-        Err(error) => Err(Problem::internal(&error)),
-    }
 }

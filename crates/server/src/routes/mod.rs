@@ -5,6 +5,7 @@ pub(crate) mod components;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod openapi;
 pub(crate) mod operations;
@@ -44,7 +45,13 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::clone))
         .routes(routes!(components::swap))
         .routes(routes!(components::remove))
-        .routes(routes!(components::logs))
+        .routes(routes!(logs::of_component))
+        .routes(routes!(logs::of_tenant))
+        .routes(routes!(logs::stream))
+        .routes(routes!(logs::histogram))
+        .routes(routes!(logs::tail))
+        .routes(routes!(logs::of_installation))
+        .routes(routes!(logs::tail_of_installation))
         .routes(routes!(queries::list))
         .routes(routes!(queries::cancel))
         .routes(routes!(queries::schema))

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use client::wire::{self, Page};
 use component::TenantName;
 use serde::Deserialize;
+use store::logs::MOST_LOG_DAYS;
 use store::tenant::Quota;
 use utoipa::IntoParams;
 
@@ -63,7 +64,7 @@ pub(crate) async fn get(
     Ok(Json(view::tenant(caller.tenant(&app.store, &at.tenant, Action::Look).await?)))
 }
 
-/// Make a tenant, or set its quota
+/// Make a tenant, or set its quota and how long its logs are kept
 ///
 /// Takes a token of scope operator. Without `quota` a new tenant gets the default and another keeps what it has.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}", tag = "tenants", operation_id = "put_tenant", params(TenantPath),
@@ -89,7 +90,14 @@ pub(crate) async fn put(
         caller.may(Action::EditTenants)?;
         let wanted: wire::TenantRequest = body?.map(parse).transpose()?.unwrap_or_default();
         let quota = wanted.quota.map(quota).transpose()?;
-        Ok(app.store.put_tenant(&caller.actor, &at.tenant, quota).await?)
+        let days = wanted.log_days.map(log_days).transpose()?;
+        let mut tenant = app.store.put_tenant(&caller.actor, &at.tenant, quota).await?;
+        if let Some(days) = days
+            && app.store.keep_logs(&caller.actor, &at.tenant, days).await?
+        {
+            tenant.log_days = days;
+        }
+        Ok(tenant)
     };
     let tenant = attempt.of(&app.store, edit).await?;
     let status = if found.is_some() { StatusCode::OK } else { StatusCode::CREATED };
@@ -111,9 +119,16 @@ fn quota(wanted: wire::Quota) -> Result<Quota, Problem> {
     Ok(Quota { servers: wanted.servers, memory_mib: wanted.memory_mib, disk_mib: wanted.disk_mib })
 }
 
+fn log_days(days: u16) -> Result<u16, Problem> {
+    if (1..=MOST_LOG_DAYS).contains(&days) {
+        return Ok(days);
+    }
+    Err(Problem::fields(vec![("/log_days".into(), format!("is a number from 1 to {MOST_LOG_DAYS}"))]))
+}
+
 /// Remove a tenant that has no steads
 ///
-/// Takes a token of scope operator. Its tokens end with it; its history stays.
+/// Takes a token of scope operator. Its tokens and its logs end with it; its history stays.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", tag = "tenants", operation_id = "delete_tenant",
     params(TenantPath), responses((status = 204, description = "It is gone")))]
 pub(crate) async fn delete(

@@ -18,7 +18,8 @@ async fn every_method_finds_its_route() {
     assert_eq!(client.health().await.unwrap().status, "ok");
     assert_eq!(client.ca().await.unwrap(), "PEM");
     let quota = Quota { servers: 3, memory_mib: 8_192, disk_mib: 100_000 };
-    let tenant = client.put_tenant("acme", &TenantRequest { quota: Some(quota) }).await.unwrap();
+    let tenant =
+        client.put_tenant("acme", &TenantRequest { quota: Some(quota), log_days: Some(7) }).await.unwrap();
     assert_eq!(tenant, client.tenant("acme").await.unwrap());
     assert_eq!(client.tenants(&part).await.unwrap().items, [tenant]);
 
@@ -39,7 +40,7 @@ async fn every_method_finds_its_route() {
     let rotated = client.rotate("acme", "flights", "postgres.main", Some("leak"), Some("30s")).await.unwrap();
     assert_eq!(rotated.state, "succeeded");
     assert_ne!(client.credentials("acme", "flights", "postgres.main").await.unwrap(), old);
-    assert_eq!(client.logs("acme", "flights", "postgres.main", &part).await.unwrap().items, []);
+    assert_eq!(client.component_logs("acme", "flights", "postgres.main", &part).await.unwrap().items, []);
     assert_eq!(client.operation("acme", rotated.id, Some("1s")).await.unwrap(), rotated);
     assert_eq!(client.operations("acme", &part).await.unwrap().items.len(), 2);
     let some =

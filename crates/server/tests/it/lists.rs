@@ -1,6 +1,5 @@
-//! Lists: pages, filters, logs.
+//! Lists: pages and filters.
 
-use client::wire::LogLine;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -81,27 +80,6 @@ async fn history_is_filtered_and_paged_newest_first() {
     assert_eq!((&line["actor"], &line["outcome"]), (&json!("root"), &json!("done")));
     // The whole journal also holds what belongs to no tenant.
     assert!(all(&rig, "/v1/history?limit=3").await.0.len() > 5);
-}
-
-#[tokio::test]
-async fn logs_are_tailed() {
-    let rig = Rig::start().await;
-    rig.flights().await;
-    let at = "/v1/tenants/acme/steads/flights/components/postgres.main/logs";
-    assert_eq!(rig.get(at).await.is(StatusCode::OK).body, json!({"items": []}));
-    for second in 0..9 {
-        let line = LogLine {
-            at: format!("2026-11-21T09:00:0{second}Z"),
-            severity: "LOG".into(),
-            message: format!("line {second}"),
-            fields: json!({"pid": 1}),
-        };
-        rig.logs.0.lock().unwrap().push(line);
-    }
-    let messages = |answer: crate::rig::Answer| names(answer.body["items"].as_array().unwrap(), "message");
-    assert_eq!(messages(rig.get(&format!("{at}?limit=2")).await), ["line 7", "line 8"]);
-    assert_eq!(messages(rig.get(&format!("{at}?since=2026-11-21T09:00:08Z")).await), ["line 8"]);
-    rig.get(&at.replace("main", "none")).await.problem(404, "not-found");
 }
 
 #[tokio::test]

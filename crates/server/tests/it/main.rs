@@ -13,6 +13,7 @@ mod idempotency;
 mod journal;
 mod judges;
 mod lists;
+mod logs;
 mod matrix;
 mod pages;
 mod people;

@@ -1,10 +1,10 @@
 //! A running server with its database, and somebody who plays the reconciler.
 
+use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use client::wire::LogLine;
 use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use server::{ServerLogs, Sessions, Settings, Stream};
+use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
 use store::journal::{Actor, Entry, Outcome};
@@ -23,29 +23,6 @@ use tokio::task::JoinHandle;
 
 /// Name of the only host.
 pub(crate) const HOST: &str = "here";
-
-/// Logs as a test has them.
-#[derive(Default)]
-pub(crate) struct Logs(pub(crate) Mutex<Vec<LogLine>>);
-
-#[async_trait]
-impl ServerLogs for Logs {
-    async fn tail(
-        &self,
-        _: ComponentId,
-        limit: usize,
-        since: Option<Timestamp>,
-    ) -> std::io::Result<Vec<LogLine>> {
-        let lines = self.0.lock().unwrap();
-        if lines.is_empty() {
-            return Err(std::io::ErrorKind::NotFound.into());
-        }
-        let later =
-            |line: &&LogLine| since.is_none_or(|since| line.at.parse::<Timestamp>().unwrap() >= since);
-        let found: Vec<_> = lines.iter().filter(later).cloned().collect();
-        Ok(found[found.len().saturating_sub(limit)..].to_vec())
-    }
-}
 
 /// There is no server behind a component.
 pub(crate) struct Nowhere;
@@ -61,7 +38,7 @@ pub(crate) struct Rig {
     pub(crate) db: ControlDatabase,
     pub(crate) store: Store,
     pub(crate) address: SocketAddr,
-    pub(crate) logs: Arc<Logs>,
+    pub(crate) logs: Arc<logs::Store>,
     /// Secret of an operator's token.
     pub(crate) operator: String,
     http: reqwest::Client,
@@ -131,7 +108,8 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let logs = Arc::new(Logs::default());
+        let logs = logs::Store::open(&folder.path().join("logs"), logs::Options::default()).unwrap();
+        let logs = Arc::new(logs);
         let (mut provider_of, mut settings_of) = (None, None);
         if let Some(rules) = provider {
             let provider = IdentityProvider::start(&format!("http://{address}{prefix}")).await;
@@ -148,7 +126,7 @@ impl Rig {
         let settings = Settings {
             listen: address,
             ca_path: folder.path().join("ca.pem"),
-            logs: Arc::clone(&logs) as Arc<dyn ServerLogs>,
+            logs: Arc::clone(&logs),
             sessions: Arc::new(Nowhere),
             version: "0.0.0-test",
             shared: None,
@@ -254,6 +232,33 @@ impl Rig {
         self.put("/v1/tenants/acme/steads/flights", &body).await.is(StatusCode::ACCEPTED);
         self.reconcile().await;
         self.get("/v1/tenants/acme/steads/flights").await.is(StatusCode::OK).body
+    }
+
+    /// Writes to a file as the server of `flights` would, and has it collected.
+    pub(crate) async fn log(&self, tenant: &str, lines: &[Value]) {
+        let name = tenant.parse().unwrap();
+        let id = self.store.tenant(&name).await.unwrap().unwrap().id;
+        let server =
+            self.store.servers().await.unwrap().into_iter().find(|server| server.tenant == id).unwrap();
+        let handle = server.id.handle();
+        let label = logs::Label {
+            source: logs::Source::Postgres,
+            stead: Some(server.stead),
+            component: Some(server.component),
+            server: Some(handle.clone()),
+        };
+        let home = self.folder.path();
+        let folder = home.join("servers").join(&handle).join("log");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("postgresql-Sun.json");
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        for line in lines {
+            writeln!(file, "{line}").unwrap();
+        }
+        let owners = logs::Owners::from([(handle, Some((logs::Owner::Tenant(id), label)))]);
+        let round =
+            logs::Collector::new(home, Arc::clone(&self.logs)).round(&owners, Timestamp::now()).unwrap();
+        assert!(round.bytes > 0 && round.failed.is_empty(), "{round:?}");
     }
 
     /// Does everything that is due, as a reconciler with a perfect driver would.

@@ -13,6 +13,7 @@
 mod backups;
 mod door;
 mod limit;
+mod logs;
 mod moves;
 mod records;
 
@@ -72,6 +73,12 @@ async fn main() {
     }
     if wanted("moves") {
         moves::moves().await;
+    }
+    if wanted("tails") {
+        logs::tails().await;
+    }
+    if wanted("logs") {
+        logs::logs();
     }
     if wanted("wake") {
         wake().await;
@@ -141,7 +148,10 @@ impl Host {
         let host = Self { home, server, client, tls: MakeRustlsConnect::new(tls) };
         host.spares(spares).await;
         let quota = client::wire::Quota { servers: 10_000, memory_mib: 100_000_000, disk_mib: 100_000_000 };
-        host.client.put_tenant("bench", &client::wire::TenantRequest { quota: Some(quota) }).await.unwrap();
+        host.client
+            .put_tenant("bench", &client::wire::TenantRequest { quota: Some(quota), log_days: None })
+            .await
+            .unwrap();
         host
     }
 

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use client::wire::LogLine;
 use component::Role;
 use component::postgres::{Major, Wish, resolve};
 use component::status::{Backups, Drill, Endpoint};
 use component::{ComponentId, Condition, ConditionKind, Phase, Status};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use server::{ServerLogs, Sessions, Settings, Stream};
+use server::{Sessions, Settings, Stream};
 use store::journal::Actor;
 use store::{InstallationKey, Store};
 use test_support::ControlDatabase;
@@ -30,15 +29,6 @@ const STEADS: u32 = 10_000;
 const TENANTS: u32 = 300;
 /// Times that each call is made.
 const ROUNDS: usize = 50;
-
-struct NoLogs;
-
-#[async_trait]
-impl ServerLogs for NoLogs {
-    async fn tail(&self, _: ComponentId, _: usize, _: Option<Timestamp>) -> std::io::Result<Vec<LogLine>> {
-        Ok(Vec::new())
-    }
-}
 
 struct NoServers;
 
@@ -87,10 +77,11 @@ impl Full {
         let made = store.create_token(&actor, "bench", None, Role::Operator, None).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let settings = Settings {
             listen: address,
             ca_path: "/nonexistent".into(),
-            logs: Arc::new(NoLogs),
+            logs: Arc::new(logs::Store::open(folder.path(), logs::Options::default()).unwrap()),
             version: "bench",
             shared: None,
             sessions: Arc::new(NoServers),

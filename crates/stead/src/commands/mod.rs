@@ -130,9 +130,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::History { which, all, since, search, lines } => {
             history::run(&context, &which, all, since, search, lines).await
         }
-        Verb::Logs { which, component, lines, follow } => {
-            logs::run(&context, &which, component.as_deref(), lines, follow).await
-        }
+        Verb::Logs(args) => logs::run(&context, &args).await,
         Verb::Rotate { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Rotate).await
         }

@@ -15,7 +15,7 @@ pub(super) async fn run(context: &Context, verb: TenantVerb) -> Result<(), Failu
     };
     match verb {
         TenantVerb::Create { name, quota } => {
-            let made = client.put_tenant(name.as_str(), &TenantRequest { quota: None }).await?;
+            let made = client.put_tenant(name.as_str(), &TenantRequest::default()).await?;
             let made = set_quota(&client, made, &quota).await?;
             show(context, &[made])
         }
@@ -53,10 +53,12 @@ async fn set_quota(client: &Client, tenant: Tenant, wanted: &QuotaArgs) -> Resul
         memory_mib: wanted.memory_mib.unwrap_or(tenant.quota.memory_mib),
         disk_mib: wanted.disk_mib.unwrap_or(tenant.quota.disk_mib),
     };
-    if quota == tenant.quota {
+    let quota = Some(quota).filter(|quota| *quota != tenant.quota);
+    let log_days = wanted.log_days.filter(|days| *days != tenant.log_days);
+    if quota.is_none() && log_days.is_none() {
         return Ok(tenant);
     }
-    Ok(client.put_tenant(&tenant.name, &TenantRequest { quota: Some(quota) }).await?)
+    Ok(client.put_tenant(&tenant.name, &TenantRequest { quota, log_days }).await?)
 }
 
 fn show(context: &Context, tenants: &[Tenant]) -> Result<(), Failure> {
@@ -71,8 +73,9 @@ fn show(context: &Context, tenants: &[Tenant]) -> Result<(), Failure> {
                 tenant.quota.servers.to_string(),
                 tenant.quota.memory_mib.to_string(),
                 tenant.quota.disk_mib.to_string(),
+                tenant.log_days.to_string(),
             ]
         })
         .collect();
-    output::table(&["TENANT", "SERVERS", "MEMORY MiB", "DISK MiB"], &rows)
+    output::table(&["TENANT", "SERVERS", "MEMORY MiB", "DISK MiB", "LOG DAYS"], &rows)
 }

@@ -215,19 +215,25 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     store.drop_leases(&name).await.map_err(Failure::failed)?;
     operator_token(home, &store).await?;
 
+    let logs = super::logs::open(home).map_err(Failure::failed)?;
+    let reading = Arc::clone(&logs);
+    local.before_leaving(Box::new(move || Box::pin(super::logs::last_look(Arc::clone(&reading)))));
+
     let (stopper, stop) = watch::channel(false);
     let mut loops = JoinSet::new();
     let driver = Arc::new(local.clone());
     loops.spawn(Reconciler { store: store.clone(), host: name.clone(), driver }.run(stop.clone()));
     loops.spawn(SparePool { local: local.clone(), count: args.spares }.run(stop.clone()));
     loops.spawn(super::spool::run(store.clone(), home.to_owned(), name, stop.clone()));
+    loops.spawn(super::logs::collect(store.clone(), Arc::clone(&logs), home.to_owned(), stop.clone()));
+    loops.spawn(super::logs::tidy(store.clone(), Arc::clone(&logs), stop.clone()));
     loops.spawn(renew(home.to_owned(), names, stop.clone()));
     loops.spawn(expire(store.clone(), stop.clone()));
     loops.spawn(super::gateway::run(local.clone(), stop.clone()));
     let settings = server::Settings {
         listen,
         ca_path: certificates::ca_path(home),
-        logs: Arc::new(super::logs::TreeLogs { home: home.to_owned() }),
+        logs: Arc::clone(&logs),
         sessions: Arc::new(super::inner::InnerDoor { home: home.to_owned() }),
         version: env!("CARGO_PKG_VERSION"),
         shared: args.shared(),

@@ -15,6 +15,7 @@ mod drift;
 mod gateway;
 mod installation;
 mod lifecycle;
+mod logs;
 mod moves;
 mod os_users;
 mod owner;
