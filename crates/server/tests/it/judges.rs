@@ -1,9 +1,9 @@
 //! What stock judges make of the API: of its document (Spectral, Redocly), and of its answers (Schemathesis).
 
+use component::Role;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use store::token::Scope;
 use tokio::process::Command;
 
 use crate::rig::Rig;
@@ -108,13 +108,13 @@ fn judged() -> (Value, usize) {
 }
 
 /// Every check, on every operation by itself and on sequences of them along the links of the document.
-async fn schemathesis(scope: Scope) {
+async fn schemathesis(scope: Role) {
     let Some(judge) = judge("STEAD_TEST_SCHEMATHESIS", "python/bin/schemathesis") else { return };
     let rig = Rig::start().await;
     let _reconciling = rig.reconciling();
     std::fs::write(rig.folder.path().join("ca.pem"), "PEM").unwrap();
     let token = match scope {
-        Scope::Operator => rig.operator.clone(),
+        Role::Operator => rig.operator.clone(),
         scope => rig.token("judge", scope, Some("acme")).await,
     };
     let (document, count) = judged();
@@ -141,15 +141,15 @@ async fn schemathesis(scope: Scope) {
 
 #[tokio::test]
 async fn schemathesis_finds_nothing_as_an_operator() {
-    schemathesis(Scope::Operator).await;
+    schemathesis(Role::Operator).await;
 }
 
 #[tokio::test]
 async fn schemathesis_finds_nothing_as_a_developer() {
-    schemathesis(Scope::Developer).await;
+    schemathesis(Role::Developer).await;
 }
 
 #[tokio::test]
 async fn schemathesis_finds_nothing_as_a_viewer() {
-    schemathesis(Scope::Viewer).await;
+    schemathesis(Role::Viewer).await;
 }

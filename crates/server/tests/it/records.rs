@@ -1,9 +1,8 @@
 //! What happened, looked through; and the fleet, by name and health.
 
-use component::{Condition, ConditionKind, Phase, Status};
+use component::{Condition, ConditionKind, Phase, Role, Status};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::token::Scope;
 
 use crate::rig::{Rig, send, settled};
 
@@ -15,7 +14,7 @@ fn actions(page: &Value) -> Vec<&str> {
 async fn history_is_looked_through() {
     let rig = Rig::start().await;
     rig.flights().await;
-    let ann = rig.token("ann", Scope::Developer, Some("acme")).await;
+    let ann = rig.token("ann", Role::Developer, Some("acme")).await;
     let main = "/v1/tenants/acme/steads/flights/components/postgres.main";
     send(rig.request_as(&ann, Method::GET, &format!("{main}/credentials"))).await.is(StatusCode::OK);
     let rotate = format!("{main}/rotate?reason=Ticket%2017%25");
@@ -192,7 +191,7 @@ async fn the_fleet_is_looked_through_by_name_and_health() {
     }
     assert_eq!(names("/v1/steads?health=attention").await, ["acme/blog", "globex/shop"]);
 
-    let viewer = rig.token("v", Scope::Viewer, Some("acme")).await;
+    let viewer = rig.token("v", Role::Viewer, Some("acme")).await;
     let own = send(rig.request_as(&viewer, Method::GET, "/v1/steads/health")).await.is(StatusCode::OK);
     assert_eq!(own.body, counts(1, 0, 0, 0, 1));
     let path = "/v1/steads/health?tenant=globex";
@@ -237,8 +236,8 @@ async fn records_are_read_by_whom_the_table_says_and_nobody_else() {
     rig.put("/v1/tenants/globex/steads/flights", &json!({"postgres": {"main": {}}})).await;
     rig.reconcile().await;
     let roles = [
-        rig.token("v", Scope::Viewer, Some("acme")).await,
-        rig.token("d", Scope::Developer, Some("acme")).await,
+        rig.token("v", Role::Viewer, Some("acme")).await,
+        rig.token("d", Role::Developer, Some("acme")).await,
         rig.operator.clone(),
     ];
     let mut named = Vec::new();
@@ -251,6 +250,9 @@ async fn records_are_read_by_whom_the_table_says_and_nobody_else() {
             first("operations").await.as_str().unwrap().to_owned(),
         ));
     }
+    let auditor = rig.token("a", Role::Auditor, Some("acme")).await;
+    let export = rig.request_as(&auditor, Method::GET, "/v1/tenants/acme/history-export");
+    send(export).await.is(StatusCode::OK);
     let path = |path: &str, tenant: &str, (line, operation): &(String, String)| {
         path.replace("{t}", tenant).replace("{line}", line).replace("{operation}", operation)
     };
