@@ -183,7 +183,12 @@ impl Caller {
 
     /// Asks the table, of what is in a tenant.
     pub(crate) fn may_in(&self, tenant: &Tenant, action: Action) -> Result<(), Problem> {
-        self.judge(self.roles_in(tenant.id), action)
+        self.may_at(tenant.id, action)
+    }
+
+    /// Asks the table, of what is in the tenant of this identity.
+    pub(crate) fn may_at(&self, tenant: TenantId, action: Action) -> Result<(), Problem> {
+        self.judge(self.roles_in(tenant), action)
     }
 
     fn judge(&self, roles: impl Iterator<Item = Role>, action: Action) -> Result<(), Problem> {

@@ -72,6 +72,12 @@ impl Timeline {
         self.frame.tenant.as_deref().filter(|_| self.is_newest() && !self.audit && self.wrong.is_none())
     }
 
+    /// Where newer lines are, unless it was just seen that there are none.
+    fn newer(&self) -> Option<&str> {
+        let more = !self.found.items.is_empty() || self.found.looked_to.is_some();
+        self.found.newer.as_deref().filter(|_| more)
+    }
+
     fn has_pages(&self) -> bool {
         self.found.next.is_some() || !self.is_newest()
     }
@@ -187,7 +193,8 @@ impl<'a> Shown<'a> {
         line.differences.iter().filter(move |one| {
             let for_programs = matches!(one.field.as_str(), "sha256" | "at" | "kind");
             let again = line.outcome == "noted" && one.after.as_str().is_some_and(said);
-            !(for_programs || again)
+            let same = value(&one.before) == value(&one.after);
+            !(for_programs || again || same)
         })
     }
 }

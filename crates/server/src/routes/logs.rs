@@ -39,9 +39,13 @@ const LONGEST: Duration = Duration::from_secs(600);
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// Whether the caller sees that something happened, but not the data that it happened to: one place for it, because
-/// every way to lines asks here. Nobody yet who may read logs may not read all of them.
-fn view(_: &Caller) -> View {
-    View::Whole
+/// every way to lines asks here. Who may read logs and no data sees that much.
+fn view(caller: &Caller, owner: Owner) -> View {
+    let reads = match owner {
+        Owner::Tenant(tenant) => caller.may_at(tenant, Action::ReadData),
+        Owner::Installation => caller.may(Action::ReadData),
+    };
+    if reads.is_ok() { View::Whole } else { View::Withheld }
 }
 
 /// What to look for.
@@ -123,7 +127,7 @@ fn search(owner: Owner, query: LogsQuery, caller: &Caller) -> Search {
         until: query.until.map_or(all.until, |until| micros(until.0)),
         stead: query.stead.map(String::from),
         component: query.component.map(String::from),
-        view: view(caller),
+        view: view(caller, owner),
         ..all
     }
 }
@@ -148,7 +152,7 @@ pub(crate) async fn of_component(
         query: "source:postgres".parse().map_err(|error| Problem::internal(&error))?,
         since: query.since.map_or(all.since, |since| micros(since.0).saturating_add(1)),
         server: Some(component.id.handle()),
-        view: view(&caller),
+        view: view(&caller, Owner::Tenant(tenant.id)),
         ..all
     };
     let (mut lines, damage) = app.logs.newest(search, query.limit.count()).await?;

@@ -1,8 +1,8 @@
 //! What stock judges make of the API: of its document (Spectral, Redocly), and of its answers (Schemathesis).
 
+use component::Role;
 use std::path::{Path, PathBuf};
 
-use component::Role;
 use serde_json::Value;
 use tokio::process::Command;
 

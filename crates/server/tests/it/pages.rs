@@ -66,7 +66,6 @@ impl Browser {
             .post(link)
             .header("sec-fetch-site", "same-origin")
             .header("content-type", "application/x-www-form-urlencoded")
-            .body("x=")
             .send();
         let answer = sent.await.unwrap();
         let cookie = answer.headers().get("set-cookie").expect("a session").to_str().unwrap();
@@ -272,9 +271,9 @@ async fn nothing_that_somebody_wrote_becomes_markup() {
     let rig = Rig::start().await;
     rig.flights().await;
     let script = "<script>alert(1)</script>";
-    let edited =
-        json!({"postgres": {"main": {"owner": script, "runbook": "\u{202e}<b>x", "protect": false}}});
-    rig.put("/v1/tenants/acme/steads/flights?reason=%3Cscript%3Ealert(1)%3C/script%3E", &edited).await;
+    let edited = json!({"postgres": {"main": {"owner": script, "runbook": "<b>x", "protect": false}}});
+    let path = "/v1/tenants/acme/steads/flights?reason=%3Cscript%3Ealert(1)%3C/script%3E";
+    rig.put(path, &edited).await.is(reqwest::StatusCode::ACCEPTED);
     let mut line = entry(&rig, "acme", &format!("\"'>{script}"), script).await;
     (line.before, line.after) = (json!({script: script}), json!({script: [script, {"a": script}]}));
     let id = rig.store.journal(&line).await.unwrap();
