@@ -83,7 +83,6 @@ impl Browser {
         Seen { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
     }
 
-    #[track_caller]
     async fn see(&self, path: &str, status: u16) -> Seen {
         let seen = self.ask(path, &[]).await;
         assert_eq!(seen.status, status, "{path}: {}", String::from_utf8_lossy(&seen.bytes));
