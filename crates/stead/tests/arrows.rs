@@ -23,8 +23,10 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("driver-local", Some(vec!["archiver", "component", "gateway", "keeper"])),
         // Knows ids of tenants, and no clock, network or database.
         ("logs", Some(vec!["component"])),
+        // Knows nobody: what it is given, it proves.
+        ("identity", Some(vec![])),
         // Meets drivers and the reconciler in the database only.
-        ("server", Some(vec!["client", "component", "logs", "store"])),
+        ("server", Some(vec!["client", "component", "identity", "logs", "store"])),
         ("test-support", None),
         ("stead", None),
     ])
