@@ -275,7 +275,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Token(TokenVerb),
     /// Run the control plane in the foreground; Ctrl-C leaves servers running.
-    Server(ServerArgs),
+    Server(Box<ServerArgs>),
     /// Bring everything back on an empty host: the control plane first, then every server, of their backups.
     Recover {
         /// Where the backups are: a folder, or s3://bucket/prefix with S3's own AWS_* variables.

@@ -95,7 +95,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             }
             None => {
                 quiet_log();
-                host::serve::run(&context.home, args)
+                host::serve::run(&context.home, *args)
             }
         },
         Verb::Completions { shell } => {
