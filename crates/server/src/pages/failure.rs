@@ -23,6 +23,13 @@ struct Page<'a> {
     problem: &'a wire::Problem,
 }
 
+impl Page<'_> {
+    /// What happened, for somebody who has no token.
+    fn title(&self) -> &str {
+        if self.problem.status == 403 { "Not allowed" } else { &self.problem.title }
+    }
+}
+
 impl Failure {
     pub(crate) fn new(site: &Site, problem: impl Into<Refused>) -> Self {
         Self { problem: problem.into().0, frame: Frame::open(site) }

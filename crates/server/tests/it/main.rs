@@ -6,6 +6,7 @@
 mod access;
 mod bad_requests;
 mod clients;
+mod database_page;
 mod document;
 mod edits;
 mod idempotency;
