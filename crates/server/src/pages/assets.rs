@@ -15,6 +15,9 @@ use crate::problem::{Kind, Problem};
 const FILES: &[(&str, &str, &[u8])] = &[
     ("console.css", "text/css; charset=utf-8", include_bytes!("../../assets/console.css")),
     ("console.js", "text/javascript; charset=utf-8", include_bytes!("../../assets/console.js")),
+    ("database.css", "text/css; charset=utf-8", include_bytes!("../../assets/database.css")),
+    ("database.js", "text/javascript; charset=utf-8", include_bytes!("../../assets/database.js")),
+    ("editor.js", "text/javascript; charset=utf-8", include_bytes!("../../assets/editor.js")),
     ("htmx.js", "text/javascript; charset=utf-8", include_bytes!("../../assets/htmx.min.js")),
     ("stead.svg", "image/svg+xml", include_bytes!("../../assets/stead.svg")),
 ];

@@ -10,6 +10,7 @@ pub(crate) mod api;
 pub(crate) mod asked;
 pub(crate) mod assets;
 pub(crate) mod audit;
+pub(crate) mod database;
 pub(crate) mod events;
 pub(crate) mod failure;
 pub(crate) mod fleet;
@@ -25,7 +26,7 @@ pub(crate) mod timeline;
 pub(crate) mod words;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
@@ -83,12 +84,29 @@ pub(crate) fn router(site: &Site) -> Router {
             "/tenants/{tenant}/steads/{stead}/components/{component}/settings",
             get(settings::page).post(settings::submit),
         )
+        .merge(databases())
         .route_layer(from_fn_with_state(site.clone(), people_only));
     people
         .merge(open)
         .layer(from_fn_with_state(site.clone(), own_pages_only))
         .layer(from_fn(policy))
         .with_state(site.clone())
+}
+
+/// The page of a database, and what it fetches.
+fn databases() -> Router<Site> {
+    let at = |below: &str| {
+        format!("/tenants/{{tenant}}/steads/{{stead}}/components/{{component}}/database{below}")
+    };
+    Router::new()
+        .route(&at(""), get(database::page).post(database::submit))
+        .route(&at("/query"), post(database::query))
+        .route(&at("/export"), post(database::export))
+        .route(&at("/schema"), get(database::tree))
+        .route(&at("/history"), get(database::history))
+        .route(&at("/queries/{id}"), get(database::text))
+        .route(&at("/queries/{id}/cancel"), post(database::cancel))
+        .layer(DefaultBodyLimit::max(database::LONGEST_FORM))
 }
 
 async fn policy(request: Request, next: Next) -> Response {

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use client::wire::{self, Page, QueryEvent, QueryRequest};
 use component::{ComponentName, SteadName, TenantName};
+use futures::StreamExt;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -276,7 +277,8 @@ async fn answer(
         },
     };
     let rest = futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) });
-    let body = futures::StreamExt::chain(futures::stream::iter(first), rest);
+    // Who compresses it asks once more at its end.
+    let body = futures::stream::iter(first).chain(rest).fuse();
     let mut response = Body::from_stream(body).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {

@@ -7,6 +7,7 @@ mod access;
 mod bad_requests;
 mod browser;
 mod clients;
+mod database_page;
 mod document;
 mod edits;
 mod idempotency;
