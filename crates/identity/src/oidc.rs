@@ -218,6 +218,8 @@ impl Provider {
         let issuer = IssuerUrl::new(settings.issuer.clone()).map_err(|error| wrong(error.to_string()))?;
         let redirect = RedirectUrl::new(settings.redirect.clone())
             .map_err(|error| Error::Settings(error.to_string()))?;
+        // Once a process; whoever did it before has done it for us.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // A provider that could send us elsewhere could have us ask what only we may ask.
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())

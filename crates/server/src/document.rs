@@ -47,13 +47,14 @@ const PROBLEMS: [(&str, &str, &str); 11] = [
 ];
 
 /// What the groups of operations are about.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("installation", "The installation itself: whether it is there, its certificate, this document."),
     ("tenants", "Customers, and what they may use."),
     ("steads", "Apps installed for customers."),
     ("components", "The parts of a stead."),
     ("operations", "What was asked for, and how far it has come."),
     ("history", "Who did what, when, from what to what, and why."),
+    ("logs", "What servers and Stead itself wrote."),
     ("queries", "SQL as the role of whoever asks."),
     ("members", "Who may sign in to the console, and as what."),
     ("tokens", "What programs sign in with."),
