@@ -46,7 +46,7 @@ impl Asked {
 }
 
 /// A day or a minute as people write it is one of UTC; anything else is for the API to judge.
-fn moment(name: &str, value: &str) -> String {
+pub(crate) fn moment(name: &str, value: &str) -> String {
     let text = value.trim();
     if !matches!(name, "since" | "until") {
         return value.to_owned();

@@ -10,12 +10,14 @@ pub(crate) mod api;
 pub(crate) mod asked;
 pub(crate) mod assets;
 pub(crate) mod audit;
+pub(crate) mod chart;
 pub(crate) mod database;
 pub(crate) mod events;
 pub(crate) mod failure;
 pub(crate) mod fleet;
 pub(crate) mod frame;
 pub(crate) mod invitation;
+pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod new;
 pub(crate) mod run;
@@ -75,6 +77,7 @@ pub(crate) fn router(site: &Site) -> Router {
         .route("/tenants/{tenant}/invitations/{id}/withdraw", post(members::withdraw))
         .route("/tenants/{tenant}/timeline", get(timeline::page))
         .route("/tenants/{tenant}/timeline/{id}", get(timeline::line))
+        .route("/tenants/{tenant}/logs", get(logs::page))
         .route("/tenants/{tenant}/runs/{operation}", get(run::page))
         .route("/tenants/{tenant}/audit", get(audit::of_tenant))
         .route("/tenants/{tenant}/audit/export", get(audit::export_of_tenant))

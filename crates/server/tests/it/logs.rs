@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::rig::{Answer, Rig, send};
 
 /// A line as PostgreSQL writes it.
-fn line(second: i64, severity: &str, message: &str) -> Value {
+pub(crate) fn line(second: i64, severity: &str, message: &str) -> Value {
     let at = Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(600 - second)).unwrap();
     let at = at.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string();
     json!({"timestamp": at, "pid": 7, "error_severity": severity, "message": message,

@@ -14,6 +14,7 @@ mod idempotency;
 mod journal;
 mod judges;
 mod lists;
+mod log_pages;
 mod logs;
 mod matrix;
 mod pages;

@@ -10,30 +10,30 @@ use store::journal::{Actor, Entry, Outcome};
 use crate::rig::{HOST, Rig, settled};
 
 /// Somebody at a browser.
-struct Browser {
+pub(crate) struct Browser {
     http: reqwest::Client,
     at: String,
     cookie: String,
 }
 
 /// What a browser got.
-struct Seen {
-    status: u16,
+pub(crate) struct Seen {
+    pub(crate) status: u16,
     headers: reqwest::header::HeaderMap,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Seen {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.bytes.clone()).unwrap()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
     #[track_caller]
-    fn holds(self, parts: &[&str]) -> Self {
+    pub(crate) fn holds(self, parts: &[&str]) -> Self {
         for part in parts {
             assert!(self.text().contains(part), "{} without {part}: {}", self.status, self.text());
         }
@@ -41,7 +41,7 @@ impl Seen {
     }
 
     #[track_caller]
-    fn lacks(self, parts: &[&str]) -> Self {
+    pub(crate) fn lacks(self, parts: &[&str]) -> Self {
         for part in parts {
             assert!(!self.text().contains(part), "with {part}: {}", self.text());
         }
@@ -51,7 +51,7 @@ impl Seen {
 
 impl Browser {
     /// Signs somebody in by a link that does so once.
-    async fn of(rig: &Rig, name: &str, role: Role, tenant: Option<&str>) -> Self {
+    pub(crate) async fn of(rig: &Rig, name: &str, role: Role, tenant: Option<&str>) -> Self {
         let actor = Actor { name: "test".into(), source: "test".into() };
         let tenant = match tenant {
             Some(tenant) => Some(rig.store.put_tenant(&actor, &tenant.parse().unwrap(), None).await.unwrap()),
@@ -73,7 +73,7 @@ impl Browser {
         Self { http, at, cookie }
     }
 
-    async fn ask(&self, path: &str, headers: &[(&'static str, &str)]) -> Seen {
+    pub(crate) async fn ask(&self, path: &str, headers: &[(&'static str, &str)]) -> Seen {
         let mut request = self.http.get(format!("{}{path}", self.at)).header("cookie", &self.cookie);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -83,7 +83,7 @@ impl Browser {
         Seen { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
     }
 
-    async fn see(&self, path: &str, status: u16) -> Seen {
+    pub(crate) async fn see(&self, path: &str, status: u16) -> Seen {
         let seen = self.ask(path, &[]).await;
         assert_eq!(seen.status, status, "{path}: {}", String::from_utf8_lossy(&seen.bytes));
         seen
@@ -119,6 +119,7 @@ const SCREENS: &[(&str, [u16; 6], &str)] = &[
     ("/tenants/{t}/timeline", [200; 6], "Component created"),
     ("/tenants/{t}/timeline/{line}", [200; 6], "Proof"),
     ("/tenants/{t}/runs/{run}", [200; 6], "postgres.main"),
+    ("/tenants/{t}/logs", [200; 6], "No lines in this time"),
     ("/tenants/{t}/audit", [200, 200, 200, 403, 200, 403], "NDJSON"),
     ("/tenants/{t}/audit/export", [200, 200, 200, 403, 200, 403], "component.created"),
     ("/tenants/{t}/audit/export?format=csv", [200, 200, 200, 403, 200, 403], "component.created"),
@@ -160,7 +161,7 @@ async fn screens_are_seen_by_whom_the_table_says_and_nobody_else() {
             }
         }
         let links = browser.see("/tenants/acme", 200).await.text();
-        assert_eq!(links.contains("/tenants/acme/audit"), SCREENS[7].1[at] == 200, "{role:?}");
+        assert_eq!(links.contains("/tenants/acme/audit"), SCREENS[8].1[at] == 200, "{role:?}");
         assert_eq!(links.contains("/tenants/acme/new"), !matches!(at, 1 | 4 | 5), "{role:?}");
     }
     // Nobody is asked to sign in, and brought back then.
@@ -171,7 +172,7 @@ async fn screens_are_seen_by_whom_the_table_says_and_nobody_else() {
 }
 
 /// What people write who want to see what happens.
-const NASTY: &[&str] = &[
+pub(crate) const NASTY: &[&str] = &[
     "\"><script>alert(1)</script>",
     "' onmouseover='alert(1)",
     "</title><script>alert(1)</script>",
@@ -350,7 +351,7 @@ async fn the_timeline_is_read_forth_and_back_and_kept_fresh() {
 }
 
 /// The address of a link to another page.
-fn link(text: &str, rel: &str) -> String {
+pub(crate) fn link(text: &str, rel: &str) -> String {
     let (_, rest) =
         text.split_once(&format!("rel=\"{rel}\" href=\"")).unwrap_or_else(|| panic!("{rel}: {text}"));
     rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&")
@@ -479,7 +480,7 @@ async fn the_fleet_is_counted_and_picked_by_health() {
 }
 
 /// Most bytes of a page with all that it needs, as they are sent.
-const LARGEST_PAGE: usize = 60 * 1024;
+pub(crate) const LARGEST_PAGE: usize = 60 * 1024;
 
 #[tokio::test]
 async fn no_page_is_heavy() {
