@@ -78,7 +78,7 @@ impl Column {
 impl Mark {
     /// What was changed, in plain words.
     pub(crate) fn words(&self) -> String {
-        let named = self.changes.iter().take(NAMED).map(|change| told(change));
+        let named = self.changes.iter().take(NAMED).map(told);
         let named = named.collect::<Vec<_>>().join("; ");
         match self.changes.len().saturating_sub(NAMED) {
             0 => named,
