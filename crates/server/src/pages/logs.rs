@@ -78,11 +78,16 @@ impl Wrong {
     fn new(detail: String, asked: &Asked) -> Self {
         let named = ["q", "since", "until", "stead", "component"];
         let named = named.into_iter().find(|name| detail.contains(&format!("`{name}`")));
-        let field = match named {
-            Some("since") if !asked.get("from").is_empty() => "from",
-            named => named.unwrap_or_default(),
-        };
-        Self { field, detail }
+        let Some(named) = named else { return Self { field: "", detail } };
+        // Where it stands says of which field it is.
+        let told = detail.find(&format!("`{named}`")).and_then(|at| detail.get(at..)).unwrap_or_default();
+        let told = told.strip_prefix("`q`: ").unwrap_or(told);
+        match named {
+            "since" if !asked.get("from").is_empty() => {
+                Self { field: "from", detail: told.replacen("`since`", "`from`", 1) }
+            }
+            field => Self { field, detail: told.to_owned() },
+        }
     }
 }
 

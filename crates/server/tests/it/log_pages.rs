@@ -41,9 +41,9 @@ async fn lines_are_shown_newest_first_beside_what_was_changed() {
     for part in [
         "<strong>120 lines</strong>",
         "aria-label=\"120 lines over time: 30 fatal, 30 error, 30 warning, 30 info\"",
-        "<rect class=\"error\"",
+        "<rect class=\"of-error\"",
         "Component created (flights/postgres.main)",
-        "<span class=\"pill bad\">fatal</span> postgres · <bdi>flights</bdi> / postgres.main",
+        "<span class=\"pill bad\">fatal</span> <span>postgres · <bdi>flights</bdi> / postgres.main",
         "<dt>error_severity</dt><dd class=\"mono\">WARNING</dd>",
         "<option value=\"1h\" selected>",
     ] {
@@ -137,6 +137,7 @@ async fn a_question_that_is_none_is_told_at_its_field() {
     ] {
         let seen = browser.see(&format!("{AT}?{query}"), 400).await;
         let wrong = format!("{field}-wrong");
+        let seen = seen.lacks(&["the query is not right"]);
         let seen = seen.holds(&[why, &format!("id=\"{wrong}\""), "aria-invalid=\"true\"", "value=\"keep\""]);
         let text = seen.lacks(&["id=\"lines\"", "<svg"]).text();
         let described = text.split("aria-describedby=\"").skip(1).map(|rest| rest.split('"').next().unwrap());

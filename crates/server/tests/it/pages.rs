@@ -237,7 +237,7 @@ async fn nothing_that_is_asked_for_makes_a_page_fail() {
     let long = "!".repeat(20_000);
     for screen in SEARCHES {
         for parameter in PARAMETERS {
-            let nasty = NASTY.iter().copied().chain([long.as_str()]).map(escaped);
+            let nasty = NASTY.iter().copied().chain([long.as_str()]).map(&escaped);
             let raw = [String::new(), "%ff%fe".into(), "!".repeat(50_000), "a&a=b;c=%zz".into()];
             for value in nasty.chain(raw) {
                 let path = format!("{screen}?{parameter}={value}");
