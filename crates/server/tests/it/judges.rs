@@ -97,9 +97,10 @@ async fn redocly_finds_nothing() {
 /// operation the same one, and then judge one answer again and again.
 fn judged() -> (Value, usize) {
     let mut document = document();
-    // What asks a server, where there is none.
+    // What asks a server, where there is none; and following logs, which has no end that it could wait for.
+    let left_out = ["/query", "/schema", "/logs/tail"];
     let paths = document["paths"].as_object_mut().unwrap();
-    paths.retain(|path, _| !path.ends_with("/query") && !path.ends_with("/schema"));
+    paths.retain(|path, _| !left_out.iter().any(|end| path.ends_with(end)));
     let mut count = 0;
     for operation in operations(&mut document) {
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
@@ -145,11 +146,6 @@ async fn schemathesis(scope: Role) {
 #[tokio::test]
 async fn schemathesis_finds_nothing_as_an_operator() {
     schemathesis(Role::Operator).await;
-}
-
-#[tokio::test]
-async fn schemathesis_finds_nothing_as_a_developer() {
-    schemathesis(Role::Developer).await;
 }
 
 #[tokio::test]

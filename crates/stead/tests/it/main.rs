@@ -7,6 +7,7 @@ mod archive;
 mod backups;
 mod clients;
 mod command_line;
+mod console;
 mod crash;
 mod damage;
 mod database;

@@ -1,0 +1,166 @@
+// The console in a real browser, by the keyboard alone: somebody signs in with the company's account, makes a stead, changes
+// who may connect (refused first, then planned, applied, seen), reads the timeline and the logs, runs SQL and cancels it.
+// Every page is judged by axe at two widths, light and dark; pictures go to $PICTURES.
+import { createRequire } from 'node:module';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+
+const modules = process.env.STEAD_TEST_NODE_MODULES;
+const { chromium } = await import(pathToFileURL(`${modules}/playwright-core/index.mjs`));
+const axe = readFileSync(createRequire(`${modules}/`).resolve('axe-core/axe.min.js'), 'utf8');
+const console_ = process.env.CONSOLE;
+const pictures = process.env.PICTURES;
+if (pictures) mkdirSync(pictures, { recursive: true });
+
+const browser = await chromium.launch({
+  executablePath: process.env.STEAD_TEST_CHROMIUM_PATH,
+  args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
+});
+// The judge is put into pages whose policy lets no such script in.
+const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, bypassCSP: true, timezoneId: 'UTC' });
+const page = await context.newPage();
+page.setDefaultTimeout(30_000);
+const wrong = [];
+page.on('pageerror', (error) => wrong.push(`script: ${error.message}`));
+page.on('console', (message) => {
+  if (message.type() === 'error' && /Content Security Policy/.test(message.text())) wrong.push(message.text());
+});
+
+const fail = (what) => { throw new Error(what); };
+let shots = 0;
+
+/** Judges the page as it is. */
+const judge = async (name) => {
+  for (const width of [1440, 390]) {
+    await page.setViewportSize({ width, height: 900 });
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => axe.run());
+      for (const found of violations) wrong.push(`${name} ${width} ${colorScheme}: ${found.id}: ${found.nodes[0].html}`);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+      if (wide) wrong.push(`${name} ${width}: the page is wider than the screen`);
+      if (pictures) await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png`, fullPage: true });
+    }
+  }
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.emulateMedia({ colorScheme: 'light' });
+  shots += 1;
+};
+
+/** Goes by Tab to what a selector names. */
+const tabTo = async (selector) => {
+  const there = () => page.evaluate((wanted) => document.activeElement?.matches(wanted) ?? false, selector);
+  const visible = () => page.evaluate(() => {
+    const style = getComputedStyle(document.activeElement);
+    return style.outlineStyle !== 'none' || document.activeElement.matches('input, select, textarea, [contenteditable]');
+  });
+  await page.waitForSelector(selector);
+  for (let step = 0; step < 150; step += 1) {
+    if (await there()) {
+      if (!(await visible())) wrong.push(`${selector}: the focus is not seen`);
+      return;
+    }
+    await page.keyboard.press('Tab');
+  }
+  fail(`${selector} on ${page.url()} is not reached by Tab`);
+};
+const type = async (selector, text) => {
+  await tabTo(selector);
+  await page.keyboard.press('Control+A');
+  await page.keyboard.press('Delete');
+  await page.keyboard.type(text);
+};
+const press = async (selector, key = 'Enter') => { await tabTo(selector); await page.keyboard.press(key); };
+const sees = async (text) => { await page.waitForSelector(`text=${text}`); };
+
+try {
+  // In by the company's account.
+  await page.goto(`${console_}/`);
+  await judge('sign-in');
+  await press('a[href*="/sign-in/provider"]');
+  await page.waitForSelector('input[name=login]');
+  await page.fill('input[name=login]', 'ann');
+  await page.fill('input[name=password]', 'any');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('button:has-text("Continue")');
+  await page.click('button:has-text("Continue")');
+  await sees('No steads yet');
+  await judge('steads-empty');
+
+  // A stead; the first list of networks is none.
+  await press('a.button[href$="/new"]');
+  await page.waitForSelector('#name');
+  await type('#name', 'shop');
+  await type('#allow', '10.0.0.0/33');
+  await press('main form button');
+  await sees('no such prefix');
+  await judge('new-refused');
+  await type('#allow', '127.0.0.0/8');
+  await press('main form button');
+  await page.waitForSelector('.pill.good');
+  await judge('stead');
+
+  // Who may connect: refused, planned, applied, seen.
+  await press('a[href$="/settings"]');
+  await page.waitForSelector('#allow');
+  await type('#allow', 'everybody');
+  await press('main form button');
+  await sees('Nothing was changed');
+  await judge('settings-refused');
+  await type('#allow', '127.0.0.0/8\n203.0.113.0/24');
+  await press('main form button');
+  await sees('What would change');
+  await judge('plan');
+  await type('#reason', 'the office moved');
+  await press('button[name=apply]');
+  await page.waitForSelector('main dl.facts:has-text("203.0.113.0/24")');
+  await judge('stead-changed');
+
+  // On record, with who and why.
+  await press('header nav a[href$="/timeline"]');
+  await sees('the office moved');
+  await sees('ann@acme.example');
+  await judge('timeline');
+
+  // What was logged.
+  await press('header nav a[href$="/logs"]');
+  await page.waitForSelector('main form');
+  await judge('logs');
+
+  // SQL, and one that is cancelled.
+  await press('header nav a[href$="/tenants/acme"]');
+  await press('main a[href$="/steads/shop"]');
+  await press('a[href$="/database"]');
+  await page.waitForSelector('.cm-content');
+  await tabTo('.cm-content');
+  await page.keyboard.type('select n, n * n as square from generate_series(1, 3) n');
+  // What the editor offers to complete is closed.
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Control+Enter');
+  await page.waitForSelector('main table td:has-text("9")');
+  await judge('database');
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type('select pg_sleep(60)');
+  const began = Date.now();
+  await page.keyboard.press('Control+Enter');
+  await sees('running');
+  await page.keyboard.press('Control+.');
+  await page.waitForSelector('main >> text=/cancell?ed/i');
+  if (Date.now() - began > 30_000) fail('a query was not cancelled');
+
+  // Out.
+  await page.keyboard.press('Escape');
+  await press('header form button');
+  await sees('You are signed out');
+  await judge('signed-out');
+  await page.goto(`${console_}/tenants/acme`);
+  await page.waitForSelector('text=Sign in');
+  if (!page.url().includes('/sign-in')) fail(`${page.url()} is seen after signing out`);
+} catch (error) {
+  wrong.push(`${error.message}\n${await page.evaluate(() => document.body.innerText).catch(() => '')}`);
+}
+await browser.close();
+for (const one of wrong) console.error(one);
+console.log(`${shots} pages judged`);
+process.exit(wrong.length ? 1 : 0);
