@@ -102,7 +102,8 @@ async fn file(app: App, filter: Filter, format: Format, whose: &str) -> Result<R
         },
     });
     let first = stream::once(async { Ok(first) });
-    Ok((headers, Body::from_stream(futures::StreamExt::chain(first, rest))).into_response())
+    Ok((headers, Body::from_stream(futures::StreamExt::fuse(futures::StreamExt::chain(first, rest))))
+        .into_response())
 }
 
 /// An export on its way.

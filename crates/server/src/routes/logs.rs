@@ -222,10 +222,11 @@ pub(crate) async fn stream(
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant(&app.store, &at.tenant, Action::ReadLogs).await?;
     let lines = app.logs.stream(search(Owner::Tenant(tenant.id), query, &caller));
-    let body = Body::from_stream(futures::stream::unfold(lines, async |mut lines| {
-        let part = lines.recv().await?;
-        Some((Ok::<_, Infallible>(part), lines))
-    }));
+    let body =
+        Body::from_stream(futures::StreamExt::fuse(futures::stream::unfold(lines, async |mut lines| {
+            let part = lines.recv().await?;
+            Some((Ok::<_, Infallible>(part), lines))
+        })));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
