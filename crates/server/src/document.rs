@@ -46,6 +46,9 @@ const PROBLEMS: [(&str, &str, &str); 11] = [
     ("503", "Unavailable", "Not available at the moment; `Retry-After` says when to repeat"),
 ];
 
+/// Operations whose body may be left out: it then means the defaults.
+const OPTIONAL: [&str; 3] = ["put_stead", "plan_stead", "put_tenant"];
+
 /// What the groups of operations are about.
 const TAGS: [(&str, &str); 10] = [
     ("installation", "The installation itself: whether it is there, its certificate, this document."),
@@ -105,9 +108,8 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
                 }
             }
             if let Some(RefOr::T(body)) = &mut operation.request_body {
-                let required =
-                    matches!(operation.operation_id.as_deref(), Some("create_token" | "run_query"));
-                body.required = Some(if required { Required::True } else { Required::False });
+                let optional = operation.operation_id.as_deref().is_some_and(|id| OPTIONAL.contains(&id));
+                body.required = Some(if optional { Required::False } else { Required::True });
             }
         }
     }
@@ -190,8 +192,13 @@ fn idempotency_key() -> Parameter {
         .build()
 }
 
-/// Says what a parameter looks like that means the same on every route.
+/// Says what a parameter looks like that means the same on every route, unless the route itself says it.
 fn describe(parameter: &mut Parameter) {
+    if let Some(RefOr::T(Schema::Object(own))) = &parameter.schema
+        && own.max_length.is_some()
+    {
+        return;
+    }
     let text = |pattern: String| ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
     let one_of = |words: Vec<&'static str>| {
         ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build().into()

@@ -167,7 +167,7 @@ impl Problem {
         Self::new(
             Kind::Internal,
             "something went wrong inside Stead; repeat the request, and if it stays so look into \
-             logs/server.jsonl for the request id in this answer's `x-request-id`",
+             logs/server.log for the request id in this answer's `x-request-id`",
         )
     }
 

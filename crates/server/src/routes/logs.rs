@@ -42,10 +42,10 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// every way to lines asks here. Who may read logs and no data sees that much.
 fn view(caller: &Caller, owner: Owner) -> View {
     let reads = match owner {
-        Owner::Tenant(tenant) => caller.may_at(tenant, Action::ReadData),
-        Owner::Installation => caller.may(Action::ReadData),
+        Owner::Tenant(tenant) => caller.can(tenant, Action::ReadData),
+        Owner::Installation => caller.may(Action::ReadData).is_ok(),
     };
-    if reads.is_ok() { View::Whole } else { View::Withheld }
+    if reads { View::Whole } else { View::Withheld }
 }
 
 /// What to look for.
@@ -67,7 +67,7 @@ impl TryFrom<String> for Wanted {
 pub(crate) struct LogsQuery {
     /// What must be true of a line: words, "phrases", field:value, /expressions/, and - before what must not be.
     #[serde(default)]
-    #[param(value_type = Option<String>, example = "severity:error \"duplicate key\"")]
+    #[param(value_type = Option<String>, max_length = 4096, example = "severity:error \"duplicate key\"")]
     q: Wanted,
     /// Only since then: a moment (RFC 3339) or a span back from now (`7d`, `2h`, `30m`).
     #[param(value_type = Option<String>)]

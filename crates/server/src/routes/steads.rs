@@ -209,18 +209,7 @@ pub(crate) async fn put(
         let wanted = Wanted::read(body?.as_ref(), &at.stead)?;
         let if_generation =
             expected(&app, tenant.as_ref().map(|tenant| tenant.id), &at, precondition).await?;
-        let decide = |current: &_, engines: &_| wanted.decide(current, engines);
-        let edit = SteadEdit {
-            tenant: &at.tenant,
-            stead: &at.stead,
-            app: &wanted.app,
-            make_tenant: caller.is_operator(),
-            decide: &decide,
-            files: &wanted.files,
-            if_generation,
-            reason: query.reason(),
-        };
-        Ok(app.store.apply(&caller.actor, &edit).await?)
+        apply(&app, &caller, &at, &wanted, caller.is_operator(), if_generation, query.reason()).await
     };
     let edited = attempt.of(&app.store, edit).await?;
     edit_answer(&app, &caller, &at, &edited, query.wait).await
@@ -262,21 +251,33 @@ pub(crate) async fn patch(
         let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
         let wanted = Wanted::amendment(&body?, &stead)?;
         let if_generation = expected(&app, Some(tenant.id), &at, precondition).await?;
-        let decide = |current: &_, engines: &_| wanted.decide(current, engines);
-        let edit = SteadEdit {
-            tenant: &at.tenant,
-            stead: &at.stead,
-            app: &stead.app,
-            make_tenant: false,
-            decide: &decide,
-            files: &wanted.files,
-            if_generation,
-            reason: query.reason(),
-        };
-        Ok(app.store.apply(&caller.actor, &edit).await?)
+        apply(&app, &caller, &at, &wanted, false, if_generation, query.reason()).await
     };
     let edited = attempt.of(&app.store, edit).await?;
     edit_answer(&app, &caller, &at, &edited, query.wait).await
+}
+
+/// Brings about what is wanted.
+async fn apply(
+    app: &App,
+    caller: &Caller,
+    at: &SteadPath,
+    wanted: &Wanted,
+    make_tenant: bool,
+    if_generation: Option<i64>,
+    reason: Option<&str>,
+) -> Result<Edited, Problem> {
+    let edit = SteadEdit {
+        tenant: &at.tenant,
+        stead: &at.stead,
+        app: &wanted.app,
+        make_tenant,
+        decide: &|current, engines| wanted.decide(current, engines),
+        files: &wanted.files,
+        if_generation,
+        reason,
+    };
+    Ok(app.store.apply(&caller.actor, &edit).await?)
 }
 
 /// Answers an edit with the stead, and the operation that brings it about as far as it has come within `wait`.

@@ -28,7 +28,7 @@ impl DatabaseRole {
 /// The one place that says as whom somebody's SQL runs in a tenant. What the role may do is PostgreSQL's to enforce.
 pub(crate) fn role_of(caller: &Caller, tenant: &Tenant) -> Result<DatabaseRole, Problem> {
     caller.may_in(tenant, Action::ReadData)?;
-    let writes = caller.may_in(tenant, Action::WriteData).is_ok();
+    let writes = caller.can(tenant.id, Action::WriteData);
     Ok(if writes { DatabaseRole::Owner } else { DatabaseRole::Reader })
 }
 

@@ -6,19 +6,9 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, send};
 
-async fn with_flights() -> Rig {
-    let rig = Rig::start().await;
-    for tenant in ["acme", "globex"] {
-        let body = json!({"postgres": {"main": {}}});
-        rig.put(&format!("/v1/tenants/{tenant}/steads/flights"), &body).await.is(StatusCode::ACCEPTED);
-    }
-    rig.reconcile().await;
-    rig
-}
-
 #[tokio::test]
 async fn an_operation_of_another_tenant_is_not_found() {
-    let rig = with_flights().await;
+    let rig = Rig::with_flights().await;
     let theirs =
         rig.get("/v1/tenants/globex/operations").await.body["items"][0]["id"].as_str().unwrap().to_owned();
     let token = rig.token("d", Role::Developer, Some("acme")).await;

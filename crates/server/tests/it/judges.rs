@@ -97,15 +97,18 @@ async fn redocly_finds_nothing() {
 /// operation the same one, and then judge one answer again and again.
 fn judged() -> (Value, usize) {
     let mut document = document();
-    // What asks a server, where there is none; following logs, which has no end that it could wait for; and searching
-    // them, whose `q` takes more than the document says of every `q`.
-    let left_out = ["/query", "/schema", "/logs", "/logs/tail", "/logs/stream", "/logs/histogram"];
+    // What asks a server, where there is none; and following logs, which has no end that it could wait for.
+    let left_out = ["/query", "/schema", "/logs/tail"];
     let paths = document["paths"].as_object_mut().unwrap();
     paths.retain(|path, _| !left_out.iter().any(|end| path.ends_with(end)));
     let mut count = 0;
     for operation in operations(&mut document) {
         if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
-            parameters.retain(|parameter| parameter["name"] != "Idempotency-Key");
+            // No schema can say which questions of logs can be read: whether an expression is one, for instance.
+            parameters.retain(|parameter| {
+                let question = parameter["name"] == "q" && parameter["schema"]["maxLength"] == 4096;
+                !question && parameter["name"] != "Idempotency-Key"
+            });
         }
         count += 1;
     }
@@ -145,13 +148,11 @@ async fn schemathesis(scope: Role) {
 }
 
 #[tokio::test]
-#[ignore = "the document still says that some bodies may be left out, which the routes refuse"]
 async fn schemathesis_finds_nothing_as_an_operator() {
     schemathesis(Role::Operator).await;
 }
 
 #[tokio::test]
-#[ignore = "the document still says that some bodies may be left out, which the routes refuse"]
 async fn schemathesis_finds_nothing_as_a_viewer() {
     schemathesis(Role::Viewer).await;
 }

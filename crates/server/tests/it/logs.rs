@@ -25,19 +25,9 @@ fn messages(answer: &Answer) -> Vec<&str> {
     items.iter().map(|item| item["message"].as_str().unwrap()).collect()
 }
 
-async fn two() -> Rig {
-    let rig = Rig::start().await;
-    for tenant in ["acme", "globex"] {
-        let body = json!({"postgres": {"main": {}}});
-        rig.put(&format!("/v1/tenants/{tenant}/steads/flights"), &body).await.is(StatusCode::ACCEPTED);
-    }
-    rig.reconcile().await;
-    rig
-}
-
 #[tokio::test]
 async fn lines_are_found_paged_and_streamed() {
-    let rig = two().await;
+    let rig = Rig::with_flights().await;
     let at = "/v1/tenants/acme/logs";
     assert_eq!(rig.get(at).await.is(StatusCode::OK).body, json!({"items": []}));
     let lines: Vec<Value> = (0..250).map(|n| line(n, "LOG", &format!("line number{n}"))).collect();
@@ -78,7 +68,7 @@ async fn lines_are_found_paged_and_streamed() {
 
 #[tokio::test]
 async fn lines_are_counted_beside_what_was_changed() {
-    let rig = two().await;
+    let rig = Rig::with_flights().await;
     let severities = ["LOG", "WARNING", "ERROR", "FATAL"];
     let lines: Vec<Value> =
         (0..100_u32).map(|n| line(i64::from(n), severities[n as usize % 4], "counted")).collect();
@@ -100,7 +90,7 @@ async fn lines_are_counted_beside_what_was_changed() {
 
 #[tokio::test]
 async fn lines_are_followed_as_they_are_written() {
-    let rig = two().await;
+    let rig = Rig::with_flights().await;
     rig.log("acme", &[line(1, "LOG", "old")]).await;
     let client = rig.client(&rig.operator);
     let part = LogPart { q: Some("-quiet".into()), since: Some("1h".into()), ..LogPart::default() };
@@ -126,7 +116,7 @@ async fn lines_are_followed_as_they_are_written() {
 
 #[tokio::test]
 async fn each_tenant_sees_its_own_lines_and_operators_the_installations() {
-    let rig = two().await;
+    let rig = Rig::with_flights().await;
     rig.log("acme", &[line(1, "LOG", "of acme")]).await;
     rig.log("globex", &[line(2, "LOG", "of globex")]).await;
     let token = rig.token("viewer", Role::Viewer, Some("acme")).await;
@@ -145,7 +135,7 @@ async fn each_tenant_sees_its_own_lines_and_operators_the_installations() {
 
 #[tokio::test]
 async fn what_is_no_question_is_refused_with_the_reason() {
-    let rig = two().await;
+    let rig = Rig::with_flights().await;
     for (part, why) in [
         ("q=%22open", "no second"),
         ("q=/(/", "cannot be read"),
@@ -166,7 +156,7 @@ async fn what_is_no_question_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn how_long_lines_are_kept_is_the_tenants() {
-    let rig = two().await;
+    let rig = Rig::with_flights().await;
     assert_eq!(rig.get("/v1/tenants/acme").await.body["log_days"], 30);
     rig.put("/v1/tenants/acme", &json!({"log_days": 7})).await.is(StatusCode::OK);
     assert_eq!(rig.get("/v1/tenants/acme").await.body["log_days"], 7);

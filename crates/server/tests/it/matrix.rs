@@ -143,16 +143,6 @@ async fn ask(rig: &Rig, token: &str, row: &Row, path: &str) -> Answer {
     .await
 }
 
-async fn with_flights() -> Rig {
-    let rig = Rig::start().await;
-    for tenant in ["acme", "globex"] {
-        let body = json!({"postgres": {"main": {}}});
-        rig.put(&format!("/v1/tenants/{tenant}/steads/flights"), &body).await.is(StatusCode::ACCEPTED);
-    }
-    rig.reconcile().await;
-    rig
-}
-
 async fn token_of(rig: &Rig, role: Role) -> String {
     rig.token("own", role, (!role.is_staff()).then_some("acme")).await
 }
@@ -163,7 +153,7 @@ fn letter(role: Role) -> char {
 
 #[tokio::test]
 async fn every_role_may_what_the_table_says_and_no_more() {
-    let rig = with_flights().await;
+    let rig = Rig::with_flights().await;
     for role in Role::ALL {
         let token = token_of(&rig, role).await;
         for row in rows() {
@@ -190,7 +180,7 @@ async fn every_role_may_what_the_table_says_and_no_more() {
 
 #[tokio::test]
 async fn another_tenant_cannot_be_told_from_none() {
-    let rig = with_flights().await;
+    let rig = Rig::with_flights().await;
     let theirs = Named::of(&rig, "globex").await;
     let before = rig.history("globex").await;
     for role in Role::OF_MEMBERS {
@@ -226,7 +216,7 @@ async fn another_tenant_cannot_be_told_from_none() {
 
 #[tokio::test]
 async fn nobody_gets_in_without_a_token_in_force() {
-    let rig = with_flights().await;
+    let rig = Rig::with_flights().await;
     let named = Named::of(&rig, "acme").await;
     for row in rows() {
         let (path, method) = (named.path(&row, "acme"), row.0.parse::<Method>().unwrap());

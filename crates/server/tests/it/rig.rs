@@ -91,6 +91,17 @@ impl Rig {
         rig
     }
 
+    /// With one host, and a stead `flights` with a server in each of two tenants, `acme` and `globex`.
+    pub(crate) async fn with_flights() -> Self {
+        let rig = Self::start().await;
+        for tenant in ["acme", "globex"] {
+            let body = json!({"postgres": {"main": {}}});
+            rig.put(&format!("/v1/tenants/{tenant}/steads/flights"), &body).await.is(StatusCode::ACCEPTED);
+        }
+        rig.reconcile().await;
+        rig
+    }
+
     pub(crate) async fn without_host() -> Self {
         Self::serving("", None).await
     }

@@ -26,7 +26,6 @@ fn chromium() -> Option<PathBuf> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a test that is left out says so")]
 fn a_person_does_all_of_it_by_the_keyboard() {
     let (modules, chromium) = (modules(), chromium());
     let Some(chromium) = chromium.filter(|_| modules.join("playwright-core").exists()) else {

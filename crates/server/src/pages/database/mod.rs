@@ -50,7 +50,6 @@ struct Database {
     component: String,
     /// Where this page is.
     at: String,
-    /// How the server is: in a word, and the word that colours it.
     /// How the server is doing: a word, and the word that colours it.
     health: (String, &'static str),
     asleep: bool,
