@@ -30,19 +30,68 @@
     }
     due.clear();
   };
-  channel.onmessage = (message) => changed(message.data);
+
+  // What is shown may be old once Stead does not answer: one place says so, and takes it back.
+  const away = (words) => {
+    const place = document.getElementById("away");
+    if (place.textContent === words) return;
+    const note = document.createElement("p");
+    note.className = "note bad";
+    note.textContent = words;
+    place.replaceChildren(...(words ? [note] : []));
+  };
+  const SILENT = "Stead does not answer. What is shown here may be old; it is asked again all the time.";
+  const told = (news) => { away(news.lost ? SILENT : ""); changed(news.names || []); };
+  channel.onmessage = (message) => told(message.data);
 
   if (document.documentElement.dataset.events && navigator.locks) {
     navigator.locks.request("stead-events" + base, () => new Promise(() => {
-      const source = new EventSource(base + "/events");
-      let lost = false;
-      const tell = (names) => { channel.postMessage(names); changed(names); };
-      source.addEventListener("changed", (event) => tell(event.data.split("\n")));
-      source.addEventListener("error", () => { lost = true; });
-      // What happened while it was lost, nobody told us.
-      source.addEventListener("open", () => { if (lost) tell(["*"]); lost = false; });
+      const tell = (news) => { channel.postMessage(news); told(news); };
+      let lost = 0;
+      const open = () => {
+        const source = new EventSource(base + "/events");
+        source.addEventListener("changed", (event) => tell({ names: event.data.split("\n") }));
+        source.addEventListener("error", () => {
+          lost ||= setTimeout(() => tell({ lost: true }), 3000);
+          // An answer that is no stream ends it for good: a proxy's, while Stead is away, or a session's that has ended.
+          if (source.readyState === EventSource.CLOSED) setTimeout(open, 5000);
+        });
+        source.addEventListener("open", () => {
+          // What happened while it was lost, nobody told us.
+          if (lost) { clearTimeout(lost); lost = 0; tell({ names: ["*"] }); }
+        });
+      };
+      open();
     }));
   }
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const { successful, xhr, elt } = event.detail;
+    if (successful) return away("");
+    // Gone to sign in, and back to here afterwards.
+    if (xhr.status === 401 || elt.closest("[data-part]")) return;
+    const refused = xhr.status >= 400 && xhr.status < 500;
+    away(refused ? "This is not here any more, or not yours to see any more. Load the page again." : SILENT);
+    if (!refused && elt.dataset.live) setTimeout(() => changed([elt.dataset.live]), 3000);
+  });
+
+  // What was sent is under way: it is seen, and not sent a second time.
+  const busy = (form, is) => (is ? form.setAttribute("aria-busy", "true") : form.removeAttribute("aria-busy"));
+  document.addEventListener("submit", (event) => {
+    const stays = event.submitter && event.submitter.dataset.stays !== undefined;
+    if (event.defaultPrevented || stays) return;
+    if (event.target.getAttribute("aria-busy")) event.preventDefault();
+    busy(event.target, true);
+  });
+  // Whoever goes back to a page that was kept finds it at rest.
+  window.addEventListener("pageshow", () => { for (const form of document.forms) busy(form, false); });
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const part = event.detail.target.closest("[data-part]");
+    if (part) busy(part, true);
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const part = event.detail.target.closest("[data-part]");
+    if (part) busy(part, false);
+  });
 
   // Moments are shown in the reader's own time zone, and lines under the reader's own days.
   const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });

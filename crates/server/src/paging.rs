@@ -127,9 +127,9 @@ fn moment(what: &str, text: &str) -> Result<Timestamp, String> {
         let span = SignedDuration::from_secs(i64::try_from(number).ok()? * seconds);
         Some(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH))
     });
-    // Anything older than the epoch is before any line; PostgreSQL's own range is shorter than jiff's.
-    let moment = || text.parse::<Timestamp>().ok().map(|at| at.max(Timestamp::UNIX_EPOCH));
-    back.or_else(moment).ok_or_else(|| {
+    let moment = back.or_else(|| text.parse::<Timestamp>().ok());
+    // Anything older than the epoch is before any line; PostgreSQL's own range, and RFC 3339's, are shorter than jiff's.
+    moment.map(|at| at.max(Timestamp::UNIX_EPOCH)).ok_or_else(|| {
         format!("`{what}` is a moment like 2026-11-21T09:00:00Z or a span back from now like 7d, 2h or 30m")
     })
 }
@@ -145,6 +145,14 @@ mod tests {
         assert_eq!(full.items, [1, 2]);
         assert_eq!(Cursor(full.next.unwrap()).key::<i64>().unwrap(), 2);
         assert_eq!(page(vec![1, 2], limit, |n| *n, |n| n).next, None);
+    }
+
+    #[test]
+    fn no_moment_is_before_the_epoch() {
+        for text in ["433982w", "999999w", "-006291-06-23T18:25:23Z", "0000-01-01T00:00:00Z"] {
+            assert_eq!(moment("since", text), Ok(Timestamp::UNIX_EPOCH), "{text}");
+        }
+        assert!(moment("since", "7d").unwrap() < Timestamp::now());
     }
 
     #[test]

@@ -77,7 +77,12 @@ async fn list(
         Err(refused) => return frame.failure(refused).into_response(),
     };
     let status = refused.as_ref().and_then(|(_, refused)| StatusCode::from_u16(refused.0.status).ok());
-    let (name, error) = refused.map(|(name, refused)| (name, Some(refused.0.detail))).unwrap_or_default();
+    // Of a form with one field to write in, the field need not be named as the API names it.
+    let words = |refused: Refused| match refused.of_field("name") {
+        Some(wrong) => format!("The name {wrong}."),
+        None => refused.0.detail,
+    };
+    let (name, error) = refused.map(|(name, refused)| (name, Some(words(refused)))).unwrap_or_default();
     let mut response = shown(&Members { frame, members, invitations, made, name, error });
     *response.status_mut() = status.unwrap_or(StatusCode::OK);
     response

@@ -392,7 +392,7 @@ pub(crate) struct SchemaQuery {
 /// What there is in the database
 ///
 /// Tables, views and functions with their columns, keys and indexes, as the role sees them that belongs to who asks;
-/// 500 of each at most.
+/// 500 of each at most. What extensions brought is told to who asks for it by a part of its name.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/schema", tag = "queries",
     operation_id = "database_schema", params(ComponentPath, SchemaQuery),
     responses((status = 200, description = "What there is", body = wire::DatabaseSchema),

@@ -140,11 +140,14 @@ pub(crate) async fn people_only(State(site): State<Site>, mut request: Request, 
 /// Sends a browser to sign in.
 fn ask(site: &Site, request: &Request) -> Response {
     let base = site.app.console.base();
-    let back = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    // What was fetched or sent beside a page cannot be gone back to.
+    // What was fetched or sent beside a page cannot be gone back to; the page can.
     let part = request.headers().contains_key("hx-request");
-    let back = if *request.method() == Method::GET && !part { back } else { "/" };
-    let to = match back {
+    let back = if part {
+        page_of(request.headers(), base)
+    } else {
+        request.uri().path_and_query().filter(|_| *request.method() == Method::GET).map(ToString::to_string)
+    };
+    let to = match back.as_deref().unwrap_or("/") {
         "/" => format!("{base}/sign-in"),
         back => {
             let query: String = url::form_urlencoded::byte_serialize(back.as_bytes()).collect();
@@ -155,6 +158,13 @@ fn ask(site: &Site, request: &Request) -> Response {
         return ([("hx-redirect", to)], axum::http::StatusCode::UNAUTHORIZED).into_response();
     }
     Redirect::to(&to).into_response()
+}
+
+/// The page that a part of it was fetched for, below ours, as htmx tells it.
+fn page_of(headers: &HeaderMap, base: &str) -> Option<String> {
+    let page: url::Url = headers.get("hx-current-url")?.to_str().ok()?.parse().ok()?;
+    let below = page[url::Position::BeforePath..url::Position::AfterQuery].strip_prefix(base)?;
+    Some(own_path(Some(below)).to_owned())
 }
 
 /// A page of ours to go to, out of what a stranger may have written: a path below ours, or the first page.

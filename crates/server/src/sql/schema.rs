@@ -34,6 +34,8 @@ select json_build_object(
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and ($1::text <> '' or not exists (select from pg_depend d
+                  where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'))
   and strpos(lower(n.nspname || '.' || c.relname), lower($1::text)) > 0
 order by n.nspname, c.relname limit 501";
 
@@ -46,12 +48,13 @@ select json_build_object(
   'language', l.lanname)::text
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and not exists (select from pg_depend d
-                  where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+  and ($1::text <> '' or not exists (select from pg_depend d
+                  where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'))
   and strpos(lower(n.nspname || '.' || p.proname), lower($1::text)) > 0
 order by n.nspname, p.proname, p.oid limit 501";
 
-/// What has the filter in its name, capitals or not; an empty one is in every name.
+/// What has the filter in its name, capitals or not; an empty one is in every name. What extensions brought is there
+/// for whoever looks for it: without a filter it would stand before everything of one's own.
 pub(crate) async fn read(session: &mut Session, filter: &str) -> Result<DatabaseSchema, Failed> {
     session.ask("set search_path = pg_catalog", &[]).await?;
     let (relations, more) = few::<Relation>(session.ask(RELATIONS, &[filter]).await?)?;

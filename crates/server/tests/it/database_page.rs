@@ -168,10 +168,21 @@ async fn a_text_that_was_not_run_is_still_there_and_is_no_markup() {
 }
 
 #[tokio::test]
-async fn a_session_that_ended_is_sent_to_sign_in() {
+async fn a_session_that_ended_is_sent_to_sign_in_and_back() {
     let rig = Rig::start().await;
     rig.flights().await;
-    let sent = rig.anonymous(Method::POST, &format!("{AT}/query")).header("sec-fetch-site", "same-origin");
-    let answer = send(sent.header("hx-request", "true").json(&json!({"sql": "select 1"}))).await;
-    assert_eq!((answer.status, answer.header("hx-redirect")), (401, "/sign-in"));
+    for (page, to) in [
+        (
+            rig.url(&format!("{AT}?show=history")),
+            format!("/sign-in?to={}%3Fshow%3Dhistory", AT.replace('/', "%2F")),
+        ),
+        ("https://evil.example//evil.example".to_owned(), "/sign-in".to_owned()),
+        ("nonsense".to_owned(), "/sign-in".to_owned()),
+    ] {
+        let sent =
+            rig.anonymous(Method::POST, &format!("{AT}/query")).header("sec-fetch-site", "same-origin");
+        let sent = sent.header("hx-request", "true").header("hx-current-url", page);
+        let answer = send(sent.json(&json!({"sql": "select 1"}))).await;
+        assert_eq!((answer.status, answer.header("hx-redirect")), (401, to.as_str()));
+    }
 }

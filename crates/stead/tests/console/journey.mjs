@@ -1,52 +1,11 @@
 // The console in a real browser, by the keyboard alone: somebody signs in with the company's account, makes a stead, changes
 // who may connect (refused first, then planned, applied, seen), reads the timeline and the logs, runs SQL and cancels it.
-// Every page is judged by axe at two widths, light and dark; pictures go to $PICTURES.
-import { createRequire } from 'node:module';
-import { mkdirSync, readFileSync } from 'node:fs';
-import { pathToFileURL } from 'node:url';
+// Pictures go to $PICTURES.
+import { broke, end, fail, judge as judgeOf, visitor, wrong } from './browser.mjs';
 
-const modules = process.env.STEAD_TEST_NODE_MODULES;
-const { chromium } = await import(pathToFileURL(`${modules}/playwright-core/index.mjs`));
-const axe = readFileSync(createRequire(`${modules}/`).resolve('axe-core/axe.min.js'), 'utf8');
 const console_ = process.env.CONSOLE;
-const pictures = process.env.PICTURES;
-if (pictures) mkdirSync(pictures, { recursive: true });
-
-const browser = await chromium.launch({
-  executablePath: process.env.STEAD_TEST_CHROMIUM_PATH,
-  args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
-});
-// The judge is put into pages whose policy lets no such script in.
-const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, bypassCSP: true, timezoneId: 'UTC' });
-const page = await context.newPage();
-page.setDefaultTimeout(30_000);
-const wrong = [];
-page.on('pageerror', (error) => wrong.push(`script: ${error.message}`));
-page.on('console', (message) => {
-  if (message.type() === 'error' && /Content Security Policy/.test(message.text())) wrong.push(message.text());
-});
-
-const fail = (what) => { throw new Error(what); };
-let shots = 0;
-
-/** Judges the page as it is. */
-const judge = async (name) => {
-  for (const width of [1440, 390]) {
-    await page.setViewportSize({ width, height: 900 });
-    for (const colorScheme of ['light', 'dark']) {
-      await page.emulateMedia({ colorScheme });
-      await page.evaluate(axe);
-      const { violations } = await page.evaluate(() => axe.run());
-      for (const found of violations) wrong.push(`${name} ${width} ${colorScheme}: ${found.id}: ${found.nodes[0].html}`);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
-      if (wide) wrong.push(`${name} ${width}: the page is wider than the screen`);
-      if (pictures) await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png`, fullPage: true });
-    }
-  }
-  await page.setViewportSize({ width: 1440, height: 900 });
-  await page.emulateMedia({ colorScheme: 'light' });
-  shots += 1;
-};
+const page = await visitor();
+const judge = (name) => judgeOf(page, name);
 
 /** Goes by Tab to what a selector names. */
 const tabTo = async (selector) => {
@@ -158,9 +117,6 @@ try {
   await page.waitForSelector('text=Sign in');
   if (!page.url().includes('/sign-in')) fail(`${page.url()} is seen after signing out`);
 } catch (error) {
-  wrong.push(`${error.message}\n${await page.evaluate(() => document.body.innerText).catch(() => '')}`);
+  await broke(page, error);
 }
-await browser.close();
-for (const one of wrong) console.error(one);
-console.log(`${shots} pages judged`);
-process.exit(wrong.length ? 1 : 0);
+await end();

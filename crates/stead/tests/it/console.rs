@@ -1,12 +1,14 @@
 //! The console in a real browser, before a real identity provider.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use test_support::{CLIENT_SECRET, IdentityProvider};
 
 use crate::installation::{Installation, text};
+use crate::story::ask;
 
 /// A folder that `script/setup --tests` has filled, unless the environment names another.
 fn modules() -> PathBuf {
@@ -25,25 +27,42 @@ fn chromium() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(&named)).find(|program| program.is_file())
 }
 
-#[test]
-fn a_person_does_all_of_it_by_the_keyboard() {
-    let (modules, chromium) = (modules(), chromium());
-    let Some(chromium) = chromium.filter(|_| modules.join("playwright-core").exists()) else {
+/// A real browser's driver with its environment; `None` where something is missing, which the machine that checks does
+/// not accept.
+fn driver(script: &str, console: &str) -> Option<Command> {
+    let modules = modules();
+    let chromium = chromium().filter(|_| modules.join("playwright-core").exists());
+    let Some(chromium) = chromium else {
         let there = "a browser or its driver is missing; run script/setup --tests";
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{there}");
         println!("{there}");
-        return;
+        return None;
     };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut command = Command::new("node");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console").join(script));
+    command.env("STEAD_TEST_NODE_MODULES", modules).env("STEAD_TEST_CHROMIUM_PATH", chromium);
+    command.env("CONSOLE", console);
+    Some(command)
+}
+
+/// An installation whose console is at a port of its own, the last one that a server could have been given, and where.
+fn installation() -> (Installation, String) {
     let mut stead = Installation::new();
-    // The last port of the test's own that a server could be given.
     let (first, listen) = (stead.first_port(), stead.first_port() + 20);
-    let console = format!("http://127.0.0.1:{listen}");
+    let settings =
+        [("STEAD_LISTEN", format!("127.0.0.1:{listen}")), ("STEAD_PORTS", format!("{first}-{}", listen - 1))];
+    stead.environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+    (stead, format!("http://127.0.0.1:{listen}"))
+}
+
+#[test]
+fn a_person_does_all_of_it_by_the_keyboard() {
+    let (mut stead, console) = installation();
+    let Some(mut journey) = driver("journey.mjs", &console) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut provider = runtime.block_on(IdentityProvider::start(&console));
     runtime.block_on(provider.set_groups(json!({"ann": ["stead-acme-owner"]})));
     let settings = [
-        ("STEAD_LISTEN", format!("127.0.0.1:{listen}")),
-        ("STEAD_PORTS", format!("{first}-{}", listen - 1)),
         ("STEAD_OIDC_ISSUER", provider.issuer.clone()),
         ("STEAD_OIDC_CLIENT_ID", "stead".to_owned()),
         ("STEAD_OIDC_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
@@ -52,10 +71,48 @@ fn a_person_does_all_of_it_by_the_keyboard() {
     stead.environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
     stead.start();
     stead.ok(&["tenant", "create", "acme"]);
-    let mut journey = Command::new("node");
-    journey.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/console/journey.mjs"));
-    journey.env("STEAD_TEST_NODE_MODULES", modules).env("STEAD_TEST_CHROMIUM_PATH", chromium);
-    let output = journey.env("CONSOLE", &console).output().unwrap();
+    let output = journey.output().unwrap();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
+}
+
+#[test]
+fn every_screen_is_good_in_every_state() {
+    let (mut stead, console) = installation();
+    let Some(mut screens) = driver("screens.mjs", &console) else { return };
+    stead.start();
+    stead.ok(&["tenant", "create", "acme"]);
+    let link = stead.ok(&["console"]);
+    screens.env("LINK", link.trim()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut browser = screens.spawn().unwrap();
+    let mut answers = browser.stdin.take().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(browser.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        match line.strip_prefix("do ") {
+            Some("kill") => stead.kill_server(),
+            Some("start") => stead.start(),
+            Some("break") => break_a_migration(&stead),
+            Some("log") => {
+                let url = stead.ok(&["url", "postgres.main", "--tenant", "acme", "--stead", "shop"]);
+                ask(url.trim(), "do $$ begin raise log 'written after the kill'; end $$").unwrap();
+            }
+            _ => {
+                said.push_str(&line);
+                said.push('\n');
+                continue;
+            }
+        }
+        writeln!(answers, "done").unwrap();
+    }
+    let output = browser.wait_with_output().unwrap();
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+}
+
+/// A stead whose only migration is no SQL.
+fn break_a_migration(stead: &Installation) {
+    let manifest = "app = \"broken\"\n\n[postgres.main]\nschema = \"schema\"\n";
+    let app = stead.app("broken", manifest, &[("0001_wrong.sql", "create tabel flights (id int);")]);
+    let output = stead.run_in(&app, &["up", "--tenant", "acme", "--yes"]);
+    assert!(!output.status.success(), "{}", text(&output.stdout));
 }
