@@ -44,6 +44,11 @@
   const told = (news) => { away(news.lost ? SILENT : ""); changed(news.names || []); };
   channel.onmessage = (message) => told(message.data);
 
+  // What happened between the making of a page and its listening, nobody told it: it is looked at once more.
+  let looked = false;
+  const look = () => { looked = true; changed(["*"]); };
+  if (document.documentElement.dataset.events) setTimeout(look, 1000);
+
   if (document.documentElement.dataset.events && navigator.locks) {
     navigator.locks.request("stead-events" + base, () => new Promise(() => {
       const tell = (news) => { channel.postMessage(news); told(news); };
@@ -58,7 +63,7 @@
         });
         source.addEventListener("open", () => {
           // What happened while it was lost, nobody told us.
-          if (lost) { clearTimeout(lost); lost = 0; tell({ names: ["*"] }); }
+          if (lost) { clearTimeout(lost); lost = 0; tell({ names: ["*"] }); } else if (looked) look();
         });
       };
       open();

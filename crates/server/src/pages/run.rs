@@ -33,7 +33,7 @@ struct Run {
 
 impl Run {
     fn shown(&self) -> Vec<Shown<'_>> {
-        self.lines.iter().map(|line| Shown::new(line, &self.frame)).collect()
+        self.lines.iter().map(|line| Shown::within(self.operation.id, line, &self.frame)).collect()
     }
 
     fn took(&self) -> Option<String> {

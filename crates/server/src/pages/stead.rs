@@ -36,6 +36,11 @@ impl Overview {
         self.lines.iter().map(|line| Shown::new(line, &self.frame)).collect()
     }
 
+    /// What is on disk, once it was counted.
+    fn on_disk(&self, component: &Component) -> Option<u64> {
+        component.disk_bytes.filter(|bytes| *bytes > 0)
+    }
+
     fn settings(&self, component: &Component) -> Vec<(&'static str, String)> {
         settings(&component.spec)
     }

@@ -1,6 +1,8 @@
 //! What happened in a tenant, newest first, and each line at a place of its own. The audit ([`super::audit`]) is the
 //! same search with the record to take along.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
@@ -8,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use client::wire::{Difference, HistoryLine, HistoryPage};
 use component::TenantName;
+use uuid::Uuid;
 
 use super::Site;
 use super::api::{Api, Refused};
@@ -132,11 +135,18 @@ impl Timeline {
 pub(crate) struct Shown<'a> {
     pub(crate) line: &'a HistoryLine,
     frame: &'a Frame,
+    /// The run whose page it is shown on.
+    within: Option<Uuid>,
 }
 
 impl<'a> Shown<'a> {
     pub(crate) fn new(line: &'a HistoryLine, frame: &'a Frame) -> Self {
-        Self { line, frame }
+        Self { line, frame, within: None }
+    }
+
+    /// On the page of a run.
+    pub(crate) fn within(run: Uuid, line: &'a HistoryLine, frame: &'a Frame) -> Self {
+        Self { within: Some(run), ..Self::new(line, frame) }
     }
 
     /// What happened, in plain words.
@@ -147,6 +157,11 @@ impl<'a> Shown<'a> {
     /// Where the tenant's pages are; none for a line of no tenant.
     fn tenant(&self) -> Option<String> {
         self.line.tenant.as_ref().map(|tenant| format!("{}/tenants/{tenant}", self.frame.base))
+    }
+
+    /// The run that it is of, where that is not the page it stands on.
+    pub(crate) fn other_run(&self) -> Option<String> {
+        self.run().filter(|_| self.within != self.line.operation)
     }
 
     /// Whether it has to be said whose it is.
@@ -162,6 +177,14 @@ impl<'a> Shown<'a> {
     /// What happened in the same stead.
     pub(crate) fn beside(&self) -> Option<String> {
         self.tenant().zip(self.line.stead.as_ref()).map(|(at, stead)| format!("{at}/timeline?stead={stead}"))
+    }
+
+    /// From where, in short: which browser somebody has is on the line's own page.
+    pub(crate) fn source(&self) -> Cow<'a, str> {
+        match self.line.source.split_once(" Mozilla/") {
+            Some((address, _)) => Cow::Owned(format!("{address}, a browser")),
+            None => Cow::Borrowed(&self.line.source),
+        }
     }
 
     /// The run that it is of.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::rig::{Answer, Rig, send};
+use crate::rig::{Answer, Rig, ends_compressed, send};
 
 /// A line as PostgreSQL writes it.
 pub(crate) fn line(second: i64, severity: &str, message: &str) -> Value {
@@ -60,6 +60,7 @@ async fn lines_are_found_paged_and_streamed() {
         }
     };
     assert_eq!((streamed, end.lines, end.error), (expected, 250, None));
+    ends_compressed(rig.request(Method::GET, &format!("{at}/stream"))).await;
 
     let component = "/v1/tenants/acme/steads/flights/components/postgres.main/logs?limit=2";
     assert_eq!(messages(&rig.get(component).await), ["line number248", "line number249"]);

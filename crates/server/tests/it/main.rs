@@ -10,6 +10,7 @@ mod clients;
 mod database_page;
 mod document;
 mod edits;
+mod forms;
 mod idempotency;
 mod journal;
 mod judges;

@@ -74,13 +74,30 @@ impl Browser {
     }
 
     pub(crate) async fn ask(&self, path: &str, headers: &[(&'static str, &str)]) -> Seen {
-        let mut request = self.http.get(format!("{}{path}", self.at)).header("cookie", &self.cookie);
+        self.send(self.http.get(format!("{}{path}", self.at)), headers).await
+    }
+
+    /// Sends a form, as a page of the same site would unless the headers say otherwise.
+    pub(crate) async fn post(&self, path: &str, form: &str, headers: &[(&'static str, &str)]) -> Seen {
+        let own = [("sec-fetch-site", "same-origin"), ("content-type", "application/x-www-form-urlencoded")];
+        let missing = own.iter().filter(|(name, _)| !headers.iter().any(|(other, _)| other == name));
+        let headers: Vec<_> = headers.iter().chain(missing).copied().collect();
+        self.send(self.http.post(format!("{}{path}", self.at)).body(form.to_owned()), &headers).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, headers: &[(&'static str, &str)]) -> Seen {
+        let mut request = request.header("cookie", &self.cookie);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let answer = request.send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         Seen { status, headers, bytes: answer.bytes().await.unwrap().to_vec() }
+    }
+
+    /// Somebody who is not signed in.
+    pub(crate) fn stranger(&self) -> Self {
+        Self { http: self.http.clone(), at: self.at.clone(), cookie: "stead_session=none".into() }
     }
 
     pub(crate) async fn see(&self, path: &str, status: u16) -> Seen {

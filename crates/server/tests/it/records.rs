@@ -5,7 +5,7 @@ use component::{Condition, ConditionKind, Phase, Status};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, send, settled};
+use crate::rig::{Rig, ends_compressed, send, settled};
 
 fn actions(page: &Value) -> Vec<&str> {
     page["items"].as_array().unwrap().iter().map(|line| line["action"].as_str().unwrap()).collect()
@@ -117,6 +117,7 @@ async fn history_is_exported_whole() {
     assert!(text.contains("\"'=cmd|' /C calc'!A0, \"\"quoted\"\"\""), "{}", &text[text.len() - 2_000..]);
     let one = rig.get(&format!("{export}?format=csv&action=password.rotated")).await.is(StatusCode::OK);
     assert_eq!(one.body.as_str().unwrap().lines().count(), 2);
+    ends_compressed(rig.request(Method::GET, export)).await;
     rig.get(&format!("{export}?format=xlsx")).await.problem(400, "bad-request");
     rig.get("/v1/tenants/nobody/history-export").await.problem(404, "not-found");
 }

@@ -367,6 +367,15 @@ pub(crate) fn about(lease: &Lease, action: &'static str, outcome: Outcome) -> En
     }
 }
 
+/// A stream that is compressed comes to its end too, which a client that asks for no compression does not see.
+pub(crate) async fn ends_compressed(request: reqwest::RequestBuilder) {
+    let response = request.header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let bytes = response.bytes().await.unwrap();
+    assert!(bytes.starts_with(&[0x1f, 0x8b]) && bytes.len() > 100, "{bytes:?}");
+}
+
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());

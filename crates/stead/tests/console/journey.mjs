@@ -1,11 +1,16 @@
 // The console in a real browser, by the keyboard alone: somebody signs in with the company's account, makes a stead, changes
 // who may connect (refused first, then planned, applied, seen), reads the timeline and the logs, runs SQL and cancels it.
 // Pictures go to $PICTURES.
-import { broke, end, fail, judge as judgeOf, visitor, wrong } from './browser.mjs';
+import { broke, end, fail, judge as judgeOf, picture, visitor, wrong } from './browser.mjs';
 
 const console_ = process.env.CONSOLE;
 const page = await visitor();
 const judge = (name) => judgeOf(page, name);
+const QUERY = `create table orders (customer text, city text, total numeric(8, 2));
+insert into orders values ('Linh', 'Hanoi', 120), ('Ann', 'Boston', 80.5), ('Linh', 'Hanoi', 42), ('Omar', 'Cairo', 64);
+
+select customer, city, count(*) as orders, sum(total) as total
+from orders group by customer, city order by total desc`;
 
 /** Goes by Tab to what a selector names. */
 const tabTo = async (selector) => {
@@ -71,16 +76,20 @@ try {
   await press('main form button');
   await sees('What would change');
   await judge('plan');
+  await picture(page, 'plan');
   await type('#reason', 'the office moved');
   await press('button[name=apply]');
   await page.waitForSelector('main dl.facts:has-text("203.0.113.0/24")');
+  await page.waitForSelector('main:not(:has(.note.busy))');
   await judge('stead-changed');
+  await picture(page, 'stead');
 
   // On record, with who and why.
   await press('header nav a[href$="/timeline"]');
   await sees('the office moved');
   await sees('ann@acme.example');
   await judge('timeline');
+  await picture(page, 'timeline');
 
   // What was logged.
   await press('header nav a[href$="/logs"]');
@@ -93,12 +102,13 @@ try {
   await press('a[href$="/database"]');
   await page.waitForSelector('.cm-content');
   await tabTo('.cm-content');
-  await page.keyboard.type('select n, n * n as square from generate_series(1, 3) n');
+  await page.keyboard.insertText(QUERY);
   // What the editor offers to complete is closed.
   await page.keyboard.press('Escape');
   await page.keyboard.press('Control+Enter');
-  await page.waitForSelector('main table td:has-text("9")');
+  await page.waitForSelector('main table td:has-text("Hanoi")');
   await judge('database');
+  await picture(page, 'database');
   await page.keyboard.press('Control+A');
   await page.keyboard.type('select pg_sleep(60)');
   const began = Date.now();
