@@ -1,8 +1,8 @@
 //! One's own account: password, second factor, sessions.
 
 use askama::Template;
+use axum::extract::State;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
 use identity::password::fits;
@@ -14,7 +14,7 @@ use store::session::Listed;
 use uuid::Uuid;
 
 use super::Site;
-use super::failure::shown;
+use super::failure::{At, shown};
 use super::frame::{Frame, unreadable};
 use super::sign_in::same;
 use crate::problem::{Kind, Problem};
@@ -233,7 +233,7 @@ pub(crate) async fn remove_second_factor(
 pub(crate) async fn end_session(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(id): Path<Uuid>,
+    At(id): At<Uuid>,
 ) -> Response {
     let ended = site.app.store.end_session(&signed.caller.actor, &signed.session.person, id).await;
     match ended {

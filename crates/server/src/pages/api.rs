@@ -75,7 +75,9 @@ impl<'a> Api<'a> {
     ) -> Result<(StatusCode, T), Refused> {
         let mut request = Request::new(body.map_or_else(Body::empty, |body| Body::from(body.to_string())));
         *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|error| Problem::internal(&error))?;
+        // All that a person wrote in a path is escaped; what it can be is too long.
+        let too_long = |_| Problem::bad_request("what was written is too long for one field; write less");
+        *request.uri_mut() = path.parse().map_err(too_long)?;
         let headers = request.headers_mut();
         if body.is_some() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use store::invitation::Invitation;
 
 use super::Site;
-use super::failure::{Failure, shown};
+use super::failure::{At, Failure, shown};
 use super::frame::{Frame, unreadable};
 use super::sign_in::same;
 use crate::problem::{Kind, Problem};
@@ -33,7 +33,7 @@ fn over(site: &Site) -> Response {
 }
 
 /// `GET /invitations/{secret}`
-pub(crate) async fn page(State(site): State<Site>, Path(secret): Path<SecretString>) -> Response {
+pub(crate) async fn page(State(site): State<Site>, At(secret): At<SecretString>) -> Response {
     match site.app.store.invitation(&secret).await {
         Ok(Some(invitation)) => {
             shown(&Page { frame: Frame::open(&site), invitation: &invitation, error: None })
@@ -54,7 +54,7 @@ pub(crate) struct Chosen {
 /// `POST /invitations/{secret}`
 pub(crate) async fn accept(
     State(site): State<Site>,
-    Path(secret): Path<SecretString>,
+    At(secret): At<SecretString>,
     request: Request,
 ) -> Response {
     let source = source_of(&request);

@@ -1,8 +1,8 @@
 //! Who is a member of a tenant, and as what.
 
 use askama::Template;
+use axum::extract::State;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Site;
 use super::api::{Api, Refused};
-use super::failure::shown;
+use super::failure::{At, shown};
 use super::frame::{Frame, unreadable};
 use crate::sign_in::Signed;
 
@@ -92,7 +92,7 @@ async fn list(
 pub(crate) async fn page(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(tenant): Path<TenantName>,
+    At(tenant): At<TenantName>,
 ) -> Response {
     list(&site, &signed, &tenant, None, None).await
 }
@@ -107,7 +107,7 @@ pub(crate) struct Invite {
 pub(crate) async fn invite(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(tenant): Path<TenantName>,
+    At(tenant): At<TenantName>,
     sent: Result<Form<Invite>, FormRejection>,
 ) -> Response {
     let Form(sent) = match sent {
@@ -135,7 +135,7 @@ pub(crate) struct Edit {
 pub(crate) async fn edit(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path((tenant, id)): Path<(TenantName, Uuid)>,
+    At((tenant, id)): At<(TenantName, Uuid)>,
     sent: Result<Form<Edit>, FormRejection>,
 ) -> Response {
     let Form(sent) = match sent {
@@ -156,7 +156,7 @@ pub(crate) async fn edit(
 pub(crate) async fn withdraw(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path((tenant, id)): Path<(TenantName, Uuid)>,
+    At((tenant, id)): At<(TenantName, Uuid)>,
 ) -> Response {
     let path = format!("/v1/tenants/{tenant}/invitations/{id}");
     done(&site, &signed, &tenant, Method::DELETE, &path, None).await

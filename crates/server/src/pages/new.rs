@@ -1,8 +1,8 @@
 //! Making a stead.
 
 use askama::Template;
+use axum::extract::State;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::Site;
 use super::api::{Api, Refused, escaped};
-use super::failure::shown;
+use super::failure::{At, shown};
 use super::frame::{Frame, unreadable};
 use super::settings::{SIZES, Wanted};
 use crate::problem::Problem;
@@ -50,7 +50,7 @@ pub(crate) struct New {
 pub(crate) async fn page(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(tenant): Path<TenantName>,
+    At(tenant): At<TenantName>,
 ) -> Response {
     let frame = Frame::of(&site, &signed.caller, "steads").in_tenant(&signed.caller, tenant.as_str());
     let wanted = New { name: String::new(), allow: "127.0.0.0/8\n::1/128".into(), size: "small".into() };
@@ -61,7 +61,7 @@ pub(crate) async fn page(
 pub(crate) async fn make(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(tenant): Path<TenantName>,
+    At(tenant): At<TenantName>,
     sent: Result<Form<New>, FormRejection>,
 ) -> Response {
     let frame = Frame::of(&site, &signed.caller, "steads").in_tenant(&signed.caller, tenant.as_str());

@@ -1,8 +1,8 @@
 //! Changing what a server is set to: what would change is shown before anything does.
 
 use askama::Template;
+use axum::extract::State;
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use super::api::{Api, Refused, escaped};
-use super::failure::shown;
+use super::failure::{At, shown};
 use super::frame::{Frame, unreadable};
 use crate::sign_in::Signed;
 
@@ -146,9 +146,9 @@ pub(crate) fn value(value: &Value) -> String {
     }
 }
 
-type At = (TenantName, SteadName, ComponentName);
+type Place = (TenantName, SteadName, ComponentName);
 
-fn frame(site: &Site, signed: &Signed, (tenant, stead, _): &At) -> Frame {
+fn frame(site: &Site, signed: &Signed, (tenant, stead, _): &Place) -> Frame {
     Frame::of(site, &signed.caller, "stead").in_stead(&signed.caller, tenant.as_str(), stead.as_str())
 }
 
@@ -156,7 +156,7 @@ fn frame(site: &Site, signed: &Signed, (tenant, stead, _): &At) -> Frame {
 pub(crate) async fn page(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
 ) -> Response {
     let frame = frame(&site, &signed, &at);
     let (tenant, stead, component) = &at;
@@ -174,7 +174,7 @@ pub(crate) async fn page(
 pub(crate) async fn submit(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     sent: Result<Form<Wanted>, FormRejection>,
 ) -> Response {
     let frame = frame(&site, &signed, &at);

@@ -27,7 +27,7 @@ const FORMS: &[Form] = &[
     ("/account/second-factor", &[("code", "000000")]),
     ("/account/second-factor/remove", &[("password", "not the password")]),
     ("/account/sessions/{id}/end", &[]),
-    ("/tenants/{tenant}/new", &[("name", "Not A Name"), ("size", "small"), ("allow", "127.0.0.0/8")]),
+    ("/tenants/{tenant}/new", &[("name", "shop"), ("size", "small"), ("allow", "127.0.0.0/8")]),
     ("/tenants/{tenant}/members", &[("name", "bob@acme.example"), ("role", "viewer")]),
     ("/tenants/{tenant}/members/{id}", &[("role", "viewer")]),
     ("/tenants/{tenant}/invitations/{id}/withdraw", &[]),
@@ -76,7 +76,8 @@ fn body(fields: &[(&str, String)]) -> String {
 /// Bodies of a form, each with one thing wrong.
 fn bodies(fields: &[(&'static str, &'static str)]) -> Vec<String> {
     let right: Vec<(&str, String)> = fields.iter().map(|(name, value)| (*name, escaped(value))).collect();
-    let mut bodies = vec![body(&right), String::new(), "%ff%fe".into(), "=&=&&%zz".into(), "{\"sql\":1}".into()];
+    let mut bodies =
+        vec![body(&right), String::new(), "%ff%fe".into(), "=&=&&%zz".into(), "{\"sql\":1}".into()];
     for at in 0..fields.len() {
         let long = "!".repeat(300_000);
         let values = NASTY.iter().copied().chain([long.as_str(), "//evil.example", "https://evil.example/"]);
@@ -105,12 +106,18 @@ fn decent(seen: &Seen, form: &str, sent: &str) {
     let away = form.contains("/database") && [502, 503].contains(&seen.status);
     assert!(away || seen.status < 500, "{}", what());
     let to = seen.header("location");
-    assert!(to.is_empty() || (to.starts_with('/') && !to.starts_with("//") && !to.contains('\\')), "{}", what());
+    assert!(
+        to.is_empty() || (to.starts_with('/') && !to.starts_with("//") && !to.contains('\\')),
+        "{}",
+        what()
+    );
     let text = String::from_utf8_lossy(&seen.bytes);
     assert!(!text.contains("<script>") && !text.contains("onmouseover='"), "{}", what());
     if seen.status != 303 && !seen.bytes.is_empty() {
         let kind = seen.header("content-type");
-        let known = ["text/html", "application/problem+json", "text/plain"].iter().any(|known| kind.starts_with(known));
+        let known = ["text/html", "application/problem+json", "text/plain"]
+            .iter()
+            .any(|known| kind.starts_with(known));
         assert!(known, "{kind} of {}", what());
     }
 }
@@ -157,10 +164,13 @@ async fn no_form_does_anything_for_who_may_not() {
     let before = state(&rig).await;
     let support = Browser::of(&rig, "sam@stead.example", Role::Support, None).await;
     let other = Browser::of(&rig, "eve@globex.example", Role::Owner, Some("globex")).await;
-    let (viewer, stranger) = (Browser::of(&rig, "vi@acme.example", Role::Viewer, Some("acme")).await, operator.stranger());
+    let (viewer, stranger) =
+        (Browser::of(&rig, "vi@acme.example", Role::Viewer, Some("acme")).await, operator.stranger());
     let members = before.1 + 1;
-    for (form, fields) in FORMS.iter().filter(|(form, _)| form.contains("STEAD") || form.contains("{tenant}")) {
-        let (at, sent) = (path(form, "acme"), body(&fields.iter().map(|(n, v)| (*n, escaped(v))).collect::<Vec<_>>()));
+    for (form, fields) in FORMS.iter().filter(|(form, _)| form.contains("STEAD") || form.contains("{tenant}"))
+    {
+        let (at, sent) =
+            (path(form, "acme"), body(&fields.iter().map(|(n, v)| (*n, escaped(v))).collect::<Vec<_>>()));
         // To who is of another tenant there is nothing, in the words for what does not exist.
         let seen = other.post(&at, &sent, &[]).await;
         decent(&seen, form, &sent);
@@ -191,7 +201,8 @@ async fn no_form_does_anything_for_who_may_not() {
 #[test]
 fn every_form_is_tried() {
     let routes = include_str!("../../src/pages/mod.rs").split(".route(").skip(1);
-    let posts = routes.filter(|route| route.split(".route(").next().is_some_and(|route| route.contains("post(")));
+    let posts =
+        routes.filter(|route| route.split(".route(").next().is_some_and(|route| route.contains("post(")));
     let paths: Vec<String> = posts
         .map(|route| {
             let path = route.split('"').nth(1).unwrap().to_owned();

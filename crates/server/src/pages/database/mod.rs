@@ -11,7 +11,7 @@ mod words;
 use askama::Template;
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::Site;
 use super::api::{Api, Refused, escaped};
-use super::failure::shown;
+use super::failure::{At, shown};
 use super::frame::{Frame, unreadable};
 use crate::access::Action;
 use crate::problem::{Kind, MEDIA_TYPE, Problem};
@@ -126,7 +126,7 @@ pub(crate) struct Sent {
 }
 
 /// Where a database is.
-type At = (TenantName, SteadName, ComponentName);
+type Place = (TenantName, SteadName, ComponentName);
 
 /// Somebody at the page of a database.
 struct Visit<'a> {
@@ -139,7 +139,7 @@ struct Visit<'a> {
 }
 
 impl<'a> Visit<'a> {
-    fn new(site: &'a Site, signed: &'a Signed, (tenant, stead, component): &At) -> Self {
+    fn new(site: &'a Site, signed: &'a Signed, (tenant, stead, component): &Place) -> Self {
         let caller = &signed.caller;
         Self {
             api: Api::new(site, caller),
@@ -272,7 +272,7 @@ fn problem(refused: &Refused) -> Response {
 pub(crate) async fn page(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     Query(query): Query<DatabaseQuery>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &at);
@@ -299,7 +299,7 @@ pub(crate) async fn page(
 pub(crate) async fn submit(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     sent: Result<Form<Sent>, FormRejection>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &at);
@@ -325,7 +325,7 @@ pub(crate) async fn submit(
 pub(crate) async fn query(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     sent: Request,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &at);
@@ -341,7 +341,7 @@ pub(crate) async fn query(
 pub(crate) async fn export(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     sent: Result<Form<Sent>, FormRejection>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &at);
@@ -369,7 +369,7 @@ pub(crate) async fn export(
 pub(crate) async fn cancel(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path((tenant, stead, component, id)): Path<(TenantName, SteadName, ComponentName, Uuid)>,
+    At((tenant, stead, component, id)): At<(TenantName, SteadName, ComponentName, Uuid)>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &(tenant, stead, component));
     let path = format!("{}/queries/{id}", visit.path);
@@ -383,7 +383,7 @@ pub(crate) async fn cancel(
 pub(crate) async fn text(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path((tenant, stead, component, id)): Path<(TenantName, SteadName, ComponentName, Uuid)>,
+    At((tenant, stead, component, id)): At<(TenantName, SteadName, ComponentName, Uuid)>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &(tenant, stead, component));
     match visit.text(id).await {
@@ -396,7 +396,7 @@ pub(crate) async fn text(
 pub(crate) async fn tree(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     Query(query): Query<DatabaseQuery>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &at);
@@ -409,7 +409,7 @@ pub(crate) async fn tree(
 pub(crate) async fn history(
     State(site): State<Site>,
     Extension(signed): Extension<Signed>,
-    Path(at): Path<At>,
+    At(at): At<Place>,
     Query(query): Query<DatabaseQuery>,
 ) -> Response {
     let visit = Visit::new(&site, &signed, &at);
