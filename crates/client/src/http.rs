@@ -486,6 +486,11 @@ impl Client {
         self.send(self.request(Method::GET, &format!("tenants/{tenant}/history")).query(part)).await
     }
 
+    /// Lines of the journal of the whole installation, newest first.
+    pub async fn whole_history(&self, part: &Part) -> Result<HistoryPage, Error> {
+        self.send(self.request(Method::GET, "history").query(part)).await
+    }
+
     /// Members of a tenant.
     pub async fn members(&self, tenant: &str) -> Result<Page<Member>, Error> {
         self.send(self.request(Method::GET, &format!("tenants/{tenant}/members"))).await

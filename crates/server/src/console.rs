@@ -5,6 +5,7 @@ use identity::password::Passwords;
 use url::Url;
 
 use crate::sign_in::rules::Rules;
+use crate::sign_in::strangers::Strangers;
 
 /// Settings of the console.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub(crate) struct Console {
     pub(crate) provider: Option<(Provider, Rules)>,
     /// Works with passwords.
     pub(crate) passwords: Passwords,
+    /// Who guesses at accounts that do not exist.
+    pub(crate) strangers: Strangers,
 }
 
 /// Why a console cannot be.
@@ -85,6 +88,7 @@ impl Console {
             url,
             provider,
             passwords: Passwords::new()?,
+            strangers: Strangers::default(),
         })
     }
 

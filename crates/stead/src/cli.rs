@@ -149,9 +149,12 @@ pub(crate) enum Verb {
     History {
         #[command(flatten)]
         which: Which,
-        /// The whole tenant, not only this stead.
+        /// The whole tenant, not only this stead; so it is where no stead is named.
         #[arg(long)]
         all: bool,
+        /// All tenants, and what is no tenant's; operators and support only.
+        #[arg(long, conflicts_with = "all")]
+        installation: bool,
         /// Only since then: a span back from now (7d, 2h, 30m), a day (2026-11-21) or a moment
         /// ("2026-11-21 09:00", 2026-11-21T09:00:00Z).
         #[arg(long, value_name = "WHEN")]

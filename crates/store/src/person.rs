@@ -1,5 +1,7 @@
 //! People: who signs in to the console, and what they are in which tenant.
 
+use std::time::Duration;
+
 use component::{Role, TenantId, TenantName};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,6 +18,13 @@ pub const PATIENCE: i32 = 5;
 const FIRST_WAIT_S: f64 = 30.0;
 /// The longest that it waits, seconds.
 const LONGEST_WAIT_S: f64 = 900.0;
+
+/// How long a name waits after so many wrong passwords in a row; none as long as there is patience.
+pub fn wait_after(failures: u32) -> Option<Duration> {
+    let beyond = failures.checked_sub(PATIENCE.unsigned_abs())?;
+    let doubled = FIRST_WAIT_S * f64::from(1_u32 << beyond.min(20));
+    Some(Duration::from_secs_f64(doubled.min(LONGEST_WAIT_S)))
+}
 
 /// Somebody who may sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! The door: sign in by the identity provider or with a password, and out.
 
+use std::time::Instant;
+
 use askama::Template;
 use axum::Form;
 use axum::extract::rejection::FormRejection;
@@ -145,10 +147,16 @@ async fn try_password(
 ) -> Result<Account, NotIn> {
     let store = &site.app.store;
     let account = store.account(name).await?;
-    if let Some(account) = &account
-        && !store.charge_attempt(account.person).await?
-    {
-        return Err(waits(account.locked_until));
+    match &account {
+        Some(account) if !store.charge_attempt(account.person).await? => {
+            return Err(waits(account.locked_until));
+        }
+        Some(_) => {}
+        // Whether there is an account is not told by who has to wait.
+        None => {
+            let waiting = site.app.console.strangers.charge(name, Instant::now());
+            waiting.map_err(|left| waits(Timestamp::now().checked_add(left).ok()))?;
+        }
     }
     let known = account.as_ref().and_then(|account| account.password.clone());
     let right = site.app.console.passwords.verify(password, known).await.map_err(busy)?;

@@ -7,6 +7,7 @@
 
 pub(crate) mod lent;
 pub(crate) mod rules;
+pub(crate) mod strangers;
 
 use std::net::SocketAddr;
 

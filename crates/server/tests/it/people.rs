@@ -112,6 +112,13 @@ async fn wrong_passwords_are_counted_and_told_apart_from_nothing() {
     // The right one does not help now, and what is tried meanwhile makes it no longer.
     let shown = sign_in(&mut guesser, "ann@acme.example", PASSWORD).await.is(401);
     assert!(shown.text.contains("too many wrong passwords"), "{}", shown.text);
+    // Nor who has one by guessing often.
+    for _ in 1..store::person::PATIENCE {
+        sign_in(&mut guesser, "nobody@acme.example", "a wrong password").await.is(401);
+    }
+    let nobody = sign_in(&mut guesser, "nobody@acme.example", PASSWORD).await.is(401);
+    let bare = |text: &str| -> String { text.chars().filter(|c| !c.is_ascii_digit()).collect() };
+    assert_eq!(bare(&nobody.text.replace("nobody@", "ann@")), bare(&shown.text));
     assert!(guesser.cookie("stead_session").is_none());
     rig.db.connect().await.batch_execute("update people set locked_until = now()").await.unwrap();
     sign_in(&mut guesser, "ann@acme.example", PASSWORD).await.is(200).says("Your account");

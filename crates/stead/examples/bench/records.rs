@@ -124,6 +124,21 @@ impl Full {
         times
     }
 
+    /// How long the command takes, from its start to its end.
+    fn command(&self) -> Vec<f64> {
+        let run = |_| {
+            let began = Instant::now();
+            let mut command = std::process::Command::new(crate::stead());
+            command.args(["history", "--tenant", "big", "--since", "7d"]);
+            let output =
+                command.env("STEAD_URL", &self.url).env("STEAD_TOKEN", &self.token).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(!output.stdout.is_empty());
+            ms(began)
+        };
+        (0..ROUNDS).map(run).collect()
+    }
+
     /// Reads a file to its end: lines a second, and the memory that this process took for it.
     async fn export(&self, path: &str) {
         let began = Instant::now();
@@ -171,9 +186,22 @@ pub(crate) async fn records() {
         ("fleet, attention", "/v1/steads?health=attention".to_owned()),
         ("fleet, deleting (none is)", "/v1/steads?health=deleting".to_owned()),
         ("a tenant's steads", "/v1/tenants/tenant-7/steads".to_owned()),
+        ("page: timeline, 7 days of the large tenant", "/tenants/big/timeline?since=7d".to_owned()),
+        ("page: timeline, newest", "/tenants/big/timeline".to_owned()),
+        ("page: timeline, 7 days, one person", "/tenants/big/timeline?since=7d&actor=person-7".to_owned()),
+        (
+            "page: timeline, words that are nowhere",
+            "/tenants/big/timeline?since=7d&q=nothing+here".to_owned(),
+        ),
+        ("page: audit of the whole installation", "/audit?since=7d".to_owned()),
+        ("page: fleet of 10,000 steads", "/fleet".to_owned()),
+        ("page: fleet, search", "/fleet?q=stead-77".to_owned()),
+        ("page: fleet, attention", "/fleet?health=attention".to_owned()),
+        ("page: a tenant's steads", "/tenants/tenant-7".to_owned()),
     ] {
         row(what, &full.times(&path).await, None);
     }
+    row("`stead history --tenant big --since 7d`, the command", &full.command(), None);
     full.export("/v1/tenants/old/history-export?format=csv").await;
 }
 

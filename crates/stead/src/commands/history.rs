@@ -2,6 +2,7 @@
 
 use client::Part;
 use client::wire::HistoryLine;
+use component::TenantName;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -11,20 +12,34 @@ use crate::context::Context;
 use crate::exit::Failure;
 use crate::output;
 
+/// Whose history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// None: all tenants', and what is no tenant's.
+    tenant: Option<TenantName>,
+    /// None: all of the tenant's.
+    stead: Option<String>,
+}
+
+impl Scope {
+    pub(super) fn of(which: &Which, all: bool, installation: bool) -> Result<Self, Failure> {
+        if installation {
+            return Ok(Self { tenant: None, stead: None });
+        }
+        let tenant = which.tenant()?;
+        // Where no stead is named, not even by a stead.toml, the tenant is all that is meant.
+        let stead = which.named().ok().filter(|_| !all).map(|named| named.stead.into());
+        Ok(Self { tenant: Some(tenant), stead })
+    }
+}
+
 pub(super) async fn run(
     context: &Context,
-    which: &Which,
-    all: bool,
+    scope: Scope,
     since: Option<String>,
     search: Search,
     lines: u32,
 ) -> Result<(), Failure> {
-    let (tenant, stead) = if all {
-        (which.tenant()?, None)
-    } else {
-        let named = which.named()?;
-        (named.tenant, Some(named.stead.into()))
-    };
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     let since = since.map(|text| moment("--since", &text, now, &zone)).transpose()?;
     let until = search.until.map(|text| moment("--until", &text, now, &zone)).transpose()?;
@@ -32,7 +47,7 @@ pub(super) async fn run(
     let client = context.client().await?;
     let mut found = Vec::new();
     let mut part = Part {
-        stead,
+        stead: scope.stead.clone(),
         since,
         until,
         actor: search.actor,
@@ -46,7 +61,10 @@ pub(super) async fn run(
     };
     loop {
         // A page may well be empty and have a next: the search goes on where it stopped.
-        let page = client.history(tenant.as_str(), &part).await?;
+        let page = match &scope.tenant {
+            Some(tenant) => client.history(tenant.as_str(), &part).await?,
+            None => client.whole_history(&part).await?,
+        };
         found.extend(page.items);
         match page.next {
             Some(next) if found.len() < wanted => part.cursor = Some(next),
@@ -59,7 +77,7 @@ pub(super) async fn run(
     }
     found.reverse();
     let groups: Vec<&[HistoryLine]> = found.chunk_by(alike).collect();
-    let heads: Vec<Vec<String>> = groups.iter().filter_map(|group| head(group, all)).collect();
+    let heads: Vec<Vec<String>> = groups.iter().filter_map(|group| head(group, &scope)).collect();
     for (group, head) in groups.iter().zip(output::columns(&heads)) {
         output::line(head)?;
         for text in group.first().map(details).unwrap_or_default() {
@@ -76,15 +94,19 @@ pub(super) async fn run(
 fn alike(left: &HistoryLine, right: &HistoryLine) -> bool {
     let bare = left.differences.is_empty() && left.reason.is_none() && right.differences.is_empty();
     let what = |line: &HistoryLine| (line.actor.clone(), line.action.clone(), line.outcome.clone());
-    let where_ = |line: &HistoryLine| (line.stead.clone(), line.component.clone(), line.source.clone());
+    let where_ = |line: &HistoryLine| {
+        (line.tenant.clone(), line.stead.clone(), line.component.clone(), line.source.clone())
+    };
     bare && right.reason.is_none() && what(left) == what(right) && where_(left) == where_(right)
 }
 
-/// When, who, where, what.
-fn head(group: &[HistoryLine], all: bool) -> Option<Vec<String>> {
+/// When, who, where (as far as the scope does not say it), what.
+fn head(group: &[HistoryLine], scope: &Scope) -> Option<Vec<String>> {
     let (line, last) = (group.first()?, group.last()?);
-    let stead = line.stead.as_deref().filter(|_| all);
-    let place = [stead, line.component.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let tenant = line.tenant.as_deref().filter(|_| scope.tenant.is_none());
+    let stead = line.stead.as_deref().filter(|_| scope.stead.is_none());
+    let place =
+        [tenant, stead, line.component.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let mut action = line.action.clone();
     if let Some(kind) = condition(line) {
         action += &format!(" {kind}");

@@ -127,8 +127,9 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
             let pem = context.client().await?.ca().await?;
             if context.json { output::json(&serde_json::json!({ "pem": pem })) } else { output::raw(&pem) }
         }
-        Verb::History { which, all, since, search, lines } => {
-            history::run(&context, &which, all, since, search, lines).await
+        Verb::History { which, all, installation, since, search, lines } => {
+            let scope = history::Scope::of(&which, all, installation)?;
+            history::run(&context, scope, since, search, lines).await
         }
         Verb::Logs(args) => logs::run(&context, &args).await,
         Verb::Rotate { which, component, reason } => {

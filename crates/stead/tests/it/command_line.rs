@@ -239,6 +239,10 @@ fn refusals_of_a_server() {
     said.note("on record");
     said.run(&two, "history --all");
     said.run(&two, "history --all --tenant globex");
+    // Where no stead is named, not even by a manifest, the tenant is meant.
+    said.run(stead.folder(), "history --tenant globex");
+    let whole = stead.ok(&["history", "--installation", "--action", "tenant.created"]);
+    assert!(whole.contains("acme") && whole.contains("globex"), "{whole}");
     said.compare("refusals_of_a_server");
 
     if rustix::process::geteuid().is_root() {

@@ -29,6 +29,7 @@ fn chromium() -> Option<PathBuf> {
 
 /// A real browser's driver with its environment; `None` where something is missing, which the machine that checks does
 /// not accept.
+#[expect(clippy::print_stdout, reason = "a test that is left out says so")]
 fn driver(script: &str, console: &str) -> Option<Command> {
     let modules = modules();
     let chromium = chromium().filter(|_| modules.join("playwright-core").exists());

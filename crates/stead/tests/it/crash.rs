@@ -2,7 +2,6 @@
 //! moment: after a restart everything is as wanted, and nothing is left over.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -423,13 +422,7 @@ fn data_planes_come_back_by_themselves() {
     assert_eq!(ask(&url, "select pg_postmaster_start_time()").unwrap(), started, "it was adopted");
     work();
     // The control plane's own server: the API is back with it.
-    let control = stead.uid_first();
-    let mut servers = stead.pids("/bin/postgres -D");
-    servers.retain(|pid| {
-        std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == control)
-    });
-    assert_eq!(servers.len(), 1);
-    kill(servers[0]);
+    kill(stead.control_postmaster().unwrap());
     until("the API", || story.run(&["status"]).status.success().then_some(()));
     story.ok(&["rotate"]);
     // A keeper that died while the control plane runs is said to be gone, and how to have it back.

@@ -1,6 +1,6 @@
 //! Logs of real servers: stored once each, whoever is killed; found at once, followed, and kept to the last line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -62,6 +62,70 @@ fn killed_again_and_again_it_loses_and_doubles_no_line() {
 }
 
 /// The gateway's and the keeper's lines of a server are its tenant's, and those of nobody the operators'.
+/// The control plane's own database is killed while settings are edited and lines are written: what was answered with
+/// success is on record once, what was not at most once, and each line is there once.
+#[test]
+fn with_its_database_killed_no_event_and_no_line_is_lost_or_doubled() {
+    let stead = Installation::started();
+    let story = Story::up(&stead, "shop", "");
+    let url = story.url();
+    let (said, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+    let (tried, done) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let n = said.load(Ordering::Relaxed) + 1;
+                say(&url, n).unwrap();
+                said.store(n, Ordering::Relaxed);
+            }
+        });
+        let editing = scope.spawn(|| {
+            let (mut tried, mut done) = (31, Vec::new());
+            while !stop.load(Ordering::Relaxed) {
+                let days = tried.to_string();
+                if stead.run(&["tenant", "quota", "acme", "--log-days", &days]).status.success() {
+                    done.push(tried);
+                }
+                tried += 1;
+            }
+            (tried, done)
+        });
+        for round in 1..=5 {
+            until("more lines", || (said.load(Ordering::Relaxed) > round * 20).then_some(()));
+            kill(until("its database", || stead.control_postmaster()));
+            until("the API", || story.run(&["status"]).status.success().then_some(()));
+        }
+        stop.store(true, Ordering::Relaxed);
+        editing.join().unwrap()
+    });
+    let lines_of = |action: &str| {
+        let said =
+            stead.ok(&["history", "--tenant", "acme", "--all", "--action", action, "-n", "10000", "--json"]);
+        serde_json::from_str::<Vec<Value>>(&said).unwrap()
+    };
+    let recorded: Vec<i64> = lines_of("tenant.edited")
+        .iter()
+        .filter(|line| line["outcome"] == "done")
+        .map(|line| line["differences"][0]["after"].as_i64().unwrap())
+        .collect();
+    let once: BTreeSet<i64> = recorded.iter().copied().collect();
+    assert_eq!(once.len(), recorded.len(), "none twice: {recorded:?}");
+    assert!(done.len() > 5 && done.iter().all(|days| once.contains(days)), "{done:?} of {recorded:?}");
+    assert!(once.iter().all(|days| (31..tried).contains(days)), "{recorded:?}");
+    let expected: BTreeMap<String, u32> =
+        (1..=said.load(Ordering::Relaxed)).map(|n| (format!("mark {n}"), 1)).collect();
+    let counts = || {
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for line in lines(&story, &["-q", "message:mark*"]) {
+            *counts.entry(line["message"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        counts
+    };
+    until("every line", || (counts().len() >= expected.len()).then_some(()));
+    assert_eq!(counts(), expected);
+    drop(story);
+    stead.finish();
+}
+
 #[test]
 fn what_is_said_of_a_server_is_its_tenants() {
     let stead = Installation::started();

@@ -1,6 +1,7 @@
 //! What the tests of crashes, drift and damage share: an app with a schema that tells when it ran twice, and
 //! questions put to the product, to the control database and to a tenant's server.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -269,9 +270,16 @@ impl Installation {
         found.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     }
 
+    /// The first process of the control plane's own server, while it runs.
+    pub(crate) fn control_postmaster(&self) -> Option<i32> {
+        let control = self.uid_first();
+        let uid = |pid: &i32| std::fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
+        self.pids("/bin/postgres -D").into_iter().find(|pid| uid(pid).is_ok_and(|uid| uid == control))
+    }
+
     /// Processes of a server.
     pub(crate) fn processes_of(&self, tree: &Path) -> Vec<i32> {
-        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(tree.join("data")).unwrap());
+        let uid = std::fs::metadata(tree.join("data")).unwrap().uid();
         assert!(uid > self.uid_first(), "{uid} is nobody's");
         let out = Command::new("pgrep").args(["-u", &uid.to_string()]).output().unwrap();
         text(&out.stdout).lines().map(|pid| pid.parse().unwrap()).collect()
