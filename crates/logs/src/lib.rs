@@ -32,6 +32,7 @@ mod filter;
 mod histogram;
 mod line;
 mod looks;
+mod parts;
 mod query;
 mod search;
 mod segment;

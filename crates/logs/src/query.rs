@@ -20,8 +20,8 @@ use std::str::FromStr;
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use crate::filter;
 use crate::line::{Line, Severity};
+use crate::{filter, parts};
 
 /// Longest query, bytes.
 const LONGEST: usize = 4096;
@@ -49,6 +49,8 @@ struct Term {
     what: What,
     /// Words that are in every line of which the term is true.
     words: Vec<String>,
+    /// Finds something that is in every such line, where that is more than words.
+    parts: Option<regex::bytes::Regex>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,6 +97,7 @@ fn term(text: &str) -> Result<(Term, &str), QueryError> {
         _ => (false, text),
     };
     let (field, text) = field(text);
+    let mut parts = None;
     let (what, words, rest) = match text.chars().next() {
         Some('"') => {
             let (phrase, rest) =
@@ -105,6 +108,10 @@ fn term(text: &str) -> Result<(Term, &str), QueryError> {
         Some('/') if !is_address(text) => {
             let (pattern, rest) =
                 delimited(text, '/', "an expression has no second /; write \\/ for one inside it")?;
+            // What is not read from the text of a line does not stand in it.
+            parts = Some(&pattern)
+                .filter(|_| !field.is_some_and(is_known))
+                .and_then(|pattern| parts::of(pattern));
             (What::Found(expression(&pattern)?), Vec::new(), rest)
         }
         _ => {
@@ -115,7 +122,7 @@ fn term(text: &str) -> Result<(Term, &str), QueryError> {
             (what, words, rest)
         }
     };
-    Ok((Term { negated, field: field.map(str::to_owned), what, words }, rest))
+    Ok((Term { negated, field: field.map(str::to_owned), what, words, parts }, rest))
 }
 
 /// Whether it goes on like `//host` of an address, and is no expression.
@@ -248,6 +255,11 @@ impl Query {
     pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
         let wanted = self.terms.iter().filter(|term| !term.negated);
         wanted.flat_map(|term| &term.words).map(String::as_str)
+    }
+
+    /// Finds something that is in every line that matches, where it asks for an expression of which that can be said.
+    pub(crate) fn parts(&self) -> Option<&regex::bytes::Regex> {
+        self.terms.iter().filter(|term| !term.negated).find_map(|term| term.parts.as_ref())
     }
 
     /// The severity of every line that matches, where it asks for one.

@@ -326,9 +326,9 @@ pub(crate) fn scan(place: &Place, search: &Search, mut each: impl FnMut(&Row, &[
         return None;
     }
     // To ask for words of what is withheld would tell by the time it takes whether they are there.
-    let words: Vec<&str> = match search.view {
-        View::Whole => search.query.words().collect(),
-        View::Withheld => Vec::new(),
+    let (words, parts): (Vec<&str>, _) = match search.view {
+        View::Whole => (search.query.words().collect(), search.query.parts()),
+        View::Withheld => (Vec::new(), None),
     };
     if found.prelude.filter > 0 && !words.is_empty() {
         match found.filter(file) {
@@ -342,7 +342,7 @@ pub(crate) fn scan(place: &Place, search: &Search, mut each: impl FnMut(&Row, &[
         Ok(None) => return damage("a block is damaged"),
         Err(_) => return damage("a block cannot be read"),
     };
-    let candidates = Candidates::of(&words, &text);
+    let candidates = Candidates::of(&words, parts, &text);
     for row in candidates.rows(&rows) {
         let about = &row.about;
         if !search.may_take(about) {
@@ -358,25 +358,29 @@ pub(crate) fn scan(place: &Place, search: &Search, mut each: impl FnMut(&Row, &[
     None
 }
 
-/// Lines worth taking apart: those in which the longest word stands at all.
+/// Lines worth taking apart: those in which the longest word stands at all, or what every match of an expression has.
 enum Candidates {
     All,
     At(Vec<usize>),
 }
 
 impl Candidates {
-    fn of(words: &[&str], text: &[u8]) -> Self {
-        let Some(word) = words.iter().max_by_key(|word| word.len()) else { return Self::All };
+    fn of(words: &[&str], parts: Option<&regex::bytes::Regex>, text: &[u8]) -> Self {
+        let word = words.iter().max_by_key(|word| word.len());
         // A letter that JSON writes as a number; the same that a block's filter gives way to.
         if memchr::memmem::find(text, b"\\u").is_some() {
             return Self::All;
         }
-        let pattern = regex::bytes::RegexBuilder::new(&regex::escape(word))
-            .case_insensitive(true)
-            .unicode(false)
-            .build();
-        pattern
-            .map_or(Self::All, |pattern| Self::At(pattern.find_iter(text).map(|hit| hit.start()).collect()))
+        let found = |pattern: &regex::bytes::Regex| pattern.find_iter(text).map(|hit| hit.start()).collect();
+        match (word, parts) {
+            (Some(word), _) => regex::bytes::RegexBuilder::new(&regex::escape(word))
+                .case_insensitive(true)
+                .unicode(false)
+                .build()
+                .map_or(Self::All, |pattern| Self::At(found(&pattern))),
+            (None, Some(parts)) => Self::At(found(parts)),
+            (None, None) => Self::All,
+        }
     }
 
     fn rows<'a>(&'a self, rows: &'a [Row]) -> Box<dyn Iterator<Item = &'a Row> + 'a> {
