@@ -6,9 +6,11 @@
 #![expect(clippy::expect_used, reason = "it is for tests: what fails here fails the test")]
 
 mod control;
+mod installed;
 mod provider;
 mod s3;
 
 pub use control::ControlDatabase;
+pub use installed::{installed, place};
 pub use provider::{CLIENT_SECRET, IdentityProvider};
 pub use s3::{Fault, S3};

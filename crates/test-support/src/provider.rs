@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use crate::place;
+
 /// It runs until this is dropped.
 pub struct IdentityProvider {
     /// Its address.
@@ -24,11 +26,7 @@ impl IdentityProvider {
     /// # Panics
     /// When it cannot be started: `script/setup --tests` installs it.
     pub async fn start(console: &str) -> Self {
-        let modules = std::env::var("STEAD_TEST_NODE_MODULES").unwrap_or_else(|_| {
-            let home = std::env::var("HOME").unwrap_or_default();
-            let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
-            format!("{cache}/stead/node/node_modules")
-        });
+        let modules = place("STEAD_TEST_NODE_MODULES", "node/node_modules");
         let redirects = json!({
             "back": [format!("{console}/sign-in/back")],
             "out": [format!("{console}/sign-in")],

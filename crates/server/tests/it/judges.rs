@@ -1,30 +1,13 @@
 //! What stock judges make of the API: of its document (Spectral, Redocly), and of its answers (Schemathesis).
 
 use component::Role;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
+use test_support::installed;
 use tokio::process::Command;
 
 use crate::rig::Rig;
-
-/// Where `script/setup --tests` has put a judge, unless the environment names another place; `None` where it is not,
-/// which the machine that checks does not accept.
-#[expect(clippy::print_stdout, reason = "a test that is left out says so")]
-fn judge(variable: &str, place: &str) -> Option<PathBuf> {
-    let cache = || {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from)
-    };
-    let judge = std::env::var_os(variable).map_or_else(|| cache().join("stead").join(place), PathBuf::from);
-    if judge.exists() {
-        return Some(judge);
-    }
-    let there = format!("{} is missing; run script/setup --tests", judge.display());
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{there}");
-    println!("{there}");
-    None
-}
 
 fn document() -> Value {
     serde_json::to_value(server::openapi()).unwrap()
@@ -54,7 +37,7 @@ async fn run(command: &mut Command) -> (bool, String) {
 
 #[tokio::test]
 async fn spectral_finds_nothing() {
-    let Some(judge) = judge("STEAD_TEST_SPECTRAL", "node/node_modules/.bin/spectral") else { return };
+    let Some(judge) = installed("STEAD_TEST_SPECTRAL", "node/node_modules/.bin/spectral") else { return };
     let folder = folder("spectral.yaml");
     let lint = async || {
         let mut command = Command::new(&judge);
@@ -72,7 +55,7 @@ async fn spectral_finds_nothing() {
 
 #[tokio::test]
 async fn redocly_finds_nothing() {
-    let Some(judge) = judge("STEAD_TEST_REDOCLY", "node/node_modules/.bin/redocly") else { return };
+    let Some(judge) = installed("STEAD_TEST_REDOCLY", "node/node_modules/.bin/redocly") else { return };
     let folder = folder("redocly.yaml");
     let lint = async || {
         let mut command = Command::new(&judge);
@@ -117,7 +100,7 @@ fn judged() -> (Value, usize) {
 
 /// Every check, on every operation by itself and on sequences of them along the links of the document.
 async fn schemathesis(scope: Role) {
-    let Some(judge) = judge("STEAD_TEST_SCHEMATHESIS", "python/bin/schemathesis") else { return };
+    let Some(judge) = installed("STEAD_TEST_SCHEMATHESIS", "python/bin/schemathesis") else { return };
     let rig = Rig::start().await;
     let _reconciling = rig.reconciling();
     std::fs::write(rig.folder.path().join("ca.pem"), "PEM").unwrap();

@@ -8,7 +8,7 @@ import { pathToFileURL } from 'node:url';
 const modules = process.env.STEAD_TEST_NODE_MODULES;
 const { chromium } = await import(pathToFileURL(`${modules}/playwright-core/index.mjs`));
 const axe = readFileSync(createRequire(`${modules}/`).resolve('axe-core/axe.min.js'), 'utf8');
-const pictures = process.env.PICTURES;
+const pictures = process.env.STEAD_TEST_PICTURES;
 if (pictures) mkdirSync(pictures, { recursive: true });
 
 /** A port that nobody listens on. */
@@ -50,9 +50,9 @@ export const visitor = async () => {
   return page;
 };
 
-/** A picture for people, of what is on the screen, to the folder $SHOWN. */
+/** A picture for people, of what is on the screen, to the folder $STEAD_TEST_SHOWN. */
 export const picture = async (page, name) => {
-  if (!process.env.SHOWN) return;
+  if (!process.env.STEAD_TEST_SHOWN) return;
   await page.setViewportSize({ width: 1280, height: 800 });
   const focused = await page.evaluateHandle(() => {
     const focused = document.activeElement;
@@ -60,7 +60,7 @@ export const picture = async (page, name) => {
     window.scrollTo(0, 0);
     return focused;
   });
-  await page.screenshot({ path: `${process.env.SHOWN}/${name}.png` });
+  await page.screenshot({ path: `${process.env.STEAD_TEST_SHOWN}/${name}.png` });
   await focused.evaluate((element) => element?.focus());
   await page.setViewportSize({ width: 1440, height: 900 });
 };

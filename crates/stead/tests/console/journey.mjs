@@ -1,6 +1,6 @@
 // The console in a real browser, by the keyboard alone: somebody signs in with the company's account, makes a stead, changes
 // who may connect (refused first, then planned, applied, seen), reads the timeline and the logs, runs SQL and cancels it.
-// Pictures go to $PICTURES.
+// Pictures go to $STEAD_TEST_PICTURES.
 import { broke, end, fail, judge as judgeOf, picture, visitor, wrong } from './browser.mjs';
 
 const console_ = process.env.CONSOLE;
@@ -93,8 +93,14 @@ try {
 
   // What was logged.
   await press('header nav a[href$="/logs"]');
-  await page.waitForSelector('main form');
+  await page.waitForSelector('main .logs li');
   await judge('logs');
+  await type('#q', '"ready to accept"');
+  await page.keyboard.press('Enter');
+  await sees('ready to accept connections');
+  if (!page.url().includes('q=%22ready')) fail(`${page.url()} is no search`);
+  await press('a[href*="follow=1"]');
+  await sees('Following');
 
   // SQL, and one that is cancelled.
   await press('header nav a[href$="/tenants/acme"]');

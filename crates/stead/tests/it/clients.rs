@@ -7,19 +7,17 @@ use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
+use test_support::place;
 use tokio_postgres::config::ChannelBinding;
 
 use crate::database::{Database, feed, outcome, programs};
 use crate::installation::{Installation, until};
 
 /// What `script/setup --tests` puts on this machine, by the variable that `script/environment` sets.
-fn provided(variable: &str, default: &str) -> PathBuf {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
-    let path =
-        std::env::var(variable).unwrap_or_else(|_| default.replace("{cache}", &format!("{cache}/stead")));
-    assert!(Path::new(&path).exists(), "{path} is not there: run script/setup --tests");
-    path.into()
+fn provided(variable: &str, below: &str) -> PathBuf {
+    let path = place(variable, below);
+    assert!(path.exists(), "{} is not there: run script/setup --tests", path.display());
+    path
 }
 
 fn found(program: &str) -> Command {
@@ -198,7 +196,7 @@ fn a_dump_of_one_stead_goes_into_another() {
 
 #[test]
 fn node_pg() {
-    let modules = provided("STEAD_TEST_NODE_MODULES", "{cache}/node/node_modules");
+    let modules = provided("STEAD_TEST_NODE_MODULES", "node/node_modules");
     let stead = started();
     let server = Database::up(&stead, "acme", 18, "", &[]);
     let (url, wrong) = urls(&stead, &server, "libpq");
@@ -211,7 +209,7 @@ fn node_pg() {
 
 #[test]
 fn python_psycopg() {
-    let python = provided("STEAD_TEST_PYTHON", "{cache}/python/bin/python");
+    let python = provided("STEAD_TEST_PYTHON", "python/bin/python");
     let stead = started();
     let server = Database::up(&stead, "acme", 18, "", &[]);
     let (url, wrong) = urls(&stead, &server, "libpq");

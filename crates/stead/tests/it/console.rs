@@ -5,20 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use test_support::{CLIENT_SECRET, IdentityProvider};
+use test_support::{CLIENT_SECRET, IdentityProvider, installed};
 
 use crate::installation::{Installation, text};
 use crate::story::ask;
-
-/// A folder that `script/setup --tests` has filled, unless the environment names another.
-fn modules() -> PathBuf {
-    let cache = || {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from)
-    };
-    std::env::var_os("STEAD_TEST_NODE_MODULES")
-        .map_or_else(|| cache().join("stead/node/node_modules"), PathBuf::from)
-}
 
 /// The browser's own path: its driver starts no program by name.
 fn chromium() -> Option<PathBuf> {
@@ -29,16 +19,9 @@ fn chromium() -> Option<PathBuf> {
 
 /// A real browser's driver with its environment; `None` where something is missing, which the machine that checks does
 /// not accept.
-#[expect(clippy::print_stdout, reason = "a test that is left out says so")]
 fn driver(script: &str, console: &str) -> Option<Command> {
-    let modules = modules();
-    let chromium = chromium().filter(|_| modules.join("playwright-core").exists());
-    let Some(chromium) = chromium else {
-        let there = "a browser or its driver is missing; run script/setup --tests";
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{there}");
-        println!("{there}");
-        return None;
-    };
+    let modules = installed("STEAD_TEST_NODE_MODULES", "node/node_modules")?;
+    let chromium = chromium().or_else(|| installed("STEAD_TEST_CHROMIUM", "chromium"))?;
     let mut command = Command::new("node");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console").join(script));
     command.env("STEAD_TEST_NODE_MODULES", modules).env("STEAD_TEST_CHROMIUM_PATH", chromium);
