@@ -100,7 +100,9 @@ fn ratio(left: u64, right: u64) -> f64 {
 fn rate(what: &str, bytes: u64, started: Instant, cpu: f64) {
     let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let megabytes = ratio(bytes, 1_000_000);
-    println!("| {what} | {wall:.1} s, {cpu:.1} s of CPU | {:.0} MB/s/core |", megabytes / cpu);
+    // Less than a tick or two is no measurement: there was nothing to do.
+    let rate = if cpu < 0.05 { "-".to_owned() } else { format!("{:.0} MB/s/core", megabytes / cpu) };
+    println!("| {what} | {wall:.1} s, {cpu:.1} s of CPU | {rate} |");
 }
 
 /// Seconds of CPU that this process has used.
