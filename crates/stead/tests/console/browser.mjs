@@ -120,7 +120,7 @@ export const end = async () => {
     await context.close();
     rmSync(profile, { recursive: true, force: true });
   }
-  for (const one of wrong) console.error(one);
+  for (const one of wrong) console.log(one);
   console.log(`${judged} pages judged`);
   process.exit(wrong.length ? 1 : 0);
 };

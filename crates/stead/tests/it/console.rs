@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 use test_support::{CLIENT_SECRET, IdentityProvider, installed};
@@ -67,11 +67,11 @@ fn every_screen_is_good_in_every_state() {
     stead.start();
     stead.ok(&["tenant", "create", "acme"]);
     let link = stead.ok(&["console"]);
-    screens.env("LINK", link.trim()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut browser = screens.spawn().unwrap();
-    let mut answers = browser.stdin.take().unwrap();
+    screens.env("LINK", link.trim()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut browser = Driver(screens.spawn().unwrap());
+    let mut answers = browser.0.stdin.take().unwrap();
     let mut said = String::new();
-    for line in BufReader::new(browser.stdout.take().unwrap()).lines() {
+    for line in BufReader::new(browser.0.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
         match line.strip_prefix("do ") {
             Some("kill") => stead.kill_server(),
@@ -89,8 +89,17 @@ fn every_screen_is_good_in_every_state() {
         }
         writeln!(answers, "done").unwrap();
     }
-    let output = browser.wait_with_output().unwrap();
-    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(browser.0.wait().unwrap().success(), "{said}");
+}
+
+/// A browser's driver. It ends with the test, and the browser with it.
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A stead whose only migration is no SQL.
