@@ -40,6 +40,8 @@ pub struct QueryError(String);
 pub struct Query {
     terms: Vec<Term>,
     text: String,
+    /// Finds something that is in every line that matches, where that can be said.
+    needle: Option<regex::bytes::Regex>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,7 +89,20 @@ impl FromStr for Query {
         if terms.len() > TERMS {
             return Err(QueryError(format!("the query has {} terms; write at most {TERMS}", terms.len())));
         }
-        Ok(Self { terms, text: text.to_owned() })
+        let needle = needle(&terms);
+        Ok(Self { terms, text: text.to_owned(), needle })
+    }
+}
+
+/// The longest word that is asked for; else what every match of an expression has.
+fn needle(terms: &[Term]) -> Option<regex::bytes::Regex> {
+    let asked = || terms.iter().filter(|term| !term.negated);
+    match asked().flat_map(|term| &term.words).max_by_key(|word| word.len()) {
+        Some(word) => {
+            let mut builder = regex::bytes::RegexBuilder::new(&regex::escape(word));
+            builder.case_insensitive(true).unicode(false).build().ok()
+        }
+        None => asked().find_map(|term| term.parts.clone()),
     }
 }
 
@@ -257,9 +272,10 @@ impl Query {
         wanted.flat_map(|term| &term.words).map(String::as_str)
     }
 
-    /// Finds something that is in every line that matches, where it asks for an expression of which that can be said.
-    pub(crate) fn parts(&self) -> Option<&regex::bytes::Regex> {
-        self.terms.iter().filter(|term| !term.negated).find_map(|term| term.parts.as_ref())
+    /// Finds something that is in every line that matches; `None` where nothing can be said. A block in which letters are
+    /// written as numbers (`\u`) has to be looked through without it.
+    pub(crate) fn needle(&self) -> Option<&regex::bytes::Regex> {
+        self.needle.as_ref()
     }
 
     /// The severity of every line that matches, where it asks for one.

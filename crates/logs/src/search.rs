@@ -326,8 +326,8 @@ pub(crate) fn scan(place: &Place, search: &Search, mut each: impl FnMut(&Row, &[
         return None;
     }
     // To ask for words of what is withheld would tell by the time it takes whether they are there.
-    let (words, parts): (Vec<&str>, _) = match search.view {
-        View::Whole => (search.query.words().collect(), search.query.parts()),
+    let (words, needle): (Vec<&str>, _) = match search.view {
+        View::Whole => (search.query.words().collect(), search.query.needle()),
         View::Withheld => (Vec::new(), None),
     };
     if found.prelude.filter > 0 && !words.is_empty() {
@@ -342,7 +342,7 @@ pub(crate) fn scan(place: &Place, search: &Search, mut each: impl FnMut(&Row, &[
         Ok(None) => return damage("a block is damaged"),
         Err(_) => return damage("a block cannot be read"),
     };
-    let candidates = Candidates::of(&words, parts, &text);
+    let candidates = Candidates::of(needle, &text);
     for row in candidates.rows(&rows) {
         let about = &row.about;
         if !search.may_take(about) {
@@ -365,22 +365,13 @@ enum Candidates {
 }
 
 impl Candidates {
-    fn of(words: &[&str], parts: Option<&regex::bytes::Regex>, text: &[u8]) -> Self {
-        let word = words.iter().max_by_key(|word| word.len());
+    fn of(needle: Option<&regex::bytes::Regex>, text: &[u8]) -> Self {
+        let Some(needle) = needle else { return Self::All };
         // A letter that JSON writes as a number; the same that a block's filter gives way to.
         if memchr::memmem::find(text, b"\\u").is_some() {
             return Self::All;
         }
-        let found = |pattern: &regex::bytes::Regex| pattern.find_iter(text).map(|hit| hit.start()).collect();
-        match (word, parts) {
-            (Some(word), _) => regex::bytes::RegexBuilder::new(&regex::escape(word))
-                .case_insensitive(true)
-                .unicode(false)
-                .build()
-                .map_or(Self::All, |pattern| Self::At(found(&pattern))),
-            (None, Some(parts)) => Self::At(found(parts)),
-            (None, None) => Self::All,
-        }
+        Self::At(needle.find_iter(text).map(|hit| hit.start()).collect())
     }
 
     fn rows<'a>(&'a self, rows: &'a [Row]) -> Box<dyn Iterator<Item = &'a Row> + 'a> {

@@ -89,14 +89,12 @@
   });
   // Whoever goes back to a page that was kept finds it at rest.
   window.addEventListener("pageshow", () => { for (const form of document.forms) busy(form, false); });
-  document.addEventListener("htmx:beforeRequest", (event) => {
-    const part = event.detail.target.closest("[data-part]");
-    if (part) busy(part, true);
-  });
-  document.addEventListener("htmx:afterRequest", (event) => {
-    const part = event.detail.target.closest("[data-part]");
-    if (part) busy(part, false);
-  });
+  for (const [when, is] of [["htmx:beforeRequest", true], ["htmx:afterRequest", false]]) {
+    document.addEventListener(when, (event) => {
+      const part = event.detail.target.closest("[data-part]");
+      if (part) busy(part, is);
+    });
+  }
 
   // Moments are shown in the reader's own time zone, and lines under the reader's own days.
   const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });

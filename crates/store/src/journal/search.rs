@@ -25,7 +25,7 @@ use sqlx::{FromRow, Postgres, QueryBuilder};
 use super::{Line, Outcome, Row};
 use crate::{Error, Store};
 
-/// Most lines that a search reads for one page: a sixth of a second's worth, on a server with 16 MiB of shared buffers
+/// Most lines that a search reads for one page: a fifth of a second's worth, on a server with 16 MiB of shared buffers
 /// and ten million lines (`script/bench records`).
 pub const LOOK: i64 = 10_000;
 
