@@ -180,6 +180,9 @@ impl Keeper {
                 self.empty_trash();
                 Ok(Reply::Done)
             }
+            Request::StartWorker(_) | Request::ClaimWorker(_) | Request::StopWorker { .. } => {
+                Err(crate::declared::invalid("this keeper makes no workers"))
+            }
             Request::Shutdown { .. } => Ok(Reply::Done),
         }
     }

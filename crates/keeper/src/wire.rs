@@ -5,11 +5,18 @@
 //! write a unit file can name a tree, a program of a known kind and its arguments, but no uid, no
 //! mount and no other executable, so that writing unit files is not a way to become root.
 
+mod worker;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use worker::{
+    DNS, EGRESS_NETWORK, Group, POSTGRES, RUNTIME_API, WorkerClaim, WorkerLimits, WorkerMessage, WorkerOrder,
+    WorkerStart,
+};
 
 /// Name of a unit or of a tree: 1 to 48 of `a-z 0-9 -`, starting with a letter or digit. Never a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -264,6 +271,16 @@ pub enum Request {
     RenameTree { from: Tree, to: Tree },
     /// Remove a tree and everything in it. Refused with `busy` while a unit of it lives. Absent: fine.
     RemoveTree { tree: Tree },
+    /// Make a worker; with the descriptors that [`WorkerOrder`] names. Answers when its process has been made; the
+    /// rest is said on its control socket. This and the next two only the function front door may ask.
+    StartWorker(WorkerOrder),
+    /// Give a worker its package and its limits. Answers when the package is in place.
+    ClaimWorker(WorkerClaim),
+    /// End a worker at once, with everything it started. No such worker: fine.
+    StopWorker {
+        /// Which.
+        worker: Name,
+    },
     /// End the keeper; with `units` stop every unit first (they stay declared and start again with the keeper).
     Shutdown { units: bool },
 }

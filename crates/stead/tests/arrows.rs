@@ -13,6 +13,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("keeper", Some(vec![])),
         // Asks the keeper for sleep and waking.
         ("gateway", Some(vec!["keeper"])),
+        // Asks the keeper for workers.
+        ("functions", Some(vec!["keeper"])),
         // Asks the keeper whether a server takes sessions.
         ("archiver", Some(vec!["keeper"])),
         ("store", Some(vec!["component"])),
@@ -20,7 +22,7 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         // Knows no concrete driver.
         ("reconciler", Some(vec!["component", "store"])),
         // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
-        ("driver-local", Some(vec!["archiver", "component", "gateway", "keeper"])),
+        ("driver-local", Some(vec!["archiver", "component", "functions", "gateway", "keeper"])),
         // Knows ids of tenants, and no clock, network or database.
         ("logs", Some(vec!["component"])),
         // Knows nobody: what it is given, it proves.

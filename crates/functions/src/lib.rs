@@ -1,0 +1,3 @@
+//! The function front door: Lambda's contracts, pools of workers, HTTP.
+
+pub mod route;
