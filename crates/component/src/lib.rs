@@ -113,7 +113,9 @@ impl Spec {
     /// What it brings about again of an earlier release; `None` where its kind has none.
     pub fn with_release_of(&self, earlier: &Self) -> Option<Self> {
         match (self, earlier) {
-            (Self::Function(spec), Self::Function(earlier)) => Some(Self::Function(spec.with_release_of(earlier))),
+            (Self::Function(spec), Self::Function(earlier)) => {
+                Some(Self::Function(spec.with_release_of(earlier)))
+            }
             _ => None,
         }
     }

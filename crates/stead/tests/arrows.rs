@@ -15,6 +15,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("gateway", Some(vec!["keeper"])),
         // Asks the keeper for workers.
         ("functions", Some(vec!["keeper"])),
+        // Knows bytes and folders, and no database.
+        ("package", Some(vec!["component"])),
         // Asks the keeper whether a server takes sessions.
         ("archiver", Some(vec!["keeper"])),
         ("store", Some(vec!["component"])),

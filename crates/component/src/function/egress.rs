@@ -100,7 +100,8 @@ mod tests {
             assert_eq!((egress.name(), egress.port()), (name, port));
             assert_eq!(egress.to_string().parse(), Ok(egress));
         }
-        for bad in ["", "*", "10.0.0.1", "::1", "a..b", "-a.b", "a b", "a:0", "a:70000", "http://a", "*.*.a"] {
+        for bad in ["", "*", "10.0.0.1", "::1", "a..b", "-a.b", "a b", "a:0", "a:70000", "http://a", "*.*.a"]
+        {
             assert!(bad.parse::<Egress>().is_err(), "{bad}");
         }
     }

@@ -121,7 +121,9 @@ fn other_word(key: &str) -> Option<String> {
         "entrypoint" | "entry" | "main" => "handler",
         "memory_size" | "memorysize" | "memory_mib" | "memory_mb" | "ram" => "memory",
         "timeout_s" | "timeout_seconds" | "deadline" => "timeout",
-        "reserved_concurrency" | "max_instances" | "instances" | "workers" | "max_concurrency" => "concurrency",
+        "reserved_concurrency" | "max_instances" | "instances" | "workers" | "max_concurrency" => {
+            "concurrency"
+        }
         "env" | "variables" | "environment_variables" => "environment",
         "databases" | "database" | "depends_on" | "links" => "uses",
         "public" | "function_url" | "http" | "endpoint" => "url",
@@ -151,15 +153,20 @@ fn handler(node: &Node<'_>) -> Result<String, Fault> {
     let fits = (1..=LONGEST_HANDLER).contains(&text.len())
         && !text.contains("..")
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/-:".contains(&b));
-    if fits { Ok(text.to_owned()) } else { Err(Fault::new(format!("\"{}\" is not a handler", shown(text)), "not a handler", LIKE)) }
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Fault::new(format!("\"{}\" is not a handler", shown(text)), "not a handler", LIKE))
+    }
 }
 
 fn number(node: &Node<'_>, range: std::ops::RangeInclusive<u32>, unit: &str) -> Result<u32, Fault> {
     let help = || format!("write a whole number of {unit} from {} to {}", range.start(), range.end());
     let number = node.whole().ok_or_else(|| node.not("a whole number", help()))?;
-    u32::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-        Fault::new(format!("{} is out of range", node.describe()), "out of range", help())
-    })
+    u32::try_from(number)
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| Fault::new(format!("{} is out of range", node.describe()), "out of range", help()))
 }
 
 fn environment(node: &Node<'_>, problems: &mut Problems<'_>) -> BTreeMap<String, String> {
@@ -190,13 +197,19 @@ fn variable(name: &str, value: &Node<'_>) -> Result<String, Fault> {
     let begins = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     if !begins || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         let help = "use letters, digits and _, beginning with a letter";
-        return Err(Fault::new(format!("`{}` cannot be the name of a variable", shown(name)), "not a name", help));
+        return Err(Fault::new(
+            format!("`{}` cannot be the name of a variable", shown(name)),
+            "not a name",
+            help,
+        ));
     }
     if RESERVED.contains(&name) || name.starts_with("AWS_LAMBDA_") {
         let help = "the platform sets it; choose another name";
         return Err(Fault::new(format!("`{name}` cannot be set"), "reserved", help));
     }
-    let text = value.text().ok_or_else(|| value.not("a text", "values of variables are texts: put it into quotes"))?;
+    let text = value
+        .text()
+        .ok_or_else(|| value.not("a text", "values of variables are texts: put it into quotes"))?;
     if let Some(bad) = text.chars().find(|c| unfit(*c) && !"\n\t".contains(*c)) {
         let message = format!("holds the character {}", bad.escape_unicode());
         return Err(Fault::new(message, "not plain text", "write plain text"));
@@ -212,7 +225,8 @@ fn uses(node: &Node<'_>) -> Result<ComponentName, Fault> {
 
 /// `false` says that it has none.
 fn url(node: &Node<'_>) -> Result<Option<Access>, Fault> {
-    const LIKE: &str = "write true or \"public\" (anybody may call), or \"token\" (who has the function's token)";
+    const LIKE: &str =
+        "write true or \"public\" (anybody may call), or \"token\" (who has the function's token)";
     match (node.truth(), node.text()) {
         (Some(false), _) => Ok(None),
         (Some(true), _) | (_, Some("public")) => Ok(Some(Access::Public)),

@@ -115,11 +115,15 @@ pub struct Wish {
 pub fn resolve(wish: &Wish, current: Option<&Spec>, offer: &Offer) -> Result<Spec, Refused> {
     let refused = |field, message: String| Refused { field, message };
     let package = match (wish.code, current) {
-        (Some(code), _) => offer.packages.iter().copied().find(|package| package.sha256 == code).ok_or_else(
-            || refused("code", format!("the package {code} was not uploaded; upload it first, then repeat")),
-        )?,
+        (Some(code), _) => {
+            offer.packages.iter().copied().find(|package| package.sha256 == code).ok_or_else(|| {
+                refused("code", format!("the package {code} was not uploaded; upload it first, then repeat"))
+            })?
+        }
         (None, Some(current)) => current.package,
-        (None, None) => return Err(refused("code", "has no code; name its folder, like code = \"api\"".into())),
+        (None, None) => {
+            return Err(refused("code", "has no code; name its folder, like code = \"api\"".into()));
+        }
     };
     let runtime = wish.runtime.or(current.map(|current| current.runtime)).ok_or_else(|| {
         refused("runtime", "has no runtime; name one, like runtime = \"nodejs24.x\"".into())
@@ -131,14 +135,19 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, offer: &Offer) -> Result<Spe
             format!("{runtime} is not on this host, nor is any other interpreter; see docs/functions.md")
         } else {
             let installed = offer.runtimes.iter().cloned().collect::<Vec<_>>().join(", ");
-            format!("{runtime} is not on this host; on it are {installed}, and programs of your own (provided.al2023)")
+            format!(
+                "{runtime} is not on this host; on it are {installed}, and programs of your own (provided.al2023)"
+            )
         };
         return Err(refused("runtime", message));
     }
     let handler = wish.handler.clone().unwrap_or_default();
     if handler.is_empty() && !runtime.is_provided() {
         let like = if runtime.name().starts_with("python") { "main.handler" } else { "index.handler" };
-        return Err(refused("handler", format!("has no handler; name file and function, like handler = \"{like}\"")));
+        return Err(refused(
+            "handler",
+            format!("has no handler; name file and function, like handler = \"{like}\""),
+        ));
     }
     Ok(Spec {
         package,

@@ -94,9 +94,11 @@ pub(crate) fn server(table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
                 server.files = files;
             }
         }
-        _ => server.schema = table.read("schema", problems, |node| {
-            fields::folder(node, "name a folder beside the manifest, like schema = \"migrations\"")
-        }),
+        _ => {
+            server.schema = table.read("schema", problems, |node| {
+                fields::folder(node, "name a folder beside the manifest, like schema = \"migrations\"")
+            })
+        }
     }
     server
 }

@@ -260,12 +260,7 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, offer: &Offer) -> Result<Spe
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn amend(
-    wish: &Wish,
-    named: &BTreeSet<&str>,
-    current: &Spec,
-    offer: &Offer,
-) -> Result<Spec, Refused> {
+pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer) -> Result<Spec, Refused> {
     let asked = resolve(wish, Some(current), offer)?;
     let mut spec = current.clone();
     for field in named {

@@ -91,7 +91,10 @@ fn a_release_is_brought_up_beside_the_one_that_answers() {
         Decision::Blocked(condition) => condition.kind,
         other => panic!("{other:?}"),
     };
-    assert_eq!(blocked(&Observed { runtime_present: false, ..settled.clone() }), ConditionKind::RuntimeMissing);
+    assert_eq!(
+        blocked(&Observed { runtime_present: false, ..settled.clone() }),
+        ConditionKind::RuntimeMissing
+    );
     let taken = Engine::NoPort("port 1 is taken".into());
     assert_eq!(blocked(&Observed { engine: taken, ..settled.clone() }), ConditionKind::PortTaken);
     assert!(matches!(decide(&Observed { engine: Engine::Down, ..settled.clone() }), Decision::Wait { .. }));

@@ -1,7 +1,7 @@
 //! What is read out of manifests, and what a person is told of bad ones.
 
-use component::manifest::{self, Manifest};
 use component::function::{Access, Digest, Runtime};
+use component::manifest::{self, Manifest};
 use component::postgres::{Major, Size};
 use serde_json::json;
 
@@ -64,7 +64,10 @@ fn reads_every_field() {
     assert_eq!(api.code.as_deref(), Some("api".as_ref()));
     assert_eq!(api.wish.runtime.map(Runtime::name), Some("nodejs24.x"));
     assert_eq!(api.wish.handler.as_deref(), Some("src/index.handler"));
-    assert_eq!((api.wish.memory_mib, api.wish.timeout_s, api.wish.concurrency), (Some(512), Some(10), Some(5)));
+    assert_eq!(
+        (api.wish.memory_mib, api.wish.timeout_s, api.wish.concurrency),
+        (Some(512), Some(10), Some(5))
+    );
     assert_eq!(api.wish.environment["LOG_LEVEL"], "debug");
     assert_eq!(api.wish.uses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["postgres.main"]);
     assert_eq!(api.wish.url, Some(Access::Token));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use component::{Offer, Refused};
 use component::postgres::{Major, Size, Spec, Wish, resolve, settings};
 use component::{Difference, differences};
+use component::{Offer, Refused};
 
 use serde_json::json;
 
