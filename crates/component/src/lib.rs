@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use category::Category;
 pub use change::{Difference, differences};
-pub use driver::{Driver, DriverError, Files, Place, Target};
+pub use driver::{Driver, DriverError, Files, Place, Target, Used};
 pub use health::Health;
 pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
@@ -110,6 +110,14 @@ impl Spec {
         }
     }
 
+    /// The package that it runs, where it runs one.
+    pub fn package(&self) -> Option<function::Digest> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::Function(spec) => Some(spec.package),
+        }
+    }
+
     /// What it brings about again of an earlier release; `None` where its kind has none.
     pub fn with_release_of(&self, earlier: &Self) -> Option<Self> {
         match (self, earlier) {
@@ -144,15 +152,13 @@ impl Spec {
     }
 }
 
-/// What is to be had for components of a stead: on the host that they would live on, and of what their tenant brought.
+/// What is to be had for components on the host that they would live on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
     /// Engines on the host.
     pub engines: BTreeSet<postgres::Major>,
     /// Names of the runtimes whose interpreter is on the host.
     pub runtimes: BTreeSet<String>,
-    /// Packages that the tenant uploaded, of those that were asked for.
-    pub packages: Vec<function::Package>,
 }
 
 /// Whether all components of a stead go together.

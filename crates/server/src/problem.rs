@@ -246,12 +246,19 @@ impl From<EditError> for Problem {
                 let pointer = format!("/{}/{}/{}", component.kind, component.local, refused.field);
                 return Self::fields(vec![(pointer, refused.message)]);
             }
-            EditError::NoTenant(_) | EditError::NoStead(..) | EditError::NoComponent(..) => Kind::NotFound,
+            EditError::NoTenant(_)
+            | EditError::NoStead(..)
+            | EditError::NoComponent(..)
+            | EditError::NoRelease(..) => Kind::NotFound,
             EditError::Moved { .. } => Kind::Moved,
             EditError::Protected(_) => Kind::Protected,
             EditError::Deleting(_) => Kind::Deleting,
             EditError::Moving(_) | EditError::Taken(_) | EditError::InManifest(_) => Kind::InUse,
-            EditError::Moment(_) | EditError::Unrelated(..) => Kind::Invalid,
+            EditError::Moment(_)
+            | EditError::Unrelated(..)
+            | EditError::NoReleases(_)
+            | EditError::OnlyRelease(_)
+            | EditError::NoServer(_) => Kind::Invalid,
             EditError::Quota { .. } => Kind::QuotaExceeded,
             EditError::NoHost | EditError::NoPort(_) => Kind::Unavailable,
         };

@@ -11,7 +11,7 @@ mod spec;
 
 pub use egress::{BadEgress, Egress};
 pub use observed::{Engine, Observed, Seen};
-pub use package::{BadDigest, Digest, LARGEST_UNPACKED, LARGEST_ZIP, Package};
+pub use package::{BadDigest, Digest, LARGEST_UNPACKED, LARGEST_ZIP};
 pub use plan::{Step, drift, plan};
 pub use runtime::{RUNTIMES, Runtime, RuntimeFacts, UnknownRuntime};
 pub use schedule::{BadSchedule, Missed, Schedule};

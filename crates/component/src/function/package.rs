@@ -27,6 +27,12 @@ impl Digest {
         Self(bytes)
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Its 64 hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> String {
@@ -79,16 +85,6 @@ impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.to_string()
     }
-}
-
-/// A package that was uploaded and found to be one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Package {
-    /// Of the zip.
-    pub sha256: Digest,
-    /// Length of the zip, bytes.
-    pub bytes: u64,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Egress, Package, Runtime, Schedule};
+use super::{Digest, Egress, Runtime, Schedule};
 use crate::{ComponentName, Kind, Offer, Refused};
 
 /// Memory where none is asked for, MiB: Lambda's own default is 128, in which node has hardly begun.
@@ -21,7 +21,7 @@ const TMP_MIB: u32 = 512;
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// Its code.
-    pub package: Package,
+    pub package: Digest,
     /// What runs it.
     pub runtime: Runtime,
     /// What is called in it: `index.handler`. Empty where the runtime is `provided` and the package needs none.
@@ -107,19 +107,14 @@ pub struct Wish {
     pub runbook: Option<String>,
 }
 
-/// Resolves a wish into a spec, given the spec in force (for an existing function), what the host offers, and the
-/// packages that were uploaded.
+/// Resolves a wish into a spec, given the spec in force (for an existing function) and what the host offers.
 ///
 /// # Errors
-/// [`Refused`] for code that was not uploaded, a runtime that the host does not have, and a handler that is missing.
+/// [`Refused`] for a function without code, a runtime that the host does not have, and a handler that is missing.
 pub fn resolve(wish: &Wish, current: Option<&Spec>, offer: &Offer) -> Result<Spec, Refused> {
     let refused = |field, message: String| Refused { field, message };
     let package = match (wish.code, current) {
-        (Some(code), _) => {
-            offer.packages.iter().copied().find(|package| package.sha256 == code).ok_or_else(|| {
-                refused("code", format!("the package {code} was not uploaded; upload it first, then repeat"))
-            })?
-        }
+        (Some(code), _) => code,
         (None, Some(current)) => current.package,
         (None, None) => {
             return Err(refused("code", "has no code; name its folder, like code = \"api\"".into()));

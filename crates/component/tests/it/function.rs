@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use component::function::{Digest, Engine, Observed, Package, Seen, Spec, Step, Wish, plan, resolve};
+use component::function::{Digest, Engine, Observed, Seen, Spec, Step, Wish, plan, resolve};
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing, manifest};
 use serde_json::json;
 
 const CODE: Digest = Digest::new([1; 32]);
 
 fn offer() -> Offer {
-    let packages = vec![Package { sha256: CODE, bytes: 100 }];
-    Offer { runtimes: ["nodejs24.x".to_owned()].into(), packages, ..Offer::default() }
+    Offer { runtimes: ["nodejs24.x".to_owned()].into(), ..Offer::default() }
 }
 
 fn wish() -> Wish {
@@ -30,7 +29,6 @@ fn spec() -> Spec {
 fn a_wish_needs_code_a_runtime_that_is_there_and_a_handler() {
     let refused = |wish: &Wish, offer: &Offer| resolve(wish, None, offer).unwrap_err().field;
     assert_eq!(refused(&Wish { code: None, ..wish() }, &offer()), "code");
-    assert_eq!(refused(&wish(), &Offer { packages: vec![], ..offer() }), "code");
     assert_eq!(refused(&Wish { runtime: None, ..wish() }, &offer()), "runtime");
     assert_eq!(refused(&wish(), &Offer { runtimes: BTreeSet::new(), ..offer() }), "runtime");
     assert_eq!(refused(&Wish { handler: None, ..wish() }, &offer()), "handler");
