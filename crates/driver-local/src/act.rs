@@ -217,7 +217,7 @@ impl Local {
                 message: format!(
                     "extension `{name}` could not be created on engine {}: {}; take it off the list or \
                      install it for the engine",
-                    target_engine(target),
+                    spec.engine,
                     describe(&error)
                 ),
             }),
@@ -300,11 +300,6 @@ pub(crate) fn absent_is_fine(answer: Result<(), ClientError>) -> Result<(), Clie
 
 pub(crate) fn unavailable(error: tokio_postgres::Error) -> DriverError {
     DriverError::Unavailable(format!("the server said: {}", describe(&error)))
-}
-
-fn target_engine(target: &Target) -> component::postgres::Major {
-    let component::Spec::Postgres(spec) = &target.spec;
-    spec.engine
 }
 
 /// Takes the comments off the extensions that are Stead's own. They come with each extension and say nothing
