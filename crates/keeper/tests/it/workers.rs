@@ -37,3 +37,20 @@ fn a_worker_is_stopped_whatever_it_does() {
     home.client.stop_worker(&name("w-3")).unwrap();
     home.finish();
 }
+
+#[test]
+fn scratch() {
+    let home = Home::new();
+    for (n, program) in [
+        vec!["/usr/bin/node", "-e", "const os=require('os');console.log(process.version, os.cpus().length, os.totalmem(), os.availableParallelism(), os.userInfo(), os.networkInterfaces(), os.tmpdir(), os.uptime(), os.freemem(), process.memoryUsage().rss)"],
+        vec!["/usr/bin/python3", "-c", "import os,ssl,socket,multiprocessing;print(os.cpu_count(), os.getcwd(), os.listdir('/'), os.listdir('/proc'), ssl.get_default_verify_paths(), len(ssl.create_default_context().get_ca_certs())); multiprocessing.Lock(); print(open('/proc/self/status').read(), open('/proc/self/mountinfo').read(), open('/proc/self/uid_map').read())"],
+    ].iter().enumerate() {
+        let mut worker = Started::running(&home, &format!("w-{n}"), program);
+        let began = std::time::Instant::now();
+        worker.ready();
+        println!("{:?}", began.elapsed());
+        println!("{:?} {:?}", worker.groups(), worker.ended());
+        println!("{}\n{}", worker.output(), worker.errors());
+    }
+    home.finish();
+}
