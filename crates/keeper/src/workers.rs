@@ -249,7 +249,6 @@ impl Keeper {
         let claimed = self
             .cgroups
             .limit_worker(name, &claim.limits)
-            .and_then(|()| launch::limit_processes(Pid::from_raw(worker.identity.pid), claim.limits.pids))
             .map_err(|error| format!("limits: {error}"))
             .and_then(|()| claim::claim(&self.trees.root, &worker.pidfd, socket, claim));
         fail_point!("keeper::worker.claimed");

@@ -14,7 +14,6 @@ use std::rc::Rc;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::MountFlags;
-use rustix::process::{Pid, Resource, Rlimit};
 
 use super::syscalls::Filters;
 use super::{control, network, order, seal};
@@ -105,11 +104,11 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     sys::default_sigpipe();
     sys::block_only(&[]).when("set the signal mask")?;
     launch::limits(OPEN_FILES)?;
-    limit_processes(None, plan.order.limits.pids).when("limit processes")?;
-    seal::become_user(&users, plan.uid)?;
+    seal::become_user(users, plan.uid)?;
     seal::confine(&plan.filters)?;
     launch::wait_for_go(ready)?;
     control::say(control, &WorkerMessage::Ready, &listeners).when("say that it is ready")?;
+    drop(listeners);
     if left_out(Layer::Descriptors) {
         let _ = rustix::io::dup(control).map(IntoRawFd::into_raw_fd);
     } else {
@@ -137,16 +136,6 @@ fn streams(plan: &Plan) -> Result<(), Failed> {
     rustix::stdio::dup2_stdin(&plan.stdin).when("redirect")?;
     rustix::stdio::dup2_stdout(&plan.stdout).when("redirect")?;
     rustix::stdio::dup2_stderr(&plan.stderr).when("redirect")
-}
-
-/// The number of processes once more, for a host without groups that limit it: in a user namespace it counts the
-/// worker's alone.
-pub(super) fn limit_processes(process: Option<Pid>, pids: u64) -> io::Result<()> {
-    if left_out(Layer::Limits) {
-        return Ok(());
-    }
-    let limit = Rlimit { current: Some(pids), maximum: Some(pids) };
-    Ok(rustix::process::prlimit(process, Resource::Nproc, limit).map(drop)?)
 }
 
 impl Run {

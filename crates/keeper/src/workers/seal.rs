@@ -61,12 +61,13 @@ pub(super) fn user_namespace(id: u32) -> Result<OwnedFd, Failed> {
 }
 
 /// Goes into the user namespace and becomes its user: no capability is left, in there or outside.
-pub(super) fn become_user(users: &OwnedFd, id: u32) -> Result<(), Failed> {
+pub(super) fn become_user(users: OwnedFd, id: u32) -> Result<(), Failed> {
     rustix::thread::set_thread_groups(&[]).when("leave all groups")?;
     if !left_out(Layer::UserNamespace) {
         rustix::thread::move_into_link_name_space(users.as_fd(), Some(LinkNameSpaceType::User))
             .when("enter the user namespace")?;
     }
+    drop(users);
     if left_out(Layer::User) {
         return Ok(());
     }

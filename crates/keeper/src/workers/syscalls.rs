@@ -172,7 +172,7 @@ fn refusals() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Failed> {
     rules.insert(libc::SYS_personality, vec![rule(&personality)?]);
     // What a terminal, should one be open, can be told: to type.
     let ioctls = [libc::TIOCSTI, libc::TIOCLINUX];
-    let ioctls = ioctls.map(|request| rule(&[(1, SeccompCmpOp::Eq, u64::from(request))]));
+    let ioctls = ioctls.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
     rules.insert(libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?);
     let family = |family: i32| u64::from(family.unsigned_abs());
     let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
