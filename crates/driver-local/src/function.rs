@@ -53,7 +53,7 @@ impl Local {
             sleeps: false,
         };
         self.ensure(unit).await.map_err(|error| Error::Functions(error.to_string()))?;
-        let _ = self.engine(&Request::Refresh).await;
+        let _ = self.ask_functions(&Request::Refresh).await;
         Ok(())
     }
 
@@ -81,17 +81,22 @@ impl Local {
     }
 
     fn declare_function(&self, route: &Route) -> Result<(), DriverError> {
-        let text = serde_json::to_string(route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        let text =
+            serde_json::to_string(route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
         files::write_atomically(&self.function_route(&route.function), &text, 0o640)
             .map_err(|error| DriverError::Unavailable(error.to_string()))
     }
 
     /// Asks the engine.
-    async fn engine(&self, request: &Request) -> Result<Vec<u8>, io::Error> {
+    async fn ask_functions(&self, request: &Request) -> Result<Vec<u8>, io::Error> {
         functions::ask(&self.0.home, request).await
     }
 
-    pub(crate) async fn observe_function(&self, target: &Target, spec: &Spec) -> Result<Observed, DriverError> {
+    pub(crate) async fn observe_function(
+        &self,
+        target: &Target,
+        spec: &Spec,
+    ) -> Result<Observed, DriverError> {
         let handle = target.id.handle();
         let is = self.declared_function(&handle)?;
         let declared = match &is {
@@ -99,7 +104,7 @@ impl Local {
             Some(is) if *is == wanted(target, spec, Some(is)) => Seen::Same,
             Some(_) => Seen::Differs,
         };
-        let answer = self.engine(&Request::Function { function: handle }).await;
+        let answer = self.ask_functions(&Request::Function { function: handle }).await;
         let status: Option<Option<FunctionStatus>> =
             answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok());
         let engine = match status {
@@ -118,7 +123,12 @@ impl Local {
         })
     }
 
-    pub(crate) async fn act_function(&self, target: &Target, spec: &Spec, step: &Step) -> Result<(), DriverError> {
+    pub(crate) async fn act_function(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        step: &Step,
+    ) -> Result<(), DriverError> {
         let handle = target.id.handle();
         let is = self.declared_function(&handle)?;
         match step {
@@ -131,9 +141,9 @@ impl Local {
             }
             Step::Release(number) => {
                 let request = Request::Prepare { function: handle.clone(), version: *number };
-                let answer = self.engine(&request).await.map_err(|error| down(&error))?;
-                let prepared: Prepared =
-                    serde_json::from_slice(&answer).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+                let answer = self.ask_functions(&request).await.map_err(|error| down(&error))?;
+                let prepared: Prepared = serde_json::from_slice(&answer)
+                    .map_err(|error| DriverError::Unavailable(error.to_string()))?;
                 crate::fail_point!("driver-local::function-prepared");
                 match (prepared, is) {
                     (Prepared::Ready, Some(is)) => {
@@ -162,7 +172,9 @@ impl Local {
             Step::Remove => {
                 match std::fs::remove_file(self.function_route(&handle)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(DriverError::Unavailable(format!("its route cannot be removed: {error}")));
+                        return Err(DriverError::Unavailable(format!(
+                            "its route cannot be removed: {error}"
+                        )));
                     }
                     _ => {}
                 }
@@ -174,7 +186,7 @@ impl Local {
 
     /// Has the engine go by the file as it is now. One that is down reads it when it comes back.
     async fn read_again(&self, handle: &str) -> Result<(), DriverError> {
-        let _ = self.engine(&Request::Function { function: handle.to_owned() }).await;
+        let _ = self.ask_functions(&Request::Function { function: handle.to_owned() }).await;
         Ok(())
     }
 
@@ -184,16 +196,28 @@ impl Local {
         let zip = target.files.zip(package).await?;
         let unpacked = tokio::task::spawn_blocking(move || unpack(&zip, package, &into)).await;
         match unpacked.map_err(|error| DriverError::Unavailable(error.to_string()))? {
-            Err(package::UnpackError::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                let message = "the disk of the host is full, so the package cannot be unpacked; free some space on it";
-                Err(DriverError::Refused(Condition { kind: ConditionKind::DiskFull, message: message.into() }))
+            Err(package::UnpackError::Write { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                let message =
+                    "the disk of the host is full, so the package cannot be unpacked; free some space on it";
+                Err(DriverError::Refused(Condition {
+                    kind: ConditionKind::DiskFull,
+                    message: message.into(),
+                }))
             }
             Err(error) => Err(DriverError::Unavailable(error.to_string())),
             Ok(()) => Ok(()),
         }
     }
 
-    pub(crate) fn report_function(&self, target: &Target, spec: &Spec, observed: &Observed, status: &mut Status) {
+    pub(crate) fn report_function(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        observed: &Observed,
+        status: &mut Status,
+    ) {
         status.live = observed.live;
         status.version = Some(spec.runtime.to_string());
         if observed.live.is_some() && status.provisioned_at.is_none() {
@@ -211,7 +235,8 @@ impl Local {
 /// Unpacks beside the place, and moves it there once it is on the disk.
 fn unpack(zip: &[u8], package: Digest, into: &Path) -> Result<(), package::UnpackError> {
     if package::digest(zip) != package {
-        let source = io::Error::new(io::ErrorKind::InvalidData, "the package in the store is not what it was");
+        let source =
+            io::Error::new(io::ErrorKind::InvalidData, "the package in the store is not what it was");
         return Err(package::UnpackError::Write { path: into.to_owned(), source });
     }
     let wrong = |source| package::UnpackError::Write { path: into.to_owned(), source };
@@ -243,10 +268,9 @@ fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
         tenant: target.tenant.to_string(),
         stead: target.stead.to_string(),
         component: target.name.to_string(),
-        url: spec.url.map(|access| Url {
-            port: target.port,
-            token_sha256: (access == Access::Token).then(token),
-        }),
+        url: spec
+            .url
+            .map(|access| Url { port: target.port, token_sha256: (access == Access::Token).then(token) }),
         live: is.and_then(|is| is.live).filter(|live| versions.contains_key(live)),
         versions,
         canary: None,
