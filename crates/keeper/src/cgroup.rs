@@ -1,6 +1,8 @@
 //! Limits by cgroups. Each controller is looked for by itself, since one host has it in a hierarchy of
 //! version 1, another in version 2, and a third not at all: then the limit is not enforced, and said so.
 
+mod worker;
+
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +21,8 @@ struct Hierarchy {
     v2: bool,
     memory: bool,
     pids: bool,
+    /// Its groups can be frozen, and workers are frozen in it.
+    freezer: bool,
 }
 
 /// The hierarchies that have a controller Stead uses.
@@ -34,33 +38,41 @@ impl Cgroups {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
         let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let mut hierarchies = Vec::new();
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let mut said = Vec::new();
-        for (mount, v2, controllers) in mounts.lines().filter_map(parse_mount) {
-            let controllers = if v2 {
-                fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
-            } else {
-                controllers
-            };
-            let has = |wanted: &str| controllers.split([',', ' ', '\n']).any(|c| c == wanted);
+        let mounts: Vec<Mount> = mounts.lines().filter_map(parse_mount).collect();
+        let v1_freezer = mounts.iter().any(|mount| !mount.v2 && mount.has("freezer"));
+        for mount in mounts {
             let known = |of: fn(&Hierarchy) -> bool| hierarchies.iter().any(of);
-            let memory = has("memory") && !known(|h| h.memory);
-            let pids = has("pids") && !known(|h| h.pids);
-            if !memory && !pids {
+            let memory = mount.has("memory") && !known(|h| h.memory);
+            let pids = mount.has("pids") && !known(|h| h.pids);
+            // Every group of version 2 can be frozen, without a controller.
+            let freezes = if mount.v2 { !v1_freezer } else { mount.has("freezer") };
+            let freezer = freezes && !known(|h| h.freezer);
+            if !memory && !pids && !freezer {
                 continue;
             }
-            let hierarchy = Hierarchy { folder: mount.join(format!("stead-{hash}")), v2, memory, pids };
-            match hierarchy.prepare(&mount) {
+            let folder = mount.at.join(format!("stead-{hash}"));
+            let hierarchy = Hierarchy { folder, v2: mount.v2, memory, pids, freezer };
+            match hierarchy.prepare(&mount.at) {
                 Ok(()) => hierarchies.push(hierarchy),
-                Err(error) => said.push(format!("cgroups at `{}` cannot be used: {error}", mount.display())),
+                Err(error) => {
+                    said.push(format!("cgroups at `{}` cannot be used: {error}", mount.at.display()))
+                }
             }
         }
-        for (name, of) in [("memory", (|h| h.memory) as fn(&Hierarchy) -> bool), ("pids", |h| h.pids)] {
-            if !hierarchies.iter().any(of) {
-                said.push(format!(
-                    "this host has no `{name}` controller: that limit of units is not enforced"
-                ));
+        for (name, of) in [
+            ("memory", (|h| h.memory) as fn(&Hierarchy) -> bool),
+            ("pids", |h| h.pids),
+            ("freezer", |h| h.freezer),
+        ] {
+            if hierarchies.iter().any(of) {
+                continue;
             }
+            said.push(match name {
+                "freezer" => "this host has no `freezer` controller: idle workers are not frozen".into(),
+                _ => format!("this host has no `{name}` controller: that limit of units is not enforced"),
+            });
         }
         (Self { hierarchies }, said)
     }
@@ -69,7 +81,7 @@ impl Cgroups {
     /// set does not keep a server from starting.
     pub(crate) fn make(&self, unit: &Name, limits: &Limits) -> (Door, Vec<String>) {
         let (mut door, mut said) = (Door::default(), Vec::new());
-        for hierarchy in &self.hierarchies {
+        for hierarchy in self.of_units() {
             let folder = hierarchy.folder.join(unit.as_str());
             let made = hierarchy.set(&folder, limits).and_then(|()| hierarchy.open(&folder, &mut door));
             if let Err(error) = made {
@@ -83,7 +95,7 @@ impl Cgroups {
     pub(crate) fn ensure_inside(&self, unit: &Name, pid: Pid) -> Vec<String> {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let mut said = Vec::new();
-        for hierarchy in &self.hierarchies {
+        for hierarchy in self.of_units() {
             let folder = hierarchy.folder.join(unit.as_str());
             if groups.lines().any(|line| hierarchy.is_line_of(line, &folder)) {
                 continue;
@@ -96,25 +108,34 @@ impl Cgroups {
         said
     }
 
-    /// Removes the group of a unit, in which nothing lives any more.
-    pub(crate) fn remove(&self, unit: &str) -> io::Result<()> {
+    /// Removes a group, in which nothing lives any more.
+    pub(crate) fn remove(&self, group: &str) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
-            absent_is_fine(fs::remove_dir(hierarchy.folder.join(unit)))?;
+            absent_is_fine(fs::remove_dir(hierarchy.folder.join(group)))?;
         }
         Ok(())
     }
 
     /// Names of units that have a group.
     pub(crate) fn units(&self) -> Vec<String> {
+        self.groups().into_iter().filter(|group| worker::of_group(group).is_none()).collect()
+    }
+
+    fn groups(&self) -> Vec<String> {
         let folders = self.hierarchies.iter().filter_map(|h| fs::read_dir(&h.folder).ok());
         let entries = folders.flatten().flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Removes Stead's own folders, when every unit's group is gone.
+    /// The hierarchies that limit units.
+    fn of_units(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.hierarchies.iter().filter(|hierarchy| hierarchy.memory || hierarchy.pids)
+    }
+
+    /// Removes Stead's own folders, when every group is gone.
     pub(crate) fn remove_all(&self) {
-        for unit in self.units() {
-            let _ = self.remove(&unit);
+        for group in self.groups() {
+            let _ = self.remove(&group);
         }
         for hierarchy in &self.hierarchies {
             let _ = fs::remove_dir(&hierarchy.folder);
@@ -149,8 +170,8 @@ impl Hierarchy {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(names), Some(path)) = (fields.next(), fields.next()) else { return false };
         let has = |name: &str| names.split(',').any(|n| n == name);
-        let ours =
-            if self.v2 { names.is_empty() } else { has("memory") && self.memory || has("pids") && self.pids };
+        let of = [("memory", self.memory), ("pids", self.pids), ("freezer", self.freezer)];
+        let ours = if self.v2 { names.is_empty() } else { of.iter().any(|(name, used)| *used && has(name)) };
         // The path is relative to the hierarchy's root; the folder's last two parts are Stead's own.
         let own: PathBuf = folder.components().rev().take(2).collect::<Vec<_>>().iter().rev().collect();
         ours && Path::new(path).ends_with(own)
@@ -163,7 +184,7 @@ impl Hierarchy {
 
     fn prepare(&self, mount: &Path) -> io::Result<()> {
         exists_is_fine(fs::create_dir(&self.folder))?;
-        if self.v2 {
+        if self.v2 && !self.controllers().is_empty() {
             fs::write(mount.join("cgroup.subtree_control"), self.controllers())?;
             fs::write(self.folder.join("cgroup.subtree_control"), self.controllers())?;
         }
@@ -184,8 +205,26 @@ impl Hierarchy {
     }
 }
 
-/// Mount point, whether it is version 2, and the options that name a version 1 hierarchy's controllers.
-fn parse_mount(line: &str) -> Option<(PathBuf, bool, String)> {
+/// A hierarchy as it is mounted.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    at: PathBuf,
+    v2: bool,
+    /// The options, which name a version 1 hierarchy's controllers; of version 2 its root says which there are.
+    options: String,
+}
+
+impl Mount {
+    fn has(&self, controller: &str) -> bool {
+        let controllers = match self.v2 {
+            true => fs::read_to_string(self.at.join("cgroup.controllers")).unwrap_or_default(),
+            false => self.options.clone(),
+        };
+        controllers.split([',', ' ', '\n']).any(|c| c == controller)
+    }
+}
+
+fn parse_mount(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let mut right = right.split(' ');
     let v2 = match right.next()? {
@@ -194,7 +233,7 @@ fn parse_mount(line: &str) -> Option<(PathBuf, bool, String)> {
         _ => return None,
     };
     let options = right.nth(1)?.to_owned();
-    Some((PathBuf::from(left.split(' ').nth(4)?), v2, options))
+    Some(Mount { at: PathBuf::from(left.split(' ').nth(4)?), v2, options })
 }
 
 fn exists_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -216,21 +255,26 @@ mod tests {
             v2: false,
             memory: true,
             pids: false,
+            freezer: false,
         };
         let folder = v1.folder.join("pg");
         assert!(v1.is_line_of("4:memory:/stead-1/pg", &folder));
         assert!(!v1.is_line_of("4:memory:/stead-1", &folder));
         assert!(!v1.is_line_of("8:pids:/stead-1/pg", &folder));
-        let v2 = Hierarchy { folder: "/sys/fs/cgroup/stead-1".into(), v2: true, memory: true, pids: true };
+        let folder = "/sys/fs/cgroup/stead-1".into();
+        let v2 = Hierarchy { folder, v2: true, memory: true, pids: true, freezer: true };
         assert!(v2.is_line_of("0::/stead-1/pg", &v2.folder.join("pg")));
     }
 
     #[test]
     fn both_versions_are_found_among_mounts() {
         let v1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory";
-        assert_eq!(parse_mount(v1), Some(("/sys/fs/cgroup/memory".into(), false, "rw,memory".into())));
+        let options = "rw,memory".into();
+        let mount = Mount { at: "/sys/fs/cgroup/memory".into(), v2: false, options };
+        assert!(mount.has("memory") && !mount.has("pids"));
+        assert_eq!(parse_mount(v1), Some(mount));
         let v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(parse_mount(v2).map(|(at, v2, _)| (at, v2)), Some(("/sys/fs/cgroup".into(), true)));
+        assert_eq!(parse_mount(v2).map(|m| (m.at, m.v2)), Some(("/sys/fs/cgroup".into(), true)));
         assert_eq!(parse_mount("22 27 0:21 / /proc rw,relatime - proc proc rw"), None);
     }
 }

@@ -1,14 +1,21 @@
 //! A client of the keeper: what the local driver uses. Blocking, a connection a call.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
+};
 
-use crate::wire::{HostStatus, Name, Refusal, Reply, Request, Tree, Unit, UnitStatus};
+use crate::wire::{
+    HostStatus, Name, Refusal, Reply, Request, Tree, Unit, UnitStatus, WorkerClaim, WorkerOrder,
+};
 
 /// An answer is at most the state of some thousand units.
 const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
@@ -136,6 +143,25 @@ impl Client {
         self.done(&Request::RemoveTree { tree: tree.clone() })
     }
 
+    /// Makes a worker. The descriptors are the keeper's end of the control socket, standard input, output and error,
+    /// and can be closed here afterwards; the worker ends with the process that calls this.
+    pub fn start_worker(&self, order: &WorkerOrder, fds: [BorrowedFd<'_>; 4]) -> Result<(), ClientError> {
+        match self.call_with(&Request::StartWorker(order.clone()), &fds)? {
+            Reply::Done => Ok(()),
+            _ => Err(ClientError::Strange),
+        }
+    }
+
+    /// Gives a worker its package, limits and doors.
+    pub fn claim_worker(&self, claim: &WorkerClaim) -> Result<(), ClientError> {
+        self.done(&Request::ClaimWorker(claim.clone()))
+    }
+
+    /// Ends a worker at once.
+    pub fn stop_worker(&self, worker: &Name) -> Result<(), ClientError> {
+        self.done(&Request::StopWorker { worker: worker.clone() })
+    }
+
     /// Ends the keeper; with `units` once every unit has been stopped.
     pub fn shutdown(&self, units: bool) -> Result<(), ClientError> {
         self.done(&Request::Shutdown { units })
@@ -157,6 +183,10 @@ impl Client {
 
     /// One request, one answer; a refusal is an error.
     pub fn call(&self, request: &Request) -> Result<Reply, ClientError> {
+        self.call_with(request, &[])
+    }
+
+    fn call_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ClientError> {
         let unreachable = |source| ClientError::Unreachable { home: self.home.clone(), source };
         let stream = self.open().map_err(unreachable)?;
         let answer = (|| {
@@ -165,7 +195,7 @@ impl Client {
             let mut line = serde_json::to_vec(request)?;
             line.push(b'\n');
             // The keeper may refuse and go before it has read; its answer tells.
-            let written = (&stream).write_all(&line);
+            let written = send(&stream, &line, fds);
             let mut answer = Vec::new();
             BufReader::new((&stream).take(ANSWER_BYTES)).read_until(b'\n', &mut answer)?;
             if answer.last() != Some(&b'\n') {
@@ -201,4 +231,18 @@ impl Client {
         stream.set_nonblocking(false)?;
         Ok(stream)
     }
+}
+
+/// Writes a line; descriptors go with its first bytes.
+fn send(mut stream: &UnixStream, line: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.is_empty() {
+        return stream.write_all(line);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let sent = rustix::net::sendmsg(stream, &[IoSlice::new(line)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    stream.write_all(line.get(sent..).unwrap_or_default())
 }

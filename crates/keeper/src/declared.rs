@@ -61,7 +61,10 @@ fn check(unit: &Unit) -> Result<(), Refusal> {
         return Err(invalid(format!("unit `{name}`: pids is 0")));
     }
     let once = match &unit.runs {
-        Runs::Engine { program: EngineProgram::Postgres, .. } | Runs::Gateway | Runs::Archiver => None,
+        Runs::Engine { program: EngineProgram::Postgres, .. }
+        | Runs::Gateway
+        | Runs::Archiver
+        | Runs::Functions => None,
         Runs::Engine { program, .. } => Some(program.name()),
         Runs::Tool { tool, .. } => Some(tool.name()),
     };
@@ -78,7 +81,7 @@ impl Unit {
     pub(crate) fn tree(&self) -> Option<&Tree> {
         match &self.runs {
             Runs::Engine { tree, .. } | Runs::Tool { tree, .. } => Some(tree),
-            Runs::Gateway | Runs::Archiver => None,
+            Runs::Gateway | Runs::Archiver | Runs::Functions => None,
         }
     }
 

@@ -23,6 +23,9 @@ const COUNT: u32 = 4096;
 /// Ids at the beginning of the range that are the platform's own.
 const PLATFORM: u32 = 16;
 
+/// Ids at the end of the range that are workers'.
+const WORKERS: u32 = 1024;
+
 /// The machine as Stead knows it; written once, by the first keeper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -62,7 +65,17 @@ impl Host {
         if self.isolated { self.uid_first + 1 } else { geteuid().as_raw() }
     }
 
-    /// The group of both ("stead").
+    /// The user that the function front door runs as ("stead-functions").
+    pub fn functions_uid(&self) -> u32 {
+        if self.isolated { self.uid_first + 2 } else { geteuid().as_raw() }
+    }
+
+    /// That user's own group, of the same number: what it holds is not the group "stead"'s to read.
+    pub fn functions_gid(&self) -> u32 {
+        if self.isolated { self.uid_first + 2 } else { getegid().as_raw() }
+    }
+
+    /// The group of the control plane and the gateway ("stead").
     pub fn gid(&self) -> u32 {
         if self.isolated { self.uid_first } else { getegid().as_raw() }
     }
@@ -77,13 +90,20 @@ impl Host {
         if self.isolated { (0, 0) } else { (geteuid().as_raw(), getegid().as_raw()) }
     }
 
-    /// The user ids that trees may have.
+    /// The user ids that trees may have. New ones get none of [`Self::worker_uids`], which older ones may have.
     pub(crate) fn tree_uids(&self) -> Range<u32> {
         if self.isolated {
             self.uid_first + PLATFORM..self.uid_first + self.uid_count
         } else {
             geteuid().as_raw()..geteuid().as_raw() + 1
         }
+    }
+
+    /// The user ids that workers may have: the last of the range.
+    pub(crate) fn worker_uids(&self) -> Range<u32> {
+        let end = self.uid_first + self.uid_count;
+        let count = if self.isolated { WORKERS.min(self.uid_count - PLATFORM) } else { 0 };
+        end - count..end
     }
 }
 

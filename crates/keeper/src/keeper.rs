@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::socket::{Asked, Socket};
 use crate::trees::{Trees, shown};
 use crate::units::{Entry, Phase};
 use crate::wire::{HostStatus, Name, Reason, Refusal, Reply, Request, Tree};
+use crate::workers::{Watched, Workers};
 use crate::{During, Error, fail_point, files, host, sys, trash};
 
 /// Output files are looked at every so many looks at the disk.
@@ -28,6 +29,7 @@ pub(crate) struct Keeper {
     pub(crate) cgroups: Cgroups,
     pub(crate) guard: Guard,
     pub(crate) units: BTreeMap<Name, Entry>,
+    pub(crate) workers: Workers,
     /// `keeper/state` and `units`.
     pub(crate) state: OwnedFd,
     pub(crate) declared: OwnedFd,
@@ -52,8 +54,15 @@ struct Ready {
     signalled: bool,
     /// In the order of the socket's interests.
     socket: Vec<PollFlags>,
-    /// Units and the pid that ended.
-    ended: Vec<(Name, i32)>,
+    ended: Vec<Ended>,
+}
+
+/// A process that has ended.
+enum Ended {
+    /// Of a unit, and its pid.
+    Unit(Name, i32),
+    /// A worker's, or that of who asked for workers.
+    Watched(Watched),
 }
 
 /// Whether the loop goes on.
@@ -73,8 +82,11 @@ impl Keeper {
                 self.journal.log("info", None, "told to end; units live on");
                 break;
             }
-            for (name, pid) in ended {
-                self.process_ended(&name, pid);
+            for ended in ended {
+                match ended {
+                    Ended::Unit(name, pid) => self.process_ended(&name, pid),
+                    Ended::Watched(watched) => self.watched_ended(&watched),
+                }
             }
             let mut next = Next::GoOn;
             for asked in self.socket.advance(&socket) {
@@ -86,6 +98,7 @@ impl Keeper {
                 break;
             }
             self.unit_timers();
+            self.worker_timers();
             if self.next_look <= Instant::now() {
                 self.look_at_disk(false);
             }
@@ -98,13 +111,18 @@ impl Keeper {
     /// Waits until something is ready: a signal, the socket's descriptors, processes that ended.
     fn wait(&self) -> io::Result<Ready> {
         let sockets = self.socket.interests();
-        let processes: Vec<_> =
-            self.units.iter().filter_map(|(name, entry)| Some((name, entry.process()?))).collect();
+        let mut processes: Vec<(BorrowedFd<'_>, Ended)> = Vec::new();
+        for (name, entry) in &self.units {
+            let process = entry.process();
+            processes.extend(process.map(|p| (p.pidfd.as_fd(), Ended::Unit(name.clone(), p.identity.pid))));
+        }
+        processes.extend(self.workers.interests().map(|(fd, watched)| (fd, Ended::Watched(watched))));
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(sockets.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
-        fds.extend(processes.iter().map(|(_, p)| PollFd::from_borrowed_fd(p.pidfd.as_fd(), PollFlags::IN)));
+        fds.extend(processes.iter().map(|(fd, _)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         let deadlines = self.units.values().filter_map(Entry::deadline);
-        let deadline = deadlines.chain(self.socket.deadline()).fold(self.next_look, Instant::min);
+        let deadlines = deadlines.chain(self.socket.deadline()).chain(self.workers.deadline());
+        let deadline = deadlines.fold(self.next_look, Instant::min);
         let timeout = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         match rustix::event::poll(&mut fds, Some(&timeout)) {
@@ -114,12 +132,8 @@ impl Keeper {
         let mut ready = fds.iter().map(PollFd::revents);
         let signalled = ready.next().is_some_and(|flags| !flags.is_empty());
         let socket = ready.by_ref().take(sockets.len()).collect();
-        let ended = processes
-            .iter()
-            .zip(ready)
-            .filter(|(_, flags)| !flags.is_empty())
-            .map(|((name, process), _)| ((*name).clone(), process.identity.pid))
-            .collect();
+        let ended = processes.into_iter().zip(ready).filter(|(_, flags)| !flags.is_empty());
+        let ended = ended.map(|((_, ended), _)| ended).collect();
         Ok(Ready { signalled, socket, ended })
     }
 
@@ -139,10 +153,12 @@ impl Keeper {
                 continue;
             }
             let raw = pid.as_raw_nonzero().get();
+            let outcome = Outcome { code: status.exit_status(), signal: status.terminating_signal() };
             let unit = self.units.iter().find(|(_, e)| e.process().is_some_and(|p| p.identity.pid == raw));
             if let Some(name) = unit.map(|(name, _)| name.clone()) {
-                let outcome = Outcome { code: status.exit_status(), signal: status.terminating_signal() };
                 self.unit_ended(&name, outcome);
+            } else if let Some(name) = self.workers.of_process(raw) {
+                self.worker_ended(&name, outcome);
             }
         }
     }
@@ -156,6 +172,9 @@ impl Keeper {
             Request::Shutdown { units: false } => {
                 self.socket.answer(asked.peer, &Reply::Done);
                 return Next::End;
+            }
+            Request::StartWorker(order) => {
+                self.start_worker(order, asked.process, asked.fds).unwrap_or_else(Reply::Refused)
             }
             request => self.answer(request).unwrap_or_else(Reply::Refused),
         };
@@ -180,10 +199,12 @@ impl Keeper {
                 self.empty_trash();
                 Ok(Reply::Done)
             }
-            Request::StartWorker(_) | Request::ClaimWorker(_) | Request::StopWorker { .. } => {
-                Err(crate::declared::invalid("this keeper makes no workers"))
+            Request::ClaimWorker(claim) => self.claim_worker(&claim),
+            Request::StopWorker { worker } => {
+                self.end_worker(&worker);
+                Ok(Reply::Done)
             }
-            Request::Shutdown { .. } => Ok(Reply::Done),
+            Request::StartWorker(_) | Request::Shutdown { .. } => Ok(Reply::Done),
         }
     }
 
@@ -281,6 +302,7 @@ impl Keeper {
     /// Stops every unit; the peer is answered when all have ended.
     fn drain(&mut self, peer: u64) {
         self.draining = Some(peer);
+        self.end_workers();
         let names: Vec<Name> = self.units.keys().cloned().collect();
         for name in names {
             self.begin_stop(&name);
@@ -294,7 +316,10 @@ impl Keeper {
 
     fn drained(&mut self) -> bool {
         let Some(peer) = self.draining else { return false };
-        if self.sweeper.is_some() || self.units.values().any(|entry| entry.process().is_some()) {
+        if self.sweeper.is_some()
+            || self.workers.any()
+            || self.units.values().any(|entry| entry.process().is_some())
+        {
             return false;
         }
         self.cgroups.remove_all();

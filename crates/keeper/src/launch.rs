@@ -4,10 +4,11 @@
 //! writes down which process it is and puts it into its cgroups; [`Spawned::release`] lets it go on to the
 //! program. If the keeper dies before that, the child reads the end of the pipe and ends as well.
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -43,13 +44,21 @@ pub(crate) struct Plan {
     /// With the program's own name first.
     pub(crate) args: Vec<CString>,
     pub(crate) env: Vec<CString>,
-    /// User and group; `None` keeps the keeper's, which is not root then.
-    pub(crate) user: Option<(u32, u32)>,
+    /// `None` keeps the keeper's, which is not root then.
+    pub(crate) user: Option<User>,
     pub(crate) sandbox: Option<Sandbox>,
     /// Folder and name of the file for standard output and error, as the process sees them.
     pub(crate) output: (PathBuf, &'static str),
     pub(crate) hold_signals_back: bool,
     pub(crate) lock: Lock,
+}
+
+/// As whom.
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Besides its own.
+    pub(crate) groups: Vec<Gid>,
 }
 
 /// What is run.
@@ -60,47 +69,82 @@ pub(crate) enum Program {
     Open(OwnedFd),
 }
 
-/// A process that waits to be let go.
-pub(crate) struct Spawned {
+/// A process that gets ready and waits to be let go.
+pub(crate) struct Held {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
-    /// To say in the lock file who holds it.
-    pub(crate) lock_file: OwnedFd,
     go: OwnedFd,
+    /// What it says where it cannot go on; ends when its program has taken over.
     errors: OwnedFd,
 }
 
-/// Makes the process, which gets ready and waits.
-pub(crate) fn spawn(plan: Plan, door: &Door) -> std::io::Result<Spawned> {
+/// A process of a unit that waits to be let go.
+pub(crate) struct Spawned {
+    pub(crate) pid: Pid,
+    /// To say in the lock file who holds it.
+    pub(crate) lock_file: OwnedFd,
+    held: Held,
+}
+
+/// Clones a process into namespaces (and a group of version 2) that does what `child` says; that gets where to wait
+/// for the keeper's word by [`wait_for_go`].
+pub(crate) fn hold(
+    namespaces: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(OwnedFd, &OwnedFd) -> Result<Infallible, Failed>,
+) -> std::io::Result<Held> {
     let (ready, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (errors, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let namespaces = if plan.sandbox.is_some() { sandbox::NAMESPACES } else { 0 };
-    let cgroup = door.born_in.as_ref().map(AsFd::as_fd);
-    let forked = match sys::fork(namespaces, cgroup) {
-        // A group that takes no process is no reason not to start.
-        Err(_) if cgroup.is_some() => sys::fork(namespaces, None),
-        forked => forked,
-    };
-    match forked? {
-        Forked::Parent { pid, pidfd } => Ok(Spawned { pid, pidfd, lock_file: plan.lock.file, go, errors }),
+    match sys::fork(namespaces, cgroup)? {
+        Forked::Parent { pid, pidfd } => Ok(Held { pid, pidfd, go, errors }),
         Forked::Child => {
-            let Err(error) = child(&plan, door, ready, &failed);
+            let Err(error) = child(ready, &failed);
             let _ = File::from(failed).write_all(error.as_bytes());
             sys::exit_now(127)
         }
     }
 }
 
+impl Held {
+    /// Lets the process go on; how it is known, and what it says where it cannot.
+    pub(crate) fn release(self) -> (OwnedFd, OwnedFd) {
+        // A child that has failed already has closed its end; what it said is read by whoever asks.
+        let _ = rustix::io::write(&self.go, b"g");
+        (self.pidfd, self.errors)
+    }
+}
+
+/// Waits until the keeper has written down which process this is.
+pub(crate) fn wait_for_go(ready: OwnedFd) -> Result<(), Failed> {
+    if File::from(ready).read(&mut [0u8]).when("wait for the keeper")? == 0 {
+        return Err("the keeper has gone".into());
+    }
+    Ok(())
+}
+
+/// Makes the process, which gets ready and waits.
+pub(crate) fn spawn(plan: Plan, door: &Door) -> std::io::Result<Spawned> {
+    let namespaces = if plan.sandbox.is_some() { sandbox::NAMESPACES } else { 0 };
+    let cgroup = door.born_in.as_ref().map(AsFd::as_fd);
+    let made = match hold(namespaces, cgroup, |ready, failed| child(&plan, door, ready, failed)) {
+        // A group that takes no process is no reason not to start.
+        Err(_) if cgroup.is_some() => {
+            hold(namespaces, None, |ready, failed| child(&plan, door, ready, failed))
+        }
+        made => made,
+    };
+    let held = made?;
+    Ok(Spawned { pid: held.pid, lock_file: plan.lock.file, held })
+}
+
 impl Spawned {
     /// Lets the process go on and waits until the program has taken over, or says why it has not.
     pub(crate) fn release(self) -> Result<OwnedFd, Failed> {
-        // A child that has failed already has closed its end; what it said is read below.
-        let _ = rustix::io::write(&self.go, b"g");
+        let (pidfd, errors) = self.held.release();
         fail_point!("keeper::launch.released");
-        drop(self.go);
         let deadline = Instant::now() + PATIENCE;
         let mut said = Vec::new();
-        let mut errors = File::from(self.errors);
+        let mut errors = File::from(errors);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).when("time")?;
@@ -109,13 +153,13 @@ impl Spawned {
                 Err(rustix::io::Errno::INTR) => continue,
                 Ok(n) if n > 0 => {}
                 _ => {
-                    let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+                    let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
                     return Err(format!("its process was not ready within {PATIENCE:?}"));
                 }
             }
             let mut chunk = [0u8; 1024];
             match errors.read(&mut chunk).when("read from the launched process")? {
-                0 if said.is_empty() => return Ok(self.pidfd),
+                0 if said.is_empty() => return Ok(pidfd),
                 0 => return Err(String::from_utf8_lossy(&said).into_owned()),
                 n => said.extend_from_slice(chunk.get(..n).unwrap_or_default()),
             }
@@ -124,12 +168,7 @@ impl Spawned {
 }
 
 /// The child's way to its program; returns only if something went wrong.
-fn child(
-    plan: &Plan,
-    door: &Door,
-    ready: OwnedFd,
-    failed: &OwnedFd,
-) -> Result<std::convert::Infallible, Failed> {
+fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<Infallible, Failed> {
     let (held, file) = (&plan.lock.held, &plan.lock.file);
     let mut keep = vec![ready.as_raw_fd(), failed.as_raw_fd(), held.as_raw_fd(), file.as_raw_fd()];
     if let Program::Open(program) = &plan.program {
@@ -156,9 +195,10 @@ fn child(
         rustix::process::chdir("/").when("enter the root")?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o027));
-    limits()?;
-    if let Some((uid, gid)) = plan.user {
-        become_user(uid, gid)?;
+    limits(OPEN_FILES)?;
+    if let Some(user) = &plan.user {
+        rustix::thread::set_thread_groups(&user.groups).when("set its groups")?;
+        become_user(user.uid, user.gid)?;
     }
     rustix::thread::set_no_new_privs(true).when("forbid new privileges")?;
     output(&plan.output.0, plan.output.1)?;
@@ -166,10 +206,7 @@ fn child(
     let signals = if plan.hold_signals_back { HELD_BACK } else { &[] };
     sys::default_sigpipe();
 
-    let mut byte = [0u8];
-    if File::from(ready).read(&mut byte).when("wait for the keeper")? == 0 {
-        return Err("the keeper has gone".into());
-    }
+    wait_for_go(ready)?;
     sys::block_only(signals).when("set the signal mask")?;
     rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).when("note the start")?;
     rustix::io::write(file, record::RAN).when("note the start")?;
@@ -182,17 +219,18 @@ fn child(
     Err(format!("cannot run `{name}`: {error}"))
 }
 
-fn limits() -> Result<(), Failed> {
+/// No core files, and no more than so many open files.
+pub(crate) fn limits(open_files: u64) -> Result<(), Failed> {
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .when("forbid core files")?;
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let files = hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
+    let files = hard.map_or(open_files, |hard| hard.min(open_files));
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) })
         .when("limit open files")
 }
 
-/// Becomes a user for good: no group but its own, no capability left that any program could give back.
-fn become_user(uid: u32, gid: u32) -> Result<(), Failed> {
+/// Becomes a user for good: no capability left that any program could give back.
+pub(crate) fn become_user(uid: u32, gid: u32) -> Result<(), Failed> {
     for capability in CapabilitySet::all().iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // One that this kernel does not have.
@@ -201,7 +239,6 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Failed> {
         }
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::thread::set_thread_groups(&[]).when("leave all groups")?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).when("change the group")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).when("change the user")?;
     let none = CapabilitySet::empty();

@@ -16,6 +16,10 @@ enum Owner {
     RootStead,
     /// The control plane's.
     Control,
+    /// The control plane's, with the group of the function front door.
+    ControlFunctions,
+    /// The function front door's.
+    Functions,
 }
 
 /// Every platform folder, parents first. Where two of Stead's users write, the folder is sticky: each
@@ -35,10 +39,18 @@ const FOLDERS: &[(&str, Owner, u32)] = &[
     ("archiver/servers", Owner::Control, 0o700),
     ("backups", Owner::Control, 0o700),
     ("engines", Owner::Root, 0o755),
+    ("runtimes", Owner::Root, 0o755),
+    // Code, which workers of any user read: each gets its own package alone to see.
+    ("packages", Owner::Control, 0o751),
+    ("functions", Owner::Control, 0o1770),
+    // What the control plane writes there gets the group, by the set-group-id bit.
+    ("functions/routes", Owner::ControlFunctions, 0o2750),
+    ("functions/spool", Owner::Functions, 0o700),
     ("keeper", Owner::RootStead, 0o710),
     ("keeper/state", Owner::Root, 0o700),
     ("keeper/locks", Owner::Root, 0o700),
     ("keeper/asleep", Owner::Root, 0o700),
+    ("keeper/workers", Owner::Root, 0o700),
     ("keeper/new", Owner::Root, 0o700),
     ("keeper/trash", Owner::Root, 0o700),
     ("keeper/root", Owner::Root, 0o700),
@@ -57,6 +69,8 @@ pub(crate) fn ensure(home: impl AsFd, host: &Host) -> Result<Vec<String>, Error>
             Owner::Root => host.root(),
             Owner::RootStead => (host.root().0, host.gid()),
             Owner::Control => (host.control_uid(), host.gid()),
+            Owner::ControlFunctions => (host.control_uid(), host.functions_gid()),
+            Owner::Functions => (host.functions_uid(), host.functions_gid()),
         };
         let wanted = Access { uid, gid, mode: *mode };
         let (made, had) = folder(home, path, wanted).during(|| {

@@ -46,6 +46,7 @@ mod trash;
 mod trees;
 mod units;
 pub mod wire;
+mod workers;
 
 use std::io;
 use std::path::PathBuf;
@@ -72,6 +73,8 @@ pub struct Options {
     pub program: PathBuf,
     /// Folders of engines (`<folder>/<major>/bin`) besides Debian's and `$STEAD_HOME/engines`.
     pub engine_dirs: Vec<PathBuf>,
+    /// Folders of interpreters for workers (`<folder>/<name>`) besides `$STEAD_HOME/runtimes`.
+    pub runtime_dirs: Vec<PathBuf>,
     /// When servers are made read-only; by default from the size of the disk.
     pub watermarks: Option<Watermarks>,
 }
@@ -79,7 +82,14 @@ pub struct Options {
 impl Options {
     /// Options with the defaults of a host.
     pub fn new(home: impl Into<PathBuf>, program: impl Into<PathBuf>) -> Self {
-        Self { home: home.into(), program: program.into(), engine_dirs: Vec::new(), watermarks: None }
+        let runtime_dirs = ["/usr/local/lib/stead/runtimes", "/var/lib/stead/runtimes"];
+        Self {
+            home: home.into(),
+            program: program.into(),
+            engine_dirs: Vec::new(),
+            runtime_dirs: runtime_dirs.map(PathBuf::from).to_vec(),
+            watermarks: None,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::keeper::Keeper;
 use crate::sandbox::NAMESPACES;
 use crate::socket::Socket;
 use crate::trees::Trees;
+use crate::workers::Workers;
 use crate::{During, Error, Options, fail_point, files, host, layout, sys, trash};
 
 /// How long a new keeper waits for the lock of one that has just been killed.
@@ -53,6 +54,7 @@ impl Keeper {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .during(|| "cannot adopt orphans".into())?;
         let open = |path: &str| files::open_dir(&root, path).during(|| format!("cannot open `{path}`"));
+        let workers = open("keeper/workers")?;
         let (state, declared) = (open("keeper/state")?, open("units")?);
         let mut engine_dirs = vec![home.join("engines")];
         engine_dirs.extend(options.engine_dirs.iter().cloned());
@@ -60,6 +62,10 @@ impl Keeper {
         let socket =
             Socket::listen(&home, &host).during(|| "cannot listen at `keeper/keeper.sock`".into())?;
         let trees = Trees { home, root, host };
+        let mut runtime_dirs = vec![trees.home.join("runtimes")];
+        runtime_dirs.extend(options.runtime_dirs.iter().cloned());
+        let taken = trees.taken_uids().during(|| "cannot see which user ids are taken".into())?;
+        let workers = Workers::new(workers, runtime_dirs, taken);
         let guard = Guard::new(&trees.root, options.watermarks, trees.any_guard())
             .during(|| "cannot watch the disk".into())?;
         let mut keeper = Self {
@@ -68,6 +74,7 @@ impl Keeper {
             cgroups,
             guard,
             units: BTreeMap::new(),
+            workers,
             state,
             declared,
             engine_dirs,
@@ -82,6 +89,7 @@ impl Keeper {
         };
         keeper.look_at_disk(true);
         keeper.take_up().during(|| "cannot take up units".into())?;
+        keeper.take_up_workers().during(|| "cannot take up workers".into())?;
         keeper.empty_trash();
         Ok(keeper)
     }

@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::fs::Gid;
+
 use crate::declared::{invalid, placed};
 use crate::engine::{self, Engine};
 use crate::host::{self, tree_dir};
-use crate::launch::{Plan, Program};
+use crate::launch::{Plan, Program, User};
 use crate::record::Holder;
 use crate::sandbox::{ENGINE, Sandbox};
 use crate::trees::{Locked, Ready, in_use, shown};
@@ -22,6 +24,7 @@ const SHM_BYTES: u64 = 256 * 1024 * 1024;
 pub(crate) const OUTPUT: &str = "stderr.log";
 pub(crate) const GATEWAY_OUTPUT: &str = "gateway.log";
 pub(crate) const ARCHIVER_OUTPUT: &str = "archiver.log";
+pub(crate) const FUNCTIONS_OUTPUT: &str = "functions.log";
 
 /// A plan, or who is in the way.
 pub(crate) enum Planned {
@@ -53,7 +56,7 @@ impl Keeper {
                 tree
             }
             Runs::Tool { tree, .. } => tree,
-            Runs::Gateway | Runs::Archiver => return Ok(()),
+            Runs::Gateway | Runs::Archiver | Runs::Functions => return Ok(()),
         };
         let there = files::exists(&self.trees.root, host::relative(tree));
         if !there.map_err(|error| system("cannot look for the tree", &error))? {
@@ -65,6 +68,7 @@ impl Keeper {
 
     /// Locks what the unit works on and decides how it is run.
     pub(crate) fn plan(&self, unit: &Unit) -> Result<Planned, Refusal> {
+        let host = &self.trees.host;
         match &unit.runs {
             Runs::Engine { tree, bin, program } => {
                 let engine = engine::find(bin, *program, &self.engine_dirs, &self.trees.host);
@@ -78,8 +82,20 @@ impl Keeper {
                 Ok(ready) => self.tool_plan(unit, tree, *tool, ready)?,
                 Err(holder) => Planned::Held(holder),
             }),
-            Runs::Gateway => self.own_plan(unit, "gateway", GATEWAY_OUTPUT, self.trees.host.gateway_uid()),
-            Runs::Archiver => self.own_plan(unit, "archiver", ARCHIVER_OUTPUT, self.trees.host.control_uid()),
+            Runs::Gateway => {
+                let user = User { uid: host.gateway_uid(), gid: host.gid(), groups: Vec::new() };
+                self.own_plan(unit, "gateway", GATEWAY_OUTPUT, user)
+            }
+            Runs::Archiver => {
+                let user = User { uid: host.control_uid(), gid: host.gid(), groups: Vec::new() };
+                self.own_plan(unit, "archiver", ARCHIVER_OUTPUT, user)
+            }
+            Runs::Functions => {
+                // Its files are its own group's; the group "stead" lets it reach sockets.
+                let groups = vec![Gid::from_raw(host.gid())];
+                let user = User { uid: host.functions_uid(), gid: host.functions_gid(), groups };
+                self.own_plan(unit, "functions", FUNCTIONS_OUTPUT, user)
+            }
         }
     }
 
@@ -157,7 +173,7 @@ impl Keeper {
             program,
             args,
             env,
-            user: host.isolated.then_some((ready.uid, ready.gid)),
+            user: host.isolated.then(|| User { uid: ready.uid, gid: ready.gid, groups: Vec::new() }),
             sandbox,
             output: (log, OUTPUT),
             hold_signals_back,
@@ -167,7 +183,13 @@ impl Keeper {
     }
 
     /// A verb of this same binary.
-    fn own_plan(&self, unit: &Unit, verb: &str, output: &'static str, uid: u32) -> Result<Planned, Refusal> {
+    fn own_plan(
+        &self,
+        unit: &Unit,
+        verb: &str,
+        output: &'static str,
+        user: User,
+    ) -> Result<Planned, Refusal> {
         let locked = self.trees.unit_lock(unit.name.as_str());
         let lock = match locked.map_err(|error| system("cannot lock the unit", &error))? {
             Locked::Ours(lock) => lock,
@@ -185,7 +207,7 @@ impl Keeper {
             program: Program::Open(self.own_program()?),
             args,
             env,
-            user: host.isolated.then(|| (uid, host.gid())),
+            user: host.isolated.then_some(user),
             sandbox: None,
             output: (self.trees.home.join("logs"), output),
             hold_signals_back: false,

@@ -21,7 +21,7 @@ pub(crate) const NAMESPACES: i32 =
 /// The root that processes see, a folder of the new root. The host's root is out of reach by
 /// `pivot_root`; being in a folder below the namespace's own root besides makes the kernel refuse new user
 /// namespaces (it does to whoever is in a chroot), and with them every way to capabilities.
-const INNER: &str = "inner";
+pub(crate) const INNER: &str = "inner";
 
 /// Where the sandbox shows an engine that is not below `/usr`.
 pub(crate) const ENGINE: &str = "/engine";
@@ -31,6 +31,9 @@ const SYSTEM: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What programs need of `/etc`, where the host has it.
 const ETC: &[&str] = &["ld.so.cache", "localtime", "ssl/openssl.cnf", "alternatives"];
+
+/// `/etc/hosts`.
+pub(crate) const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 
@@ -68,50 +71,56 @@ impl<T, E: std::fmt::Display> While<T> for Result<T, E> {
     }
 }
 
+/// Makes a new root, lets `furnish` (called in its empty inner folder, with the home) put into it what shall be
+/// seen, and goes in. Afterwards the host's files are out of reach for good.
+pub(crate) fn enter_new_root<T>(
+    home: &Path,
+    hostname: &str,
+    options: &str,
+    furnish: impl FnOnce(&OwnedFd) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).when("make mounts private")?;
+    rustix::system::sethostname(hostname.as_bytes()).when("set the host name")?;
+    let root = home.join("keeper/root");
+    // Opened in this namespace: a mount of another one cannot be bound.
+    let home =
+        rustix::fs::open(home, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).when("open the home")?;
+    tmpfs(&root, options, MountFlags::NOSUID | MountFlags::NODEV)?;
+    rustix::process::chdir(&root).when("enter the new root")?;
+    dir(INNER)?;
+    rustix::process::chdir(INNER).when("enter the new root")?;
+    let furnished = furnish(&home)?;
+    rustix::process::chdir("..").when("leave the inner root")?;
+    rustix::process::pivot_root(".", ".").when("change the root")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the host's root")?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_remount("/", flags, "").when("make the root read-only")?;
+    rustix::process::chroot(INNER).when("enter the inner root")?;
+    rustix::process::chdir("/").when("enter the inner root")?;
+    Ok(furnished)
+}
+
 impl Sandbox {
-    /// Goes in. Afterwards the host's files are out of reach for good.
+    /// Goes in.
     pub(crate) fn enter(&self) -> Result<(), Failed> {
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private).when("make mounts private")?;
-        rustix::system::sethostname(self.hostname.as_bytes()).when("set the host name")?;
-        // Opened in this namespace: a mount of another one cannot be bound.
-        let home = rustix::fs::open(&self.home, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .when("open the home")?;
-        let root = self.home.join("keeper/root");
-        tmpfs(&root, "mode=0755,size=1m,nr_inodes=256", MountFlags::NOSUID | MountFlags::NODEV)?;
-        rustix::process::chdir(&root).when("enter the new root")?;
-        dir(INNER)?;
-        rustix::process::chdir(INNER).when("enter the new root")?;
-        system()?;
-        self.etc()?;
-        self.devices()?;
-        self.tree(&home)?;
-        if let Some(engine) = &self.engine {
-            bind(engine, Path::new(&ENGINE[1..]), MountFlags::RDONLY)?;
-        }
-        proc()?;
-        dir("tmp")?;
-        tmpfs(Path::new("tmp"), &format!("mode=1777,size={TMP_BYTES}"), quiet())?;
-        rustix::process::chdir("..").when("leave the inner root")?;
-        rustix::process::pivot_root(".", ".").when("change the root")?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the host's root")?;
-        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-        rustix::mount::mount_remount("/", flags, "").when("make the root read-only")?;
-        rustix::process::chroot(INNER).when("enter the inner root")?;
-        rustix::process::chdir("/").when("enter the inner root")
+        enter_new_root(&self.home, &self.hostname, "mode=0755,size=1m,nr_inodes=256", |home| {
+            system()?;
+            self.etc()?;
+            devices(self.shm_bytes)?;
+            self.tree(home)?;
+            if let Some(engine) = &self.engine {
+                bind(engine, Path::new(&ENGINE[1..]), MountFlags::RDONLY)?;
+            }
+            proc()?;
+            dir("tmp")?;
+            tmpfs(Path::new("tmp"), &format!("mode=1777,size={TMP_BYTES}"), quiet())
+        })
     }
 
     /// `/etc`: what libraries need, and users by the names that servers know them by. Peers on the socket
     /// are known by user id, so "stead-control" is who the kernel says it is.
     fn etc(&self) -> Result<(), Failed> {
-        dir("etc")?;
-        dir("etc/ssl")?;
-        for name in ETC {
-            let source = Path::new("/etc").join(name);
-            if let Ok(source) = fs::canonicalize(&source) {
-                bind(&source, &Path::new("etc").join(name), MountFlags::RDONLY)?;
-            }
-        }
         let (control, gateway, stead) = (self.control_uid, self.gateway_uid, self.stead_gid);
         let passwd = format!(
             "root:x:0:0:root:/:/usr/sbin/nologin\n\
@@ -121,29 +130,15 @@ impl Sandbox {
             self.uid, self.gid
         );
         let group = format!("root:x:0:\nstead:x:{stead}:\npostgres:x:{}:\n", self.gid);
-        for (name, text) in [
-            ("etc/passwd", passwd.as_str()),
-            ("etc/group", group.as_str()),
-            ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
-            ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
-        ] {
-            fs::write(name, text).when(name)?;
-        }
-        Ok(())
-    }
-
-    fn devices(&self) -> Result<(), Failed> {
-        dir("dev")?;
-        for name in DEVICES {
-            let target = Path::new("dev").join(name);
-            fs::write(&target, "").when("dev")?;
-            rustix::mount::mount_bind(Path::new("/dev").join(name), &target).when("bind a device")?;
-        }
-        for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
-            symlink(Path::new("/proc/self").join(target), Path::new("dev").join(name)).when("dev")?;
-        }
-        dir("dev/shm")?;
-        tmpfs(Path::new("dev/shm"), &format!("mode=1777,size={}", self.shm_bytes), quiet())
+        etc(
+            &[],
+            &[
+                ("passwd", passwd.as_str()),
+                ("group", group.as_str()),
+                ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+                ("hosts", HOSTS),
+            ],
+        )
     }
 
     /// The tree at `/stead`. Its folders lie where the control plane may write, so they are opened without
@@ -169,22 +164,52 @@ impl Sandbox {
     }
 }
 
+/// `/etc`: what programs need of the host's and of it `more`, and files of its own.
+pub(crate) fn etc(more: &[&str], files: &[(&str, &str)]) -> Result<(), Failed> {
+    dir("etc")?;
+    dir("etc/ssl")?;
+    for name in ETC.iter().chain(more) {
+        let source = Path::new("/etc").join(name);
+        if let Ok(source) = fs::canonicalize(&source) {
+            bind(&source, &Path::new("etc").join(name), MountFlags::RDONLY)?;
+        }
+    }
+    for (name, text) in files {
+        fs::write(Path::new("etc").join(name), text).when(name)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn devices(shm_bytes: u64) -> Result<(), Failed> {
+    dir("dev")?;
+    for name in DEVICES {
+        let target = Path::new("dev").join(name);
+        fs::write(&target, "").when("dev")?;
+        rustix::mount::mount_bind(Path::new("/dev").join(name), &target).when("bind a device")?;
+    }
+    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        symlink(Path::new("/proc/self").join(target), Path::new("dev").join(name)).when("dev")?;
+    }
+    dir("dev/shm")?;
+    tmpfs(Path::new("dev/shm"), &format!("mode=1777,size={shm_bytes}"), quiet())
+}
+
 fn quiet() -> MountFlags {
     MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
 }
 
-fn dir(path: impl AsRef<Path>) -> Result<(), Failed> {
+pub(crate) fn dir(path: impl AsRef<Path>) -> Result<(), Failed> {
     let path = path.as_ref();
     fs::create_dir(path).when(format!("make {}", path.display()))
 }
 
-fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), Failed> {
+pub(crate) fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), Failed> {
     let options = std::ffi::CString::new(options).when("mount options")?;
     rustix::mount::mount("tmpfs", at, "tmpfs", flags, options.as_c_str())
         .when(format!("mount a tmpfs at {}", at.display()))
 }
 
-fn system() -> Result<(), Failed> {
+pub(crate) fn system() -> Result<(), Failed> {
     bind_dir(Path::new("/usr"), Path::new("usr"), MountFlags::RDONLY)?;
     for name in SYSTEM {
         let source = Path::new("/").join(name);
@@ -202,7 +227,7 @@ fn system() -> Result<(), Failed> {
 
 /// A `/proc` of the new process namespace that shows a process its own user's processes only, and of the
 /// kernel nothing; older kernels know fewer of the options.
-fn proc() -> Result<(), Failed> {
+pub(crate) fn proc() -> Result<(), Failed> {
     dir("proc")?;
     let options = [c"hidepid=invisible,subset=pid", c"hidepid=2", c""];
     let mut last = Ok(());
@@ -229,7 +254,7 @@ fn bind_dir(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Faile
 }
 
 /// What is mounted below the source is left out on purpose.
-fn bound(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Failed> {
+pub(crate) fn bound(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Failed> {
     rustix::mount::mount_bind(source, target).when(format!("bind {}", target.display()))?;
     let flags = flags | MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount_remount(target, flags, "").when(format!("protect {}", target.display()))

@@ -1,21 +1,27 @@
 //! The keeper's socket: who may talk, one line at a time, and no peer can make the loop wait.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use rustix::process::Pid;
 
 use crate::declared::invalid;
 use crate::fail_point;
 use crate::host::Host;
 use crate::wire::{Reply, Request};
 
-/// A request is a name or two.
-const LINE_BYTES: usize = 16 * 1024;
+/// A request is a name or two; that for a worker holds the worker's small files.
+const LINE_BYTES: usize = 1024 * 1024;
+
+/// Descriptors that come with a request: as many as a worker takes.
+const DESCRIPTORS: usize = 4;
 
 /// With more, one that is idle has to go; with none idle, new ones wait.
 const PEERS: usize = 64;
@@ -41,14 +47,32 @@ struct Peer {
     held: bool,
     /// Shall go when the output has been written.
     last: bool,
-    /// It is the gateway, which may ask for sleep and waking only.
-    gateway: bool,
+    rights: Rights,
+    /// The process that connected.
+    process: Option<Pid>,
+    /// Descriptors that came with what has been read.
+    fds: Vec<OwnedFd>,
+}
+
+/// What a peer may ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    All,
+    /// It is the gateway: sleep and waking only.
+    Gateway,
+    /// It is the function front door: workers only.
+    Functions,
+    None,
 }
 
 /// A request, and the peer to answer.
 pub(crate) struct Asked {
     pub(crate) peer: u64,
     pub(crate) request: Request,
+    /// The process that asks.
+    pub(crate) process: Option<Pid>,
+    /// What it sent along.
+    pub(crate) fds: Vec<OwnedFd>,
 }
 
 impl Socket {
@@ -139,6 +163,15 @@ impl Socket {
         self.peers.iter().position(|peer| !peer.held && peer.input.is_empty() && peer.output.is_empty())
     }
 
+    fn rights(&self, uid: u32) -> Rights {
+        match uid {
+            uid if uid == 0 || uid == self.host.control_uid() => Rights::All,
+            uid if uid == self.host.gateway_uid() => Rights::Gateway,
+            uid if uid == self.host.functions_uid() => Rights::Functions,
+            _ => Rights::None,
+        }
+    }
+
     fn accept(&mut self) {
         while self.peers.len() < PEERS || self.idle().is_some() {
             let Ok((stream, _)) = self.listener.accept() else { return };
@@ -150,7 +183,8 @@ impl Socket {
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let uid = rustix::net::sockopt::socket_peercred(&stream).map(|peer| peer.uid.as_raw());
+            let credentials = rustix::net::sockopt::socket_peercred(&stream).ok();
+            let rights = credentials.map_or(Rights::None, |peer| self.rights(peer.uid.as_raw()));
             self.next += 1;
             let mut peer = Peer {
                 id: self.next,
@@ -160,15 +194,13 @@ impl Socket {
                 busy_since: None,
                 held: false,
                 last: false,
-                gateway: false,
+                rights,
+                process: credentials.map(|peer| peer.pid),
+                fds: Vec::new(),
             };
-            match uid {
-                Ok(uid) if uid == 0 || uid == self.host.control_uid() => {}
-                Ok(uid) if uid == self.host.gateway_uid() => peer.gateway = true,
-                _ => {
-                    peer.last = true;
-                    peer.say(&Reply::Refused(invalid("only Stead's own processes may talk to the keeper")));
-                }
+            if rights == Rights::None {
+                peer.last = true;
+                peer.say(&Reply::Refused(invalid("only Stead's own processes may talk to the keeper")));
             }
             self.peers.push(peer);
         }
@@ -181,20 +213,35 @@ impl Peer {
             let n = skip_would_block(self.stream.write(&self.output))?;
             self.output.drain(..n);
         } else if ready.contains(PollFlags::IN) {
-            let mut chunk = [0u8; 4096];
-            let mut reader = &self.stream;
-            match reader.read(&mut chunk) {
+            match self.read() {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => {
-                    let n = skip_would_block(read)?;
-                    self.input.extend_from_slice(chunk.get(..n).unwrap_or_default());
-                }
-            }
+                read => skip_would_block(read.map(|_| 0))?,
+            };
         } else if ready.intersects(PollFlags::HUP | PollFlags::ERR) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         self.note_progress();
         Ok(())
+    }
+
+    /// Takes what has come, descriptors too.
+    fn read(&mut self) -> io::Result<usize> {
+        let mut chunk = [0u8; 64 * 1024];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received =
+            rustix::net::recvmsg(&self.stream, &mut [IoSliceMut::new(&mut chunk)], &mut ancillary, flags)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        if self.fds.len() > DESCRIPTORS || received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
+        }
+        self.input.extend_from_slice(chunk.get(..received.bytes).unwrap_or_default());
+        Ok(received.bytes)
     }
 
     fn has_line(&self) -> bool {
@@ -213,15 +260,19 @@ impl Peer {
         let end = self.input.iter().position(|byte| *byte == b'\n')?;
         let line: Vec<u8> = self.input.drain(..=end).collect();
         self.note_progress();
+        // Whatever the request is, they were sent with it; what takes none closes them.
+        let fds = std::mem::take(&mut self.fds);
         match serde_json::from_slice(&line) {
-            Ok(request) if self.gateway && !is_of_the_gateway(&request) => {
-                self.say(&Reply::Refused(invalid("the gateway may ask for sleep and waking only")));
-                None
-            }
-            Ok(request) => {
-                self.held = true;
-                Some(Asked { peer: self.id, request })
-            }
+            Ok(request) => match self.rights.forbid(&request) {
+                Some(why) => {
+                    self.say(&Reply::Refused(invalid(why)));
+                    None
+                }
+                None => {
+                    self.held = true;
+                    Some(Asked { peer: self.id, request, process: self.process, fds })
+                }
+            },
             Err(error) => {
                 self.say(&Reply::Refused(invalid(format!("not a request: {error}"))));
                 None
@@ -248,11 +299,19 @@ impl Peer {
     }
 }
 
-fn is_of_the_gateway(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Sleep { .. } | Request::Wake { .. } | Request::Ready { .. } | Request::Unit { .. }
-    )
+impl Rights {
+    /// Why a request is none of this peer's.
+    fn forbid(self, request: &Request) -> Option<&'static str> {
+        use Request::{ClaimWorker, Ready, Sleep, StartWorker, StopWorker, Unit, Wake};
+        match (self, request) {
+            (Self::All, _) => None,
+            (Self::Gateway, Sleep { .. } | Wake { .. } | Ready { .. } | Unit { .. }) => None,
+            (Self::Gateway, _) => Some("the gateway may ask for sleep and waking only"),
+            (Self::Functions, StartWorker(_) | ClaimWorker(_) | StopWorker { .. }) => None,
+            (Self::Functions, _) => Some("the function front door may ask for workers only"),
+            (Self::None, _) => Some("only Stead's own processes may talk to the keeper"),
+        }
+    }
 }
 
 fn skip_would_block(result: io::Result<usize>) -> io::Result<usize> {

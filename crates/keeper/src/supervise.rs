@@ -10,7 +10,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::keeper::Keeper;
 use crate::launch;
-use crate::plan::{ARCHIVER_OUTPUT, GATEWAY_OUTPUT, OUTPUT, Planned, held};
+use crate::plan::{ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, OUTPUT, Planned, held};
 use crate::record::{Holder, Identity, Outcome, Record};
 use crate::units::{Action, Entry, Escalation, Phase, Process, QUIT_PATIENCE};
 use crate::wire::{Name, Reason, Refusal, Restart, Runs, Unit};
@@ -383,7 +383,11 @@ impl Keeper {
                 files::open_file(log, OUTPUT, flags, 0)
             }
             None => {
-                let name = if unit.runs == Runs::Archiver { ARCHIVER_OUTPUT } else { GATEWAY_OUTPUT };
+                let name = match unit.runs {
+                    Runs::Archiver => ARCHIVER_OUTPUT,
+                    Runs::Functions => FUNCTIONS_OUTPUT,
+                    _ => GATEWAY_OUTPUT,
+                };
                 files::open_file(files::open_dir(&self.trees.root, "logs")?, name, flags, 0)
             }
         }

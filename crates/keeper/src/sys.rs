@@ -178,6 +178,29 @@ pub(crate) fn unshare_cgroup() -> io::Result<()> {
     }
 }
 
+/// Makes a mount that is nowhere yet read-only, without set-user-id programs and devices, and the namespace's own.
+#[expect(unsafe_code, reason = "mount_setattr has no safe form")]
+pub(crate) fn protect_mount(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    // SAFETY: the empty path and the attributes live through the call and have the size that the kernel is told.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;

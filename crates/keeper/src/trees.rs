@@ -102,7 +102,7 @@ impl Trees {
         let uid = match tree {
             Tree::Control => self.host.control_uid(),
             _ => self.free_uid().map_err(|e| system(&what, &e))?.ok_or_else(|| {
-                let all = self.host.tree_uids().len();
+                let all = self.host.tree_uids().len() - self.host.worker_uids().len();
                 refused(
                     Reason::System,
                     format!("{what}: all {all} user ids are taken; remove servers that nobody needs"),
@@ -276,6 +276,13 @@ impl Trees {
         if !self.host.isolated {
             return Ok(Some(self.host.control_uid()));
         }
+        let taken = self.taken_uids()?;
+        let workers = self.host.worker_uids();
+        Ok(self.host.tree_uids().find(|uid| !taken.contains(uid) && !workers.contains(uid)))
+    }
+
+    /// The user ids that a tree has, or something that is still being deleted.
+    pub(crate) fn taken_uids(&self) -> io::Result<BTreeSet<u32>> {
         let mut taken: BTreeSet<u32> = trash::uids(&self.root)?;
         for parent in ["servers", "spares"] {
             let parent = files::open_dir(&self.root, parent)?;
@@ -287,7 +294,7 @@ impl Trees {
                 }
             }
         }
-        Ok(self.host.tree_uids().find(|uid| !taken.contains(uid)))
+        Ok(taken)
     }
 
     fn lock_file(&self, dir: &OwnedFd) -> io::Result<std::fs::File> {

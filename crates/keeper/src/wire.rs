@@ -101,6 +101,9 @@ pub enum Runs {
     Gateway,
     /// This same binary as `stead archiver --home $STEAD_HOME`, as the control plane's uid, in the host's network.
     Archiver,
+    /// This same binary as `stead functions --home $STEAD_HOME`, as a user and group of its own and besides in the group
+    /// "stead", in the host's network. Only it may ask for workers.
+    Functions,
 }
 
 /// The engine programs that a unit may run.

@@ -95,9 +95,11 @@ pub enum WorkerMessage {
     /// The sandbox stands and its program is about to run. With descriptors: listening TCP sockets at
     /// [`RUNTIME_API`] and [`POSTGRES`], a UDP socket bound to [`DNS`].
     Ready,
-    /// The groups that count and freeze it. With the descriptors that are named, in this order.
+    /// The groups that count and freeze it. With the descriptors that are named, in this order. Comes once, before
+    /// or after [`Self::Ready`].
     Groups(Vec<Group>),
-    /// With one listening TCP socket for each port, in this order.
+    /// With one listening TCP socket for each port, in this order. Comes before the claim is answered, and only where
+    /// it names a port.
     Egress(Vec<u16>),
     /// It could not be made; nothing follows.
     Failed(String),

@@ -13,6 +13,10 @@ mod launch;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod sandboxed;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod user;
+#[cfg(test)]
+mod workers;
