@@ -20,7 +20,7 @@ use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, UdpSocket, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::control_socket::{self, ControlSocket};
 
@@ -73,7 +73,7 @@ pub(crate) struct Sandbox {
     pub(crate) postgres: TcpListener,
     pub(crate) dns: UdpSocket,
     /// What was said on the control socket and nobody has looked at yet.
-    pub(crate) said: Vec<(WorkerMessage, Vec<OwnedFd>)>,
+    pub(crate) said: Said,
 }
 
 impl Sandboxes {
@@ -114,7 +114,8 @@ impl Sandboxes {
             rustix::io::ioctl_fionbio(end, true).map_err(io::Error::from)?;
         }
         let mut control = ControlSocket::new(ours)?;
-        let (runtime_api, postgres, dns) = ready(&mut control).await?;
+        let mut said = Vec::new();
+        let (runtime_api, postgres, dns) = ready(&mut control, &mut said).await?;
         Ok(Sandbox {
             name,
             control,
@@ -124,7 +125,7 @@ impl Sandboxes {
             runtime_api,
             postgres,
             dns,
-            said: Vec::new(),
+            said,
         })
     }
 
@@ -179,23 +180,30 @@ fn send(stream: &UnixStream, bytes: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) 
     Ok(rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
 }
 
-/// Waits for the word that the sandbox stands, and for its listeners.
-async fn ready(control: &mut ControlSocket) -> Result<(TcpListener, TcpListener, UdpSocket), Failed> {
-    let message = timeout(PATIENCE, control.receive());
-    match message.await.map_err(|_| Failed::Ended("it did not get ready".to_owned()))?? {
-        Some((WorkerMessage::Ready, fds)) => {
-            let mut fds = fds.into_iter();
-            let mut next = || fds.next().ok_or_else(|| Failed::Ended("its listeners are missing".to_owned()));
-            let runtime_api = control_socket::tcp(next()?)?;
-            let postgres = control_socket::tcp(next()?)?;
-            Ok((runtime_api, postgres, udp(next()?)?))
+type Said = Vec<(WorkerMessage, Vec<OwnedFd>)>;
+
+/// Waits for the word that the sandbox stands, and for its listeners; what is said before it is kept.
+async fn ready(control: &mut ControlSocket, said: &mut Said) -> Result<(TcpListener, TcpListener, UdpSocket), Failed> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let message = timeout_at(deadline, control.receive()).await;
+        match message.map_err(|_| Failed::Ended("it did not get ready".to_owned()))?? {
+            Some((WorkerMessage::Ready, fds)) => return listeners(fds),
+            Some((WorkerMessage::Failed(why), _)) => return Err(Failed::Refused(why)),
+            Some((WorkerMessage::Ended { code, signal, .. }, _)) => {
+                return Err(Failed::Ended(format!("exit code {code:?}, signal {signal:?}")));
+            }
+            Some(other) => said.push(other),
+            None => return Err(Failed::Ended("nobody is left who could say why".to_owned())),
         }
-        Some((WorkerMessage::Failed(why), _)) => Err(Failed::Refused(why)),
-        Some((WorkerMessage::Ended { code, signal, .. }, _)) => {
-            Err(Failed::Ended(format!("exit code {code:?}, signal {signal:?}")))
-        }
-        Some(_) | None => Err(Failed::Ended("the keeper said something else".to_owned())),
     }
+}
+
+fn listeners(fds: Vec<OwnedFd>) -> Result<(TcpListener, TcpListener, UdpSocket), Failed> {
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(|| Failed::Ended("its listeners are missing".to_owned()));
+    let (runtime_api, postgres, dns) = (next()?, next()?, next()?);
+    Ok((control_socket::tcp(runtime_api)?, control_socket::tcp(postgres)?, udp(dns)?))
 }
 
 fn udp(fd: OwnedFd) -> io::Result<UdpSocket> {
