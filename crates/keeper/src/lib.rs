@@ -31,6 +31,7 @@ mod host;
 mod journal;
 mod keeper;
 mod launch;
+mod layers;
 mod layout;
 mod open;
 mod plan;

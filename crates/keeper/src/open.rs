@@ -46,7 +46,8 @@ impl Keeper {
         let signals = sys::signal_fd(&signals).during(|| "cannot wait for signals".into())?;
         let Fit { home, root, lock, host, mut journal } = fit(&options.home)?;
         let (cgroups, said) = if host.isolated { Cgroups::find(&home) } else { Default::default() };
-        for line in said.into_iter().chain(unreachable(&home)) {
+        let lacks = if host.isolated { Workers::lacks() } else { None };
+        for line in said.into_iter().chain(lacks).chain(unreachable(&home)) {
             journal.log("warn", None, &line);
         }
         let program = rustix::fs::open(&options.program, OFlags::PATH | OFlags::CLOEXEC, 0.into())
@@ -65,7 +66,8 @@ impl Keeper {
         let mut runtime_dirs = vec![trees.home.join("runtimes")];
         runtime_dirs.extend(options.runtime_dirs.iter().cloned());
         let taken = trees.taken_uids().during(|| "cannot see which user ids are taken".into())?;
-        let workers = Workers::new(workers, runtime_dirs, taken);
+        let workers =
+            Workers::new(workers, runtime_dirs, taken).during(|| "cannot filter system calls".into())?;
         let guard = Guard::new(&trees.root, options.watermarks, trees.any_guard())
             .during(|| "cannot watch the disk".into())?;
         let mut keeper = Self {

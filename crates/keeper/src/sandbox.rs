@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::files;
+use crate::layers::{Layer, left_out};
 
 /// Namespaces of a server: everything but users, so that its user id means the same on the host.
 pub(crate) const NAMESPACES: i32 =
@@ -35,7 +36,7 @@ const ETC: &[&str] = &["ld.so.cache", "localtime", "ssl/openssl.cnf", "alternati
 /// `/etc/hosts`.
 pub(crate) const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
-const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
+pub(crate) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 
 /// Size of a server's private `/tmp`.
 const TMP_BYTES: u64 = 64 * 1024 * 1024;
@@ -71,6 +72,12 @@ impl<T, E: std::fmt::Display> While<T> for Result<T, E> {
     }
 }
 
+/// What is mounted in here from now on is not mounted elsewhere.
+pub(crate) fn keep_mounts_private() -> Result<(), Failed> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).when("make mounts private")
+}
+
 /// Makes a new root, lets `furnish` (called in its empty inner folder, with the home) put into it what shall be
 /// seen, and goes in. Afterwards the host's files are out of reach for good.
 pub(crate) fn enter_new_root<T>(
@@ -79,8 +86,7 @@ pub(crate) fn enter_new_root<T>(
     options: &str,
     furnish: impl FnOnce(&OwnedFd) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).when("make mounts private")?;
+    keep_mounts_private()?;
     rustix::system::sethostname(hostname.as_bytes()).when("set the host name")?;
     let root = home.join("keeper/root");
     // Opened in this namespace: a mount of another one cannot be bound.
@@ -95,8 +101,10 @@ pub(crate) fn enter_new_root<T>(
     rustix::process::pivot_root(".", ".").when("change the root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the host's root")?;
     let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount_remount("/", flags, "").when("make the root read-only")?;
-    rustix::process::chroot(INNER).when("enter the inner root")?;
+    rustix::mount::mount_remount("/", allowed(flags), "").when("make the root read-only")?;
+    if !left_out(Layer::Inner) {
+        rustix::process::chroot(INNER).when("enter the inner root")?;
+    }
     rustix::process::chdir("/").when("enter the inner root")?;
     Ok(furnished)
 }
@@ -194,6 +202,18 @@ pub(crate) fn devices(shm_bytes: u64) -> Result<(), Failed> {
     tmpfs(Path::new("dev/shm"), &format!("mode=1777,size={shm_bytes}"), quiet())
 }
 
+/// The flags of a mount.
+fn allowed(mut flags: MountFlags) -> MountFlags {
+    for (layer, flag) in [
+        (Layer::ReadOnly, MountFlags::RDONLY),
+        (Layer::NoSuid, MountFlags::NOSUID),
+        (Layer::NoDev, MountFlags::NODEV),
+    ] {
+        flags.set(flag, flags.contains(flag) && !left_out(layer));
+    }
+    flags
+}
+
 fn quiet() -> MountFlags {
     MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
 }
@@ -205,7 +225,7 @@ pub(crate) fn dir(path: impl AsRef<Path>) -> Result<(), Failed> {
 
 pub(crate) fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), Failed> {
     let options = std::ffi::CString::new(options).when("mount options")?;
-    rustix::mount::mount("tmpfs", at, "tmpfs", flags, options.as_c_str())
+    rustix::mount::mount("tmpfs", at, "tmpfs", allowed(flags), options.as_c_str())
         .when(format!("mount a tmpfs at {}", at.display()))
 }
 
@@ -225,14 +245,18 @@ pub(crate) fn system() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A `/proc` of the new process namespace that shows a process its own user's processes only, and of the
-/// kernel nothing; older kernels know fewer of the options.
 pub(crate) fn proc() -> Result<(), Failed> {
     dir("proc")?;
+    mount_proc(Path::new("proc"))
+}
+
+/// A `/proc` of the new process namespace that shows a process its own user's processes only, and of the
+/// kernel nothing; older kernels know fewer of the options.
+pub(crate) fn mount_proc(at: &Path) -> Result<(), Failed> {
     let options = [c"hidepid=invisible,subset=pid", c"hidepid=2", c""];
     let mut last = Ok(());
-    for options in options {
-        last = rustix::mount::mount("proc", "proc", "proc", quiet(), options);
+    for options in options.into_iter().skip(if left_out(Layer::Proc) { 2 } else { 0 }) {
+        last = rustix::mount::mount("proc", at, "proc", quiet(), options);
         if last.is_ok() {
             break;
         }
@@ -257,5 +281,5 @@ fn bind_dir(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Faile
 pub(crate) fn bound(source: &Path, target: &Path, flags: MountFlags) -> Result<(), Failed> {
     rustix::mount::mount_bind(source, target).when(format!("bind {}", target.display()))?;
     let flags = flags | MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount_remount(target, flags, "").when(format!("protect {}", target.display()))
+    rustix::mount::mount_remount(target, allowed(flags), "").when(format!("protect {}", target.display()))
 }

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -36,6 +37,7 @@ use crate::record::{Identity, Outcome};
 use crate::wire::{Group, Name, Reason, Refusal, Reply, WorkerClaim, WorkerMessage, WorkerOrder};
 use crate::{fail_point, files};
 use record::Record;
+use syscalls::Filters;
 
 /// How often what should have ended is looked at again: a worker that is being frozen while it is killed, a group that
 /// is still being left.
@@ -54,6 +56,7 @@ pub(crate) struct Workers {
     /// Ended ones whose group something was still in.
     leaving: BTreeSet<Name>,
     again: Option<Instant>,
+    filters: Rc<Filters>,
 }
 
 /// One that lives.
@@ -94,9 +97,23 @@ fn system(what: &str, error: impl std::fmt::Display) -> Refusal {
 }
 
 impl Workers {
-    pub(crate) fn new(folder: OwnedFd, runtime_dirs: Vec<PathBuf>, taken: BTreeSet<u32>) -> Self {
-        let (all, owners, leaving) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        Self { all, owners, folder, runtime_dirs, taken, leaving, again: None }
+    /// None yet. `taken` are user ids that none may have.
+    pub(crate) fn new(folder: OwnedFd, runtime_dirs: Vec<PathBuf>, taken: BTreeSet<u32>) -> io::Result<Self> {
+        Ok(Self {
+            all: BTreeMap::new(),
+            owners: Vec::new(),
+            folder,
+            runtime_dirs,
+            taken,
+            leaving: BTreeSet::new(),
+            again: None,
+            filters: Rc::new(Filters::compile().map_err(io::Error::other)?),
+        })
+    }
+
+    /// What of a worker's sandbox this host cannot give, in words.
+    pub(crate) fn lacks() -> Option<String> {
+        seal::landlock_lacks().map(|why| format!("workers run with less of Landlock than there is: {why}"))
     }
 
     /// What to wait for.
@@ -181,8 +198,8 @@ impl Keeper {
         let owner = asker.ok_or_else(|| invalid("the asker's process is not known"))?;
         let owner = self.workers.own(owner).map_err(|error| system(&what, error))?;
         let control = socket.try_clone().map_err(|error| system(&what, error))?;
-        let plan =
-            launch::Plan { home: self.trees.home.clone(), order, uid, lang, control, stdin, stdout, stderr };
+        let (home, filters) = (self.trees.home.clone(), Rc::clone(&self.workers.filters));
+        let plan = launch::Plan { home, order, uid, lang, filters, control, stdin, stdout, stderr };
         let made = self.make_worker(plan, owner, socket);
         if made.is_err() {
             self.forget_groups(&name);

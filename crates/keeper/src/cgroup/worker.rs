@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::{Cgroups, Door, Hierarchy, exists_is_fine};
+use crate::layers::{Layer, left_out};
 use crate::wire::{Group, Name, WorkerLimits};
 
 /// A dot is in no unit's name, so that no unit's group can have this one's.
@@ -118,6 +119,9 @@ impl Hierarchy {
     }
 
     fn limit_worker(&self, folder: &Path, limits: &WorkerLimits) -> io::Result<()> {
+        if left_out(Layer::Limits) {
+            return Ok(());
+        }
         if self.pids {
             fs::write(folder.join("pids.max"), limits.pids.to_string())?;
         }

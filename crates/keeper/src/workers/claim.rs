@@ -3,6 +3,7 @@
 //! The keeper stays where it is; a child that it forks goes in, and the keeper waits for it, not for long. The child
 //! touches nothing that the worker could have changed: mount points are the keeper's own, made before the worker ran.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +19,7 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::{control, launch::TASK, network};
 use crate::files;
+use crate::layers::{Layer, left_out};
 use crate::sandbox::{Failed, INNER, While};
 use crate::sys::{self, Forked};
 use crate::wire::{WorkerClaim, WorkerMessage};
@@ -82,9 +84,11 @@ fn inside(root: &OwnedFd, worker: &OwnedFd, socket: &OwnedFd, claim: &WorkerClai
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     let target = inner.join(&TASK[1..]);
     rustix::mount::move_mount(&package, "", rustix::fs::CWD, &target, flags).when("mount the package")?;
-    let size = std::ffi::CString::new(format!("size={}", claim.limits.tmp_bytes)).when("size")?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount_remount(inner.join("tmp"), flags, size.as_c_str()).when("resize /tmp")?;
+    if !left_out(Layer::Sizes) {
+        let size = CString::new(format!("size={}", claim.limits.tmp_bytes)).when("size")?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount_remount(inner.join("tmp"), flags, size.as_c_str()).when("resize /tmp")?;
+    }
     if claim.egress.is_empty() {
         return Ok(());
     }
@@ -102,6 +106,8 @@ fn package(root: &OwnedFd, name: &str) -> Result<OwnedFd, Failed> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = rustix::mount::open_tree(&folder, "", flags).when("take the package")?;
-    sys::protect_mount(tree.as_fd()).when("protect the package")?;
+    if !left_out(Layer::NoSuid) {
+        sys::protect_mount(tree.as_fd()).when("protect the package")?;
+    }
     Ok(tree)
 }

@@ -8,15 +8,18 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::MountFlags;
 
+use super::syscalls::Filters;
 use super::{control, network, order, seal};
 use crate::cgroup::Door;
 use crate::launch::{self, Held};
+use crate::layers::{Layer, left_out};
 use crate::sandbox::{self, Failed, HOSTS, While, dir};
 use crate::sys;
 use crate::wire::{WorkerMessage, WorkerOrder, WorkerStart};
@@ -33,6 +36,9 @@ const SHM_BYTES: u64 = 64 * 1024 * 1024;
 /// Likelier to be killed than a server when the host's memory runs out.
 const OOM_SCORE: &str = "500";
 
+/// `PIPEFS_MAGIC` of Linux: the file system of pipes without a name.
+const PIPES: rustix::fs::FsWord = 0x5049_5045;
+
 /// The sandbox's own copy of a worker's package is put here, when it is claimed.
 pub(super) const TASK: &str = "/var/task";
 
@@ -43,6 +49,7 @@ pub(super) struct Plan {
     pub(super) uid: u32,
     /// Folder with the interpreter.
     pub(super) lang: Option<PathBuf>,
+    pub(super) filters: Rc<Filters>,
     pub(super) control: OwnedFd,
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
@@ -58,7 +65,17 @@ struct Run {
 /// Makes the process, which gets ready and waits for its release.
 pub(super) fn hold(plan: Plan, door: &Door) -> io::Result<Held> {
     let group = door.born_in.as_ref().map(AsFd::as_fd);
-    launch::hold(sandbox::NAMESPACES, group, |ready, failed| child(&plan, door, ready, failed))
+    let mut namespaces = sandbox::NAMESPACES;
+    for (layer, namespace) in [
+        (Layer::PidNamespace, libc::CLONE_NEWPID),
+        (Layer::NetNamespace, libc::CLONE_NEWNET),
+        (Layer::IpcNamespace, libc::CLONE_NEWIPC),
+    ] {
+        if left_out(layer) {
+            namespaces &= !namespace;
+        }
+    }
+    launch::hold(namespaces, group, |ready, failed| child(&plan, door, ready, failed))
 }
 
 fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<Infallible, Failed> {
@@ -76,20 +93,28 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     rustix::process::setsid().when("start a session")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let users = enter(plan)?;
-    let listeners = network::bring_up().when("bring up the network")?;
-    rustix::stdio::dup2_stdin(stdin).when("redirect")?;
-    rustix::stdio::dup2_stdout(stdout).when("redirect")?;
-    rustix::stdio::dup2_stderr(stderr).when("redirect")?;
-    rustix::process::chdir(TASK).when("enter the folder of the package")?;
+    // In the host's network these are the host's own.
+    let listeners = match left_out(Layer::NetNamespace) {
+        false => network::bring_up().when("bring up the network")?.into(),
+        true => Vec::new(),
+    };
+    streams(plan)?;
+    rustix::process::chdir(if left_out(Layer::Root) { "/" } else { TASK })
+        .when("enter the folder of the package")?;
     sys::default_sigpipe();
     sys::block_only(&[]).when("set the signal mask")?;
     launch::limits(OPEN_FILES)?;
     seal::become_user(users, plan.uid)?;
-    seal::confine()?;
+    seal::confine(&plan.filters)?;
     launch::wait_for_go(ready)?;
     control::say(control, &WorkerMessage::Ready, &listeners).when("say that it is ready")?;
-    // Not even while it waits may it hold what only whoever asked for it shall have.
-    sys::close_all_but(&[failed.as_raw_fd()]).when("close descriptors")?;
+    drop(listeners);
+    if left_out(Layer::Descriptors) {
+        let _ = rustix::io::dup(control).map(IntoRawFd::into_raw_fd);
+    } else {
+        // Not even while it waits may it hold what only whoever asked for it shall have.
+        sys::close_all_but(&[failed.as_raw_fd()]).when("close descriptors")?;
+    }
     let run = match plan.order.program.is_empty() {
         true => wait_for_start()?,
         false => Run::new(&plan.order.program, &plan.order.env)?,
@@ -97,6 +122,20 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     let path = run.args.first().ok_or("there is nothing to run")?;
     let error = sys::exec(rustix::fs::CWD, path, &run.args, &run.env, 0);
     Err(format!("cannot run `{}`: {error}", path.to_string_lossy()))
+}
+
+/// Standard input, output and error; its own, so that it can open them again by `/dev/stdout`.
+fn streams(plan: &Plan) -> Result<(), Failed> {
+    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.uid));
+    for stream in [&plan.stdin, &plan.stdout, &plan.stderr] {
+        // Nothing else: it might have a name, and so belong to somebody.
+        if rustix::fs::fstatfs(stream).is_ok_and(|at| at.f_type == PIPES) {
+            rustix::fs::fchown(stream, Some(uid), Some(gid)).when("hand a pipe over")?;
+        }
+    }
+    rustix::stdio::dup2_stdin(&plan.stdin).when("redirect")?;
+    rustix::stdio::dup2_stdout(&plan.stdout).when("redirect")?;
+    rustix::stdio::dup2_stderr(&plan.stderr).when("redirect")
 }
 
 impl Run {
@@ -125,11 +164,18 @@ fn wait_for_start() -> Result<Run, Failed> {
 
 /// Furnishes the root and goes in; the user namespace that it will live in.
 fn enter(plan: &Plan) -> Result<OwnedFd, Failed> {
+    if left_out(Layer::Root) {
+        // The host's, but for a `/proc` that shows its own processes.
+        sandbox::keep_mounts_private()?;
+        sandbox::mount_proc(Path::new("/proc"))?;
+        rustix::process::chdir("/").when("enter the root")?;
+        return seal::user_namespace(plan.uid);
+    }
     let options = "mode=0755,size=2m,nr_inodes=512";
     sandbox::enter_new_root(&plan.home, plan.order.worker.as_str(), options, |_| {
         sandbox::system()?;
         etc(plan.uid)?;
-        sandbox::devices(SHM_BYTES)?;
+        sandbox::devices(if left_out(Layer::Sizes) { 0 } else { SHM_BYTES })?;
         for name in ["opt", "var", &TASK[1..], "var/lang", "var/runtime"] {
             dir(name)?;
         }
@@ -141,7 +187,10 @@ fn enter(plan: &Plan) -> Result<OwnedFd, Failed> {
         }
         sandbox::proc()?;
         dir("tmp")?;
-        let size = format!("mode=1777,size={}", plan.order.limits.tmp_bytes);
+        let size = match left_out(Layer::Sizes) {
+            false => format!("mode=1777,size={}", plan.order.limits.tmp_bytes),
+            true => "mode=1777".into(),
+        };
         sandbox::tmpfs(Path::new("tmp"), &size, MountFlags::NOSUID | MountFlags::NODEV)?;
         // While the root is still whole: from within a part of it the kernel makes no user namespace.
         seal::user_namespace(plan.uid)

@@ -128,7 +128,12 @@ impl Home {
 
     /// Starts a keeper and waits until it answers.
     pub(crate) fn start(&mut self) {
-        let child = self.command().spawn().unwrap();
+        self.start_with(&[]);
+    }
+
+    /// Starts a keeper with variables in its environment.
+    pub(crate) fn start_with(&mut self, env: &[(&str, &str)]) {
+        let child = self.command().envs(env.iter().copied()).spawn().unwrap();
         self.keeper = Some(child);
         until("the keeper answers", || {
             let ended = self.keeper.as_mut().and_then(|keeper| keeper.try_wait().unwrap());

@@ -53,6 +53,29 @@ impl Home {
         }
         digest
     }
+
+    /// Waits until there is no process, group or record of a worker.
+    #[track_caller]
+    pub(crate) fn nothing_left_of_workers(&self) {
+        let host = self.host();
+        let uids = host.uid_first + host.uid_count - 1024..host.uid_first + host.uid_count;
+        until("no record is left", || {
+            fs::read_dir(self.path.join("keeper/workers")).unwrap().next().is_none().then_some(())
+        });
+        for folder in self.cgroups() {
+            until("no group is left", || {
+                let names = fs::read_dir(&folder).unwrap().flatten().map(|e| e.file_name());
+                (!names.into_iter().any(|n| n.to_string_lossy().starts_with("worker."))).then_some(())
+            });
+        }
+        let of_workers = |pid: i32| {
+            let meta = fs::metadata(format!("/proc/{pid}"));
+            meta.is_ok_and(|meta| uids.contains(&std::os::unix::fs::MetadataExt::uid(&meta)))
+        };
+        until("no process is left", || {
+            (!self.processes().iter().any(|(pid, _)| of_workers(*pid))).then_some(())
+        });
+    }
 }
 
 impl Started {
@@ -208,7 +231,41 @@ impl Started {
         };
         let mut line = serde_json::to_vec(&start).unwrap();
         line.push(b'\n');
-        self.stdin.take().unwrap().write_all(&line).unwrap();
+        self.say(&line);
+    }
+
+    /// Writes to its standard input, and nothing more afterwards.
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
+        self.stdin.take().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Whether it writes something within a time, all of which is taken.
+    pub(crate) fn writes_within(&mut self, time: Duration) -> bool {
+        let time = Timespec::try_from(time).unwrap();
+        let ready =
+            rustix::event::poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&time)).unwrap();
+        ready > 0 && self.stdout.read(&mut [0; 65536]).unwrap() > 0
+    }
+
+    #[track_caller]
+    pub(crate) fn until_writes(&mut self) {
+        until("it writes", || self.writes_within(Duration::from_secs(1)).then_some(()));
+    }
+
+    /// All that it writes until its end, while something else is done again and again.
+    pub(crate) fn output_while(&mut self, mut act: impl FnMut()) -> String {
+        let mut text = Vec::new();
+        loop {
+            act();
+            let time = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+            let ready =
+                rustix::event::poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&time)).unwrap();
+            let mut chunk = [0; 4096];
+            match if ready > 0 { self.stdout.read(&mut chunk).unwrap() } else { continue } {
+                0 => return String::from_utf8(text).unwrap(),
+                n => text.extend_from_slice(&chunk[..n]),
+            }
+        }
     }
 
     /// All that it wrote, once it has ended.
