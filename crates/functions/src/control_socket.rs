@@ -6,33 +6,28 @@ use std::os::fd::OwnedFd;
 
 use keeper::wire::WorkerMessage;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, UnixDatagram};
 
 /// Longest message, bytes: the names of some ports, or why something failed.
 const LONGEST: usize = 16 * 1024;
 
-/// Our end.
-pub(crate) struct ControlSocket(AsyncFd<OwnedFd>);
+/// Our end. It keeps packets apart like a datagram socket, so tokio's type for those serves.
+pub(crate) struct ControlSocket(UnixDatagram);
 
 impl ControlSocket {
     /// Of a socket that does not block.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        AsyncFd::new(socket).map(Self)
+        UnixDatagram::from_std(socket.into()).map(Self)
     }
 
     /// The next message; `None` when nobody is left who could say something.
     pub(crate) async fn receive(&mut self) -> io::Result<Option<(WorkerMessage, Vec<OwnedFd>)>> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            if let Ok(received) = ready.try_io(|socket| receive(socket.get_ref())) {
-                return received;
-            }
-        }
+        self.0.async_io(Interest::READABLE, || receive(&self.0)).await
     }
 }
 
-fn receive(socket: &OwnedFd) -> io::Result<Option<(WorkerMessage, Vec<OwnedFd>)>> {
+fn receive(socket: &UnixDatagram) -> io::Result<Option<(WorkerMessage, Vec<OwnedFd>)>> {
     let mut bytes = [0; LONGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(128))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
