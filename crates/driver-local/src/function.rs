@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use component::function::{Access, Digest, Engine, Missed, Observed, Seen, Spec, Step};
@@ -28,17 +29,19 @@ const UNIT: &str = "functions";
 const CONNECTIONS: u32 = 10;
 
 impl Local {
-    /// Has the engine of functions run, with these settings.
+    /// Has the engine of functions run; their URLs listen on these addresses.
     ///
     /// # Errors
     /// When the keeper does not start it.
-    pub async fn functions(&self, settings: &Settings) -> Result<(), Error> {
+    pub async fn functions(&self, listen: Vec<IpAddr>) -> Result<(), Error> {
         if !self.host().isolated {
             // Nothing would keep what a tenant wrote from everything else here.
             return Ok(());
         }
+        let runtimes = self.0.runtimes.all().clone();
+        let settings = Settings { listen, runtimes, egress_networks: Vec::new() };
         let folder = self.functions_folder();
-        let text = serde_json::to_string(settings).map_err(|error| Error::Functions(error.to_string()))?;
+        let text = serde_json::to_string(&settings).map_err(|error| Error::Functions(error.to_string()))?;
         files::write_atomically(&folder.join("functions.json"), &text, 0o640)?;
         let unit = Unit {
             name: Name::parse(UNIT).map_err(|error| Error::Functions(error.to_string()))?,
@@ -132,7 +135,7 @@ impl Local {
         let handle = target.id.handle();
         let is = self.declared_function(&handle)?;
         match step {
-            Step::Unpack => self.unpack(target, spec.package).await,
+            Step::Unpack => self.unpack_package(target, spec.package).await,
             Step::Declare => {
                 let next = is.as_ref().map_or(1, |is| is.generation + 1);
                 self.declare_function(&Route { generation: next, ..wanted(target, spec, is.as_ref()) })?;
@@ -191,7 +194,7 @@ impl Local {
     }
 
     /// Puts the files of a package on the host: whole, or not at all.
-    async fn unpack(&self, target: &Target, package: Digest) -> Result<(), DriverError> {
+    async fn unpack_package(&self, target: &Target, package: Digest) -> Result<(), DriverError> {
         let into = self.package(package);
         let zip = target.files.zip(package).await?;
         let unpacked = tokio::task::spawn_blocking(move || unpack(&zip, package, &into)).await;
@@ -261,7 +264,7 @@ fn unpack(zip: &[u8], package: Digest, into: &Path) -> Result<(), package::Unpac
 fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
     let mut versions = is.map(|is| is.versions.clone()).unwrap_or_default();
     versions.insert(target.release, version(spec));
-    let token = || format!("{:x}", Sha256::digest(target.password.expose_secret()));
+    let token = || Digest::new(Sha256::digest(target.password.expose_secret()).into()).hex();
     Route {
         function: target.id.handle(),
         generation: is.map_or(1, |is| is.generation),

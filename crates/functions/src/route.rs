@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// `functions/functions.json`: what holds for every function.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Addresses that function URLs listen on; loopback unless asked.
@@ -221,6 +221,9 @@ pub struct Status {
     pub version: String,
     /// Functions that it serves, by handle.
     pub functions: Vec<String>,
+    /// What is wrong with the file of settings, so that older ones are in force.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// State of a function.
@@ -269,4 +272,47 @@ pub enum Prepared {
         /// Why.
         why: String,
     },
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A function that answers with its version 1.
+    pub(crate) fn route(function: &str) -> Route {
+        let version = Version {
+            package: "0".repeat(64),
+            code_bytes: 1,
+            runtime: "nodejs20.x".to_owned(),
+            handler: "index.handler".to_owned(),
+            memory_mib: 128,
+            timeout_ms: 3000,
+            tmp_mib: 16,
+            concurrency: 2,
+            environment: BTreeMap::new(),
+            egress: Vec::new(),
+        };
+        Route {
+            function: function.to_owned(),
+            generation: 1,
+            tenant: "acme".to_owned(),
+            stead: "shop".to_owned(),
+            component: "function.api".to_owned(),
+            url: None,
+            versions: [(1, version)].into(),
+            live: Some(1),
+            canary: None,
+            databases: BTreeMap::new(),
+            schedule: None,
+            dead_letter: None,
+        }
+    }
+
+    #[test]
+    fn a_route_reads_back_as_it_was_written() {
+        let route = route("f1");
+        let text = serde_json::to_string(&route).unwrap();
+        assert_eq!(serde_json::from_str::<Route>(&text).unwrap(), route);
+        assert!(serde_json::from_str::<Route>(&text.replace("\"live\"", "\"lives\"")).is_err());
+    }
 }

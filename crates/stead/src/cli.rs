@@ -112,7 +112,7 @@ pub(crate) enum Verb {
     Sql {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// Run this and end.
         #[arg(long, short, value_name = "SQL", conflicts_with = "file")]
@@ -125,7 +125,7 @@ pub(crate) enum Verb {
     Url {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// For which kind of client.
         #[arg(long, value_enum, default_value_t = UrlFormat::Libpq)]
@@ -171,7 +171,7 @@ pub(crate) enum Verb {
     Rotate {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]
@@ -181,8 +181,31 @@ pub(crate) enum Verb {
     Move {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Show the releases of a function, newest first.
+    Releases {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// The newest, at most so many.
+        #[arg(long, short = 'n', default_value_t = 20, value_parser = value_parser!(u16).range(1..=500))]
+        lines: u16,
+    },
+    /// Have an earlier release of a function answer again.
+    Rollback {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// Which release [default: the one before the newest].
+        #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i64).range(1..))]
+        to: Option<i64>,
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -216,7 +239,7 @@ pub(crate) enum Verb {
     Restore {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// The moment: "2026-11-21 14:03:07+09", "2026-11-21 14:03", 2026-11-21T05:03:07Z, or a span back from now (2h,
         /// 30m).
@@ -303,6 +326,9 @@ pub(crate) enum Verb {
     /// Run the archiver of this host (started by the keeper).
     #[command(hide = true)]
     Archiver,
+    /// Run the engine of functions of this host (started by the keeper).
+    #[command(hide = true)]
+    Functions,
     /// Work on a server's data from inside its sandbox (started by the keeper).
     #[command(hide = true, subcommand)]
     Tool(ToolVerb),

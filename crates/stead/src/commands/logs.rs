@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use client::wire::LogLine;
 use client::{Client, LogNext, LogPart};
+use component::Kind;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -38,7 +39,7 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
     if !args.installation && !args.all {
         let named = args.which.named()?;
         part.component = match args.component.as_deref() {
-            Some(name) => Some(named.component(&client, Some(name)).await?.name),
+            Some(name) => Some(named.component(&client, Some(name), Kind::Postgres).await?.name),
             None => named.get(&client).await.map(|_| None)?,
         };
         part.stead = Some(named.stead.into());

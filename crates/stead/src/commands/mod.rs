@@ -9,6 +9,7 @@ mod logs;
 mod member;
 mod plan;
 mod progress;
+mod release;
 mod sql;
 mod status;
 mod tenant;
@@ -43,12 +44,19 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let program = std::env::current_exe().map_err(Failure::failed)?;
             let mut options = keeper::Options::new(&context.home, program);
             options.engine_dirs = host::engine_dirs();
+            options.runtime_dirs = host::runtime_dirs();
             keeper::run(&options).map_err(Failure::failed)
         }
         Verb::Gateway { rank } => {
             quiet_log();
             asynchronously(async {
                 gateway::run(gateway::Options { home: context.home, rank }).await.map_err(Failure::failed)
+            })
+        }
+        Verb::Functions => {
+            quiet_log();
+            asynchronously(async {
+                functions::run(functions::Options { home: context.home }).await.map_err(Failure::failed)
             })
         }
         Verb::Archiver => {
@@ -138,6 +146,12 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Move { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
         }
+        Verb::Releases { which, component, lines } => {
+            release::list(&context, &which, component.as_deref(), lines).await
+        }
+        Verb::Rollback { which, component, to, reason } => {
+            release::rollback(&context, &which, component.as_deref(), to, reason.as_deref()).await
+        }
         Verb::Backups { which } => backups::list(&context, &which).await,
         Verb::Clone { which, component, name, at, ttl, reason } => {
             let copy = backups::Copy { from: Some(&component), name: Some(&name), at, ttl, reason };
@@ -163,6 +177,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Keeper
         | Verb::Gateway { .. }
         | Verb::Archiver
+        | Verb::Functions
         | Verb::Recover { .. }
         | Verb::Tool(_)
         | Verb::Server(_)

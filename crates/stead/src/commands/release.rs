@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use client::wire::Release;
+use component::Kind;
 
 use crate::cli::Which;
 use crate::commands::progress;
-use crate::context::{Context, FUNCTION};
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::output;
 
@@ -22,7 +23,7 @@ pub(super) async fn list(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, component, FUNCTION).await?.name;
+    let component = named.component(&client, component, Kind::Function).await?.name;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
     let releases = client.releases(tenant, stead, &component, None, Some(lines)).await?.items;
     if context.json {
@@ -37,7 +38,7 @@ pub(super) async fn list(
             what(release),
         ]
     });
-    output::table(&["release", "", "made", "by", "what"], rows.collect())
+    output::table(&["release", "", "made", "by", "what"], &rows.collect::<Vec<_>>())
 }
 
 fn what(release: &Release) -> String {
@@ -60,7 +61,7 @@ pub(super) async fn rollback(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, component, FUNCTION).await?.name;
+    let component = named.component(&client, component, Kind::Function).await?.name;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
     let operation = client.rollback(tenant, stead, &component, to, reason).await?;
     let operation = progress::follow(&client, tenant, operation, Instant::now() + LIMIT).await?;

@@ -22,6 +22,17 @@ pub(crate) fn engine_dirs() -> Vec<PathBuf> {
     dirs
 }
 
+/// Folders of interpreters for functions: `STEAD_RUNTIMES`, then the system's, then those of the default home.
+pub(crate) fn runtime_dirs() -> Vec<PathBuf> {
+    let named =
+        std::env::var_os("STEAD_RUNTIMES").map(|dirs| std::env::split_paths(&dirs).collect::<Vec<_>>());
+    let mut dirs = named.unwrap_or_default();
+    dirs.extend(["/usr/local/lib/stead/runtimes", "/var/lib/stead/runtimes"].map(PathBuf::from));
+    dirs.push(crate::context::default_home().join("runtimes"));
+    dirs.retain(|dir| dir.is_absolute());
+    dirs
+}
+
 /// Waits for a signal to end.
 pub(crate) async fn ended() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};

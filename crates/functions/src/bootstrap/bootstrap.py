@@ -1,0 +1,187 @@
+"""Runs a Lambda function in Python: reads its environment as one line of JSON from standard input, imports the handler,
+then asks the runtime API for invocations until the process is ended."""
+import datetime, decimal, http.client, importlib, json, logging, os, socket, sys, time, traceback, types
+
+request_id = None
+
+
+class Runtime:
+    """The runtime API over one connection; it is opened again where it broke while nothing was under way."""
+
+    def __init__(self, address):
+        self.address, self.connection = address, None
+
+    def call(self, method, path, body=None, headers={}):
+        for attempt in (1, 2):
+            fresh = self.connection is None
+            if fresh:
+                self.connection = http.client.HTTPConnection(self.address)
+                self.connection.connect()
+                self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                self.connection.request(method, "/2018-06-01/runtime/" + path, body, headers)
+                response = self.connection.getresponse()
+                return response.status, response.headers, response.read()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                self.connection = None
+                if fresh or attempt == 2:
+                    raise
+
+
+class Context:
+    """What a handler is told of its invocation."""
+
+    def __init__(self, headers):
+        env = os.environ
+        self.aws_request_id = headers["Lambda-Runtime-Aws-Request-Id"]
+        self.invoked_function_arn = headers["Lambda-Runtime-Invoked-Function-Arn"]
+        self.function_name = env["AWS_LAMBDA_FUNCTION_NAME"]
+        self.function_version = env["AWS_LAMBDA_FUNCTION_VERSION"]
+        self.memory_limit_in_mb = env["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name = env["AWS_LAMBDA_LOG_GROUP_NAME"]
+        self.log_stream_name = env["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self._deadline_ms = int(headers["Lambda-Runtime-Deadline-Ms"])
+        client = json.loads(headers.get("Lambda-Runtime-Client-Context") or "null")
+        identity = json.loads(headers.get("Lambda-Runtime-Cognito-Identity") or "{}")
+        self.client_context = client and types.SimpleNamespace(
+            custom=client.get("custom"), env=client.get("env"),
+            client=types.SimpleNamespace(**{name: (client.get("client") or {}).get(name) for name in (
+                "installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")}))
+        self.identity = types.SimpleNamespace(
+            cognito_identity_id=identity.get("cognitoIdentityId"),
+            cognito_identity_pool_id=identity.get("cognitoIdentityPoolId"))
+
+    def get_remaining_time_in_millis(self):
+        return max(self._deadline_ms - int(time.time() * 1000), 0)
+
+
+class Logs(logging.Handler):
+    """Lines with level, time and request, as Lambda's text format has them; or JSON."""
+
+    def __init__(self, as_json):
+        super().__init__()
+        self.as_json = as_json
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def format(self, record):
+        text = super().format(record)
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
+        at = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+        if self.as_json:
+            return json.dumps({"timestamp": at, "level": record.levelname, "message": text, "logger": record.name,
+                               "requestId": request_id})
+        return f"[{record.levelname}]\t{at}\t{request_id or ''}\t{text}"
+
+    def emit(self, record):
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class InitError(Exception):
+    def __init__(self, kind, message, trace=()):
+        super().__init__(message)
+        self.kind, self.trace = kind, list(trace)
+
+
+def find_handler(name):
+    file, dot, function = name.rpartition(".")
+    if not dot:
+        raise InitError("Runtime.MalformedHandlerName", f"Bad handler '{name}': not enough values to unpack")
+    try:
+        module = importlib.import_module(file.replace("/", "."))
+    except ImportError as error:
+        raise InitError("Runtime.ImportModuleError", f"Unable to import module '{file}': {error}")
+    except SyntaxError as error:
+        trace = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
+        raise InitError("Runtime.UserCodeSyntaxError", f"Syntax error in module '{file}': {error}", trace)
+    try:
+        return getattr(module, function)
+    except AttributeError:
+        raise InitError("Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{file}'")
+
+
+def shape_of(error):
+    if isinstance(error, InitError):
+        return {"errorMessage": str(error), "errorType": error.kind, "requestId": request_id or "", "stackTrace": error.trace}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    return {"errorMessage": str(error), "errorType": type(error).__name__, "requestId": request_id or "",
+            "stackTrace": traceback.format_list(own)}
+
+
+def to_json(value):
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def report(runtime, path, error, headers={}):
+    shape = shape_of(error)
+    trace = "".join(shape["stackTrace"])
+    sys.stdout.write(f"[ERROR] {shape['errorType']}: {shape['errorMessage']}\r"
+                     + ("Traceback (most recent call last):\r" + trace.replace("\n", "\r") if trace else "") + "\n")
+    sys.stdout.flush()
+    runtime.call("POST", path, json.dumps(shape), {
+        "Content-Type": "application/json", "Lambda-Runtime-Function-Error-Type": shape["errorType"], **headers})
+
+
+def serve(runtime, handler):
+    global request_id
+    while True:
+        _, headers, body = runtime.call("GET", "invocation/next")
+        request_id = headers["Lambda-Runtime-Aws-Request-Id"]
+        nonce = headers.get("Lambda-Runtime-Invocation-Id")
+        echo = {"Lambda-Runtime-Invocation-Id": nonce} if nonce else {}
+        if headers.get("Lambda-Runtime-Trace-Id"):
+            os.environ["_X_AMZN_TRACE_ID"] = headers["Lambda-Runtime-Trace-Id"]
+        try:
+            try:
+                event = json.loads(body)
+            except ValueError as error:
+                raise InitError("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}")
+            value = handler(event, Context(headers))
+            try:
+                answer = json.dumps(value, default=to_json, ensure_ascii=False).encode()
+            except (TypeError, ValueError) as error:
+                raise InitError("Runtime.MarshalError", f"Unable to marshal response: {error}")
+        except Exception as error:
+            report(runtime, f"invocation/{request_id}/error", error, echo)
+        else:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            runtime.call("POST", f"invocation/{request_id}/response", answer, {"Content-Type": "application/json", **echo})
+        request_id = None
+
+
+def main():
+    if "AWS_LAMBDA_RUNTIME_API" not in os.environ:
+        line = sys.stdin.buffer.readline()
+        if not line.endswith(b"\n"):
+            return
+        os.environ.update(json.loads(line))
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    root = os.environ["LAMBDA_TASK_ROOT"]
+    os.chdir(root)
+    sys.path[:0] = [root, "/opt/python"]
+    sys.path_importer_cache.clear()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, encoding="utf-8", errors="replace")
+    logging.getLogger().addHandler(Logs(os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON"))
+    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL")
+    if level:
+        logging.getLogger().setLevel({"TRACE": "DEBUG", "FATAL": "CRITICAL"}.get(level, level))
+    runtime = Runtime(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    try:
+        handler = find_handler(os.environ["_HANDLER"])
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        report(runtime, "init/error", error)
+        sys.exit(1)
+    serve(runtime, handler)
+
+
+main()

@@ -1,0 +1,213 @@
+//! One function: its route, its versions' workers, and which of them a call goes to.
+//!
+//! A flip is a route with another `live`: new calls go to that version's workers at once, and those of the old one go
+//! when each has finished what it does. A canary gets a share of those who call, not of the calls: who calls is hashed
+//! (at a URL: address and user agent), so whoever got it once gets it again, nothing has to be remembered or set in a
+//! response, and a larger share keeps those who have it. Calls through the Invoke API come from nobody in particular,
+//! and are shared out by chance.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::edition::{Declared, Edition};
+use crate::engine::Engine;
+use crate::invocation::{Call, Outcome, Refused};
+use crate::log::FunctionLog;
+use crate::pool::Pool;
+use crate::route::{FunctionStatus, Prepared, Route, Workers};
+use crate::start::Unstarted;
+use crate::usage::Tally;
+
+/// See above.
+pub(crate) struct Function {
+    engine: Arc<Engine>,
+    declared: Arc<Declared>,
+    pub(crate) log: Arc<FunctionLog>,
+    pub(crate) tally: Arc<Tally>,
+    pools: Mutex<BTreeMap<u64, Arc<Pool>>>,
+}
+
+impl Function {
+    pub(crate) fn new(engine: Arc<Engine>, route: Arc<Route>) -> std::io::Result<Arc<Self>> {
+        let log = Arc::new(engine.log.of(&route));
+        let tally = engine.usage.of(&route)?;
+        let declared = Arc::new(Declared::new(route));
+        Ok(Arc::new(Self { engine, declared, log, tally, pools: Mutex::default() }))
+    }
+
+    /// The route in force.
+    pub(crate) fn route(&self) -> Arc<Route> {
+        self.declared.route()
+    }
+
+    /// Puts a route in force.
+    pub(crate) fn apply(&self, route: Arc<Route>) {
+        let before = self.declared.route();
+        self.declared.set(route.clone());
+        let mut pools = self.pools();
+        pools.retain(|number, pool| {
+            let stays = route.versions.get(number) == Some(&pool.edition.version);
+            if !stays {
+                pool.close();
+            }
+            stays
+        });
+        for number in serving(&before) {
+            if !serving(&route).any(|serves| serves == number)
+                && let Some(pool) = pools.get(&number)
+            {
+                pool.drain();
+            }
+        }
+    }
+
+    /// Has a call worked at by a version: the one named, or the one that serves the caller.
+    pub(crate) async fn call(
+        &self,
+        qualifier: Option<u64>,
+        caller: Option<&[&str]>,
+        call: Call,
+    ) -> Result<Outcome, Refused> {
+        let pool = self.pool(qualifier, caller)?;
+        pool.call(call).await
+    }
+
+    /// The version that a call of somebody goes to.
+    pub(crate) fn pool(&self, qualifier: Option<u64>, caller: Option<&[&str]>) -> Result<Arc<Pool>, Refused> {
+        let route = self.route();
+        let number = qualifier.or_else(|| choose(&route, caller));
+        let arn = || crate::environment::arn(&route, qualifier);
+        let number = number.ok_or_else(|| Refused::NotFound(arn()))?;
+        self.pool_of(&route, number).ok_or_else(|| Refused::NotFound(arn()))
+    }
+
+    fn pool_of(&self, route: &Route, number: u64) -> Option<Arc<Pool>> {
+        let mut pools = self.pools();
+        if let Some(pool) = pools.get(&number) {
+            return Some(pool.clone());
+        }
+        let version = route.versions.get(&number)?.clone();
+        let edition = Arc::new(Edition::new(self.declared.clone(), number, version));
+        let pool = Pool::new(self.engine.clone(), edition, self.log.clone(), self.tally.clone());
+        pools.insert(number, pool.clone());
+        Some(pool)
+    }
+
+    /// Brings a version up beside the one that serves.
+    pub(crate) async fn prepare(&self, number: u64) -> Prepared {
+        let Some(pool) = self.pool_of(&self.route(), number) else {
+            return Prepared::Unavailable { why: format!("the route has no version {number}") };
+        };
+        match pool.prepare().await {
+            Ok(()) => Prepared::Ready,
+            Err(Unstarted::Broken { failure, log }) => {
+                let message = failure.message();
+                Prepared::Broken { error_type: failure.error_type, message, log }
+            }
+            Err(Unstarted::Unavailable(why)) => Prepared::Unavailable { why },
+        }
+    }
+
+    /// Lets workers go that have rested too long.
+    pub(crate) fn tidy(&self, idle: Duration) {
+        let pools: Vec<_> = self.pools().values().cloned().collect();
+        for pool in pools {
+            pool.tidy(idle);
+        }
+        self.tally.flush();
+    }
+
+    /// The function is no more.
+    pub(crate) async fn close(&self) {
+        let pools: Vec<_> = std::mem::take(&mut *self.pools()).into_values().collect();
+        for pool in &pools {
+            pool.close();
+        }
+        for pool in pools {
+            pool.emptied().await;
+        }
+    }
+
+    /// What is known of it, but whether its port is open.
+    pub(crate) fn status(&self) -> FunctionStatus {
+        let route = self.route();
+        let pools = self.pools();
+        let mut workers = Workers::default();
+        for pool in pools.values() {
+            let of = pool.workers();
+            workers.busy += of.busy;
+            workers.idle += of.idle;
+        }
+        let ready = pools.iter().filter(|(_, pool)| pool.is_ready()).map(|(number, _)| *number).collect();
+        let (generation, live) = (route.generation, route.live);
+        FunctionStatus { generation, live, ready, listening: false, trouble: None, workers }
+    }
+
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The versions that unqualified calls go to.
+fn serving(route: &Route) -> impl Iterator<Item = u64> {
+    route.live.into_iter().chain(route.canary.map(|canary| canary.version))
+}
+
+/// Which version serves a caller.
+fn choose(route: &Route, caller: Option<&[&str]>) -> Option<u64> {
+    let live = route.live?;
+    let Some(canary) = route.canary else { return Some(live) };
+    let place = match caller {
+        Some(caller) => {
+            let mut hash = Sha256::new();
+            for part in [route.function.as_str()].iter().chain(caller) {
+                hash.update(part.as_bytes());
+                hash.update([0]);
+            }
+            hash.update(canary.version.to_le_bytes());
+            let hash = hash.finalize();
+            let first = hash.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+            first % 100
+        }
+        None => rand::random_range(0..100),
+    };
+    Some(if place < u64::from(canary.percent) { canary.version } else { live })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Canary;
+    use crate::route::tests::route;
+
+    #[test]
+    fn a_canary_gets_its_share_of_callers_and_keeps_them_as_the_share_grows() {
+        let mut route = route("f1");
+        route.versions.insert(2, route.versions[&1].clone());
+        let callers: Vec<String> = (0..2000).map(|n| format!("10.0.{}.{}", n / 250, n % 250)).collect();
+        let mut share = |percent| {
+            route.canary = Some(Canary { version: 2, percent });
+            callers
+                .iter()
+                .map(|caller| choose(&route, Some(&[caller, "curl"])) == Some(2))
+                .collect::<Vec<_>>()
+        };
+        let (tenth, half) = (share(10), share(50));
+        let count = |chosen: &[bool]| chosen.iter().filter(|chosen| **chosen).count();
+        assert!((140..=260).contains(&count(&tenth)), "{}", count(&tenth));
+        assert!((900..=1100).contains(&count(&half)), "{}", count(&half));
+        assert!(tenth.iter().zip(&half).all(|(before, after)| !before || *after));
+        assert_eq!(share(10), tenth);
+    }
+
+    #[test]
+    fn without_a_canary_the_live_version_serves_and_without_that_none() {
+        let mut route = route("f1");
+        assert_eq!(choose(&route, None), Some(1));
+        route.live = None;
+        assert_eq!(choose(&route, None), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! What functions print, and what is said of their invocations: a file a function, `logs/function-<handle>.jsonl`, a JSON
+//! object a line.
+//!
+//! It is bounded twice. A function may write so many bytes a second, and what is beyond that is dropped and counted in a
+//! line of its own; and a file is renamed away at a size, of which a few are kept. So one that prints without end fills
+//! no disk and slows nobody else's log. Lines are written by a thread of its own: a slow disk slows no invocation.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::route::Route;
+
+/// Lines waiting to be written.
+const WAITING: usize = 16 * 1024;
+/// Rotated files kept beside the current one.
+const KEEP: u32 = 4;
+
+/// Bounds of one function's log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes a second, in the long run.
+    pub(crate) rate: u64,
+    /// Bytes at once.
+    pub(crate) burst: u64,
+    /// A file is renamed away at this size, bytes.
+    pub(crate) rotate_at: u64,
+}
+
+/// Who says a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stream {
+    /// The function, on standard output.
+    Stdout,
+    /// The function, on standard error.
+    Stderr,
+    /// The engine, about it.
+    Platform,
+}
+
+/// The numbers of Lambda's REPORT line.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    pub(crate) duration_ms: f64,
+    pub(crate) billed_ms: u64,
+    pub(crate) memory_mib: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_memory_mib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) init_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error_type: Option<String>,
+}
+
+/// A line before it has a function.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) level: &'a str,
+    pub(crate) version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) stream: Stream,
+    pub(crate) message: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) report: Option<Report>,
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    line: &'a Line<'a>,
+    function: &'a str,
+    tenant: &'a str,
+    stead: &'a str,
+    component: &'a str,
+}
+
+/// Where lines go.
+pub(crate) struct Log {
+    lines: Mutex<Option<SyncSender<(Arc<str>, Vec<u8>)>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    bounds: Bounds,
+}
+
+impl Log {
+    /// Begins the thread that writes into a folder.
+    pub(crate) fn open(folder: &Path, bounds: Bounds) -> io::Result<Arc<Self>> {
+        let (lines, inbox) = sync_channel(WAITING);
+        let mut files =
+            Files { folder: folder.to_owned(), rotate_at: bounds.rotate_at, open: HashMap::new() };
+        let writer = std::thread::Builder::new()
+            .name("function-log".into())
+            .spawn(move || files.write_all_of(&inbox))?;
+        Ok(Arc::new(Self { lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)), bounds }))
+    }
+
+    /// The log of one function.
+    pub(crate) fn of(self: &Arc<Self>, route: &Route) -> FunctionLog {
+        FunctionLog {
+            log: self.clone(),
+            function: route.function.as_str().into(),
+            tenant: route.tenant.clone(),
+            stead: route.stead.clone(),
+            component: route.component.clone(),
+            bucket: Mutex::new(Bucket { left: self.bounds.burst, since: Instant::now() }),
+            dropped_lines: AtomicU64::new(0),
+            dropped_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Writes what waits, and ends.
+    pub(crate) fn close(&self) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of functions' logs failed");
+        }
+    }
+
+    fn send(&self, function: &Arc<str>, bytes: Vec<u8>) -> Result<(), usize> {
+        let length = bytes.len();
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = lines.as_ref().map(|lines| lines.try_send((function.clone(), bytes)));
+        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(length) }
+    }
+}
+
+/// One function's log.
+pub(crate) struct FunctionLog {
+    log: Arc<Log>,
+    function: Arc<str>,
+    tenant: String,
+    stead: String,
+    component: String,
+    bucket: Mutex<Bucket>,
+    dropped_lines: AtomicU64,
+    dropped_bytes: AtomicU64,
+}
+
+struct Bucket {
+    left: u64,
+    since: Instant,
+}
+
+impl FunctionLog {
+    /// Never waits.
+    pub(crate) fn write(&self, line: &Line<'_>) {
+        let length = u64::try_from(line.message.len()).unwrap_or(u64::MAX).saturating_add(200);
+        // What the engine says is short, rare, and what tells about the rest.
+        if line.stream != Stream::Platform && !self.may(length) {
+            self.dropped_lines.fetch_add(1, Ordering::Relaxed);
+            self.dropped_bytes.fetch_add(length, Ordering::Relaxed);
+            return;
+        }
+        self.tell_of_dropped(line.version);
+        self.append(line);
+    }
+
+    /// Says how much was dropped, if anything was.
+    fn tell_of_dropped(&self, version: Option<u64>) {
+        if self.dropped_lines.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let lines = self.dropped_lines.swap(0, Ordering::Relaxed);
+        let bytes = self.dropped_bytes.swap(0, Ordering::Relaxed);
+        let rate = self.log.bounds.rate;
+        self.append(&Line {
+            at: Timestamp::now(),
+            level: "warning",
+            version,
+            request_id: None,
+            stream: Stream::Platform,
+            message: format!(
+                "{lines} lines of about {bytes} bytes were dropped here: a function may log {rate} bytes a second"
+            )
+            .into(),
+            report: None,
+        });
+    }
+
+    fn append(&self, line: &Line<'_>) {
+        let whole = Whole {
+            line,
+            function: &self.function,
+            tenant: &self.tenant,
+            stead: &self.stead,
+            component: &self.component,
+        };
+        let Ok(mut bytes) = serde_json::to_vec(&whole) else { return };
+        bytes.push(b'\n');
+        if let Err(length) = self.log.send(&self.function, bytes) {
+            self.dropped_lines.fetch_add(1, Ordering::Relaxed);
+            self.dropped_bytes.fetch_add(u64::try_from(length).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    fn may(&self, length: u64) -> bool {
+        let Bounds { rate, burst, .. } = self.log.bounds;
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let micros = u64::try_from(now.duration_since(bucket.since).as_micros()).unwrap_or(u64::MAX);
+        let filled = micros.saturating_mul(rate) / 1_000_000;
+        if filled > 0 {
+            bucket.left = bucket.left.saturating_add(filled).min(burst);
+            bucket.since = now;
+        }
+        let may = bucket.left >= length;
+        if may {
+            bucket.left -= length;
+        }
+        may
+    }
+}
+
+/// The open files.
+struct Files {
+    folder: PathBuf,
+    rotate_at: u64,
+    open: HashMap<Arc<str>, LogFile>,
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    batch: Vec<u8>,
+}
+
+impl Files {
+    /// Files open at once; of more, all are closed and opened again as they are needed.
+    const MOST: usize = 256;
+
+    fn write_all_of(&mut self, inbox: &Receiver<(Arc<str>, Vec<u8>)>) {
+        while let Ok(first) = inbox.recv() {
+            // As many lines as have come, in one write a file.
+            for (function, line) in std::iter::once(first).chain(inbox.try_iter().take(512)) {
+                match self.of(&function) {
+                    Ok(file) => file.batch.extend_from_slice(&line),
+                    Err(error) => tracing::error!(%error, %function, "cannot open a function's log"),
+                }
+            }
+            for (function, file) in &mut self.open {
+                if let Err(error) = file.flush(self.rotate_at) {
+                    tracing::error!(%error, %function, "cannot write a function's log");
+                }
+            }
+            if self.open.len() > Self::MOST {
+                self.open.clear();
+            }
+        }
+    }
+
+    fn of(&mut self, function: &Arc<str>) -> io::Result<&mut LogFile> {
+        match self.open.entry(function.clone()) {
+            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let path = self.folder.join(format!("function-{function}.jsonl"));
+                let file = open(&path)?;
+                let size = file.metadata()?.len();
+                Ok(entry.insert(LogFile { path, file, size, batch: Vec::new() }))
+            }
+        }
+    }
+}
+
+impl LogFile {
+    fn flush(&mut self, rotate_at: u64) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        if self.size >= rotate_at {
+            self.rotate()?;
+        }
+        let written = self.file.write_all(&self.batch);
+        self.size += u64::try_from(self.batch.len()).unwrap_or(0);
+        self.batch.clear();
+        self.batch.shrink_to(64 * 1024);
+        written
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let numbered = |n: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{n}"));
+            PathBuf::from(name)
+        };
+        for n in (1..KEEP).rev() {
+            match std::fs::rename(numbered(n), numbered(n + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::rename(&self.path, numbered(1))?;
+        self.file = open(&self.path)?;
+        self.size = 0;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}

@@ -1,0 +1,407 @@
+//! A worker: one sandbox that runs one version of a function, one invocation at a time.
+//!
+//! What it does is a state, changed by three parties: the pool gives it work, its runtime speaks through the runtime
+//! API, and its minder (`minder.rs`) sees time pass and processes end. Whoever takes the [`Job`] out of the state ends
+//! the invocation, and nobody else can, so each has exactly one answer. Nobody waits while the state is locked.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use keeper::wire::Name;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::edition::Edition;
+use crate::freezer::Groups;
+use crate::invocation::{Answer, Call, Failure, Outcome, Piece, Refused};
+use crate::output::{Closing, Word};
+use crate::pool::Pool;
+
+/// Where a finished call is told.
+pub(crate) type Reply = oneshot::Sender<Result<Outcome, Refused>>;
+
+/// An invocation that nobody has worked at yet.
+pub(crate) struct Job {
+    pub(crate) call: Call,
+    pub(crate) reply: Reply,
+}
+
+/// An invocation that a worker has.
+pub(crate) struct Running {
+    call: Call,
+    /// Tells this attempt from any other of the same request.
+    nonce: String,
+    reply: Option<Reply>,
+    began: Instant,
+    began_at: Timestamp,
+    deadline: Instant,
+    /// Where its answer goes piece by piece, once it has begun to.
+    stream: Option<mpsc::Sender<Piece>>,
+    /// The runtime has it.
+    delivered: bool,
+}
+
+/// What the runtime is told of an invocation.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) id: String,
+    pub(crate) nonce: String,
+    pub(crate) deadline_ms: i64,
+    pub(crate) arn: String,
+    pub(crate) trace: String,
+    pub(crate) client_context: Option<String>,
+    pub(crate) payload: Bytes,
+}
+
+/// Why a worker did not get ready.
+#[derive(Debug, Clone)]
+pub(crate) enum NotStarted {
+    /// For a reason that lies in the function.
+    Broken(Failure),
+    /// It took too long.
+    Late,
+    /// For another reason.
+    Unavailable(String),
+}
+
+/// What a worker does.
+pub(crate) enum State {
+    /// Its code is being loaded.
+    Starting(Option<oneshot::Sender<Result<(), NotStarted>>>),
+    /// It asked for an invocation; there is none.
+    Resting { next: oneshot::Sender<Delivery>, since: Instant, frozen: bool },
+    /// It has one.
+    Working(Box<Running>),
+    /// It has answered the last one, and not asked for another yet.
+    Answered,
+    /// There is no process any more, or soon there is none.
+    Ended,
+}
+
+/// Why a request of the runtime's is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// 400: the id is not that of the invocation under way.
+    RequestId,
+    /// 403: not now.
+    State(&'static str),
+    /// 410: it speaks of an attempt that is over.
+    Stale,
+}
+
+/// How an invocation ended, for its log.
+pub(crate) enum Ending<'a> {
+    Fine,
+    Failed(&'a Failure),
+}
+
+/// See above.
+pub(crate) struct Worker {
+    pub(crate) name: Name,
+    pub(crate) edition: Arc<Edition>,
+    pub(crate) pool: Weak<Pool>,
+    pub(crate) groups: OnceLock<Groups>,
+    /// Wakes the minder.
+    pub(crate) minder: Notify,
+    output: mpsc::UnboundedSender<Word>,
+    state: Mutex<State>,
+    has_ended: watch::Sender<bool>,
+    claimed: Instant,
+    /// How long its start took; told in the log of its first invocation.
+    init: Mutex<Option<Duration>>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        name: Name,
+        edition: Arc<Edition>,
+        pool: Weak<Pool>,
+        output: mpsc::UnboundedSender<Word>,
+        started: oneshot::Sender<Result<(), NotStarted>>,
+    ) -> Self {
+        Self {
+            name,
+            edition,
+            pool,
+            groups: OnceLock::new(),
+            minder: Notify::new(),
+            output,
+            state: Mutex::new(State::Starting(Some(started))),
+            has_ended: watch::Sender::new(false),
+            claimed: Instant::now(),
+            init: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives it an invocation, unless it cannot take one.
+    pub(crate) fn give(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.lock();
+        let State::Resting { .. } = &*state else { return Err(job) };
+        let running = Box::new(Running::new(job, &self.edition));
+        let delivery = running.delivery(&self.edition);
+        let State::Resting { next, frozen, .. } = std::mem::replace(&mut *state, State::Working(running))
+        else {
+            // Just looked at.
+            return Ok(());
+        };
+        if frozen {
+            if let Some(groups) = self.groups.get() {
+                groups.thaw();
+            }
+            self.minder.notify_one();
+        }
+        if next.send(delivery).is_ok()
+            && let State::Working(running) = &mut *state
+        {
+            // Else its connection has gone: it gets the invocation when it asks again.
+            running.delivered = true;
+        }
+        Ok(())
+    }
+
+    /// The runtime asks for an invocation.
+    pub(crate) fn next(self: &Arc<Self>) -> Result<oneshot::Receiver<Delivery>, Wrong> {
+        let (next, delivery) = oneshot::channel();
+        let mut state = self.lock();
+        let rested = match &mut *state {
+            State::Working(running) if !running.delivered => {
+                running.delivered = next.send(running.delivery(&self.edition)).is_ok();
+                return Ok(delivery);
+            }
+            State::Working(_) => return Err(Wrong::State("Running")),
+            State::Ended => return Err(Wrong::State("Exited")),
+            State::Starting(started) => {
+                if let Some(started) = started.take() {
+                    *self.init.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.claimed.elapsed());
+                    let _ = started.send(Ok(()));
+                }
+                false
+            }
+            // Its connection broke, and it asks on another.
+            State::Resting { .. } => false,
+            State::Answered => true,
+        };
+        *state = State::Resting { next, since: Instant::now(), frozen: false };
+        drop(state);
+        if rested && let Some(pool) = self.pool.upgrade() {
+            pool.rested(self);
+        }
+        Ok(delivery)
+    }
+
+    /// The code could not be loaded, as the runtime says.
+    pub(crate) fn init_failed(&self, failure: Failure) -> Result<(), Wrong> {
+        let mut state = self.lock();
+        match &mut *state {
+            State::Starting(started) => {
+                if let Some(started) = started.take() {
+                    let _ = started.send(Err(NotStarted::Broken(failure)));
+                }
+                Ok(())
+            }
+            _ => Err(Wrong::State("Initialised")),
+        }
+    }
+
+    /// Whether an answer to this invocation may come now.
+    pub(crate) fn may_answer(&self, id: &str, nonce: Option<&str>) -> Result<(), Wrong> {
+        match &*self.lock() {
+            State::Working(running) if running.call.id != id => Err(Wrong::RequestId),
+            State::Working(running) if nonce.is_some_and(|nonce| nonce != running.nonce) => Err(Wrong::Stale),
+            State::Working(running) if running.stream.is_some() || !running.delivered => {
+                Err(Wrong::State("Responding"))
+            }
+            State::Working(_) => Ok(()),
+            State::Answered | State::Resting { .. } | State::Starting(_) => Err(Wrong::RequestId),
+            State::Ended => Err(Wrong::State("Exited")),
+        }
+    }
+
+    /// The whole answer.
+    pub(crate) fn answer(&self, id: &str, nonce: Option<&str>, answer: Answer) -> Result<(), Wrong> {
+        self.may_answer(id, nonce)?;
+        let mut running = self.take(id).ok_or(Wrong::RequestId)?;
+        let failure = match &answer {
+            Answer::Failed(failure) => Some(failure.clone()),
+            Answer::Whole(_) | Answer::Streamed { .. } => None,
+        };
+        let (close, tail) = self.closing(&running, failure.as_ref().map_or(Ending::Fine, Ending::Failed));
+        if let Some(reply) = running.reply.take() {
+            let _ = reply.send(Ok(Outcome { answer, tail, version: self.edition.number }));
+        }
+        self.close(close);
+        Ok(())
+    }
+
+    /// The answer begins and comes in pieces.
+    pub(crate) fn begin_stream(
+        &self,
+        id: &str,
+        nonce: Option<&str>,
+        content_type: String,
+    ) -> Result<mpsc::Sender<Piece>, Wrong> {
+        self.may_answer(id, nonce)?;
+        let mut state = self.lock();
+        let State::Working(running) = &mut *state else { return Err(Wrong::RequestId) };
+        let (pieces, body) = mpsc::channel(16);
+        running.stream = Some(pieces.clone());
+        if let Some(reply) = running.reply.take() {
+            let answer = Answer::Streamed { content_type, body };
+            let _ = reply.send(Ok(Outcome { answer, tail: None, version: self.edition.number }));
+        }
+        Ok(pieces)
+    }
+
+    /// The last piece has come, or none will.
+    pub(crate) fn end_stream(&self, id: &str, failure: Option<Failure>) {
+        let Some(running) = self.take(id) else { return };
+        let (close, _) = self.closing(&running, failure.as_ref().map_or(Ending::Fine, Ending::Failed));
+        if let Some(pieces) = running.stream {
+            // A reader that is slow has a full channel; it must not make the worker wait.
+            tokio::spawn(async move { drop(pieces.send(Piece::End(failure)).await) });
+        }
+        self.close(close);
+    }
+
+    /// From now on it is no more; what it did until now.
+    pub(crate) fn end(&self) -> State {
+        let state = std::mem::replace(&mut *self.lock(), State::Ended);
+        self.has_ended.send_replace(true);
+        self.minder.notify_one();
+        state
+    }
+
+    /// Waits until it is no more.
+    pub(crate) async fn ended(&self) {
+        let mut ended = self.has_ended.subscribe();
+        // The sender is a part of this worker.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// The worker is lost: ends what it was doing.
+    pub(crate) fn lost(&self, why: impl FnOnce(Option<&str>) -> Failure) {
+        match self.end() {
+            State::Starting(Some(started)) => {
+                let _ = started.send(Err(NotStarted::Broken(why(None))));
+            }
+            State::Working(mut running) => {
+                let failure = why(Some(&running.call.id));
+                let (close, tail) = self.closing(&running, Ending::Failed(&failure));
+                if let Some(pieces) = running.stream.take() {
+                    let end = Piece::End(Some(failure));
+                    tokio::spawn(async move { drop(pieces.send(end).await) });
+                } else if let Some(reply) = running.reply.take() {
+                    let answer = Answer::Failed(failure);
+                    let _ = reply.send(Ok(Outcome { answer, tail, version: self.edition.number }));
+                }
+                self.close(close);
+            }
+            State::Starting(None) | State::Resting { .. } | State::Answered | State::Ended => {}
+        }
+        if let Some(pool) = self.pool.upgrade() {
+            pool.gone(self);
+        }
+    }
+
+    /// The invocation's deadline, where it has one.
+    pub(crate) fn deadline(&self) -> Option<(Instant, Instant)> {
+        match &*self.lock() {
+            State::Working(running) => Some((running.began, running.deadline)),
+            _ => None,
+        }
+    }
+
+    fn take(&self, id: &str) -> Option<Box<Running>> {
+        let mut state = self.lock();
+        match &*state {
+            State::Working(running) if running.call.id == id => {}
+            _ => return None,
+        }
+        match std::mem::replace(&mut *state, State::Answered) {
+            State::Working(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    fn closing(
+        &self,
+        running: &Running,
+        ending: Ending<'_>,
+    ) -> (Closing, Option<oneshot::Receiver<Vec<u8>>>) {
+        let (tail, receiver) = if running.call.tail {
+            let (tail, receiver) = oneshot::channel();
+            (Some(tail), Some(receiver))
+        } else {
+            (None, None)
+        };
+        let peak = self.groups.get().and_then(Groups::memory_peak);
+        let closing = Closing {
+            id: running.call.id.clone(),
+            began_at: running.began_at,
+            duration: running.began.elapsed(),
+            init: self.init.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            memory_peak: peak,
+            failure: match ending {
+                Ending::Fine => None,
+                Ending::Failed(failure) => Some(failure.clone()),
+            },
+            tail,
+        };
+        (closing, receiver)
+    }
+
+    fn close(&self, closing: Closing) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.count(&closing);
+        }
+        let _ = self.output.send(Word::Closed(Box::new(closing)));
+    }
+
+    /// The id of the invocation under way.
+    pub(crate) fn current(&self) -> Option<(String, Timestamp)> {
+        match &*self.lock() {
+            State::Working(running) => Some((running.call.id.clone(), running.began_at)),
+            _ => None,
+        }
+    }
+
+    /// Lets its output say something for it.
+    pub(crate) fn say(&self, word: Word) {
+        let _ = self.output.send(word);
+    }
+}
+
+impl Running {
+    fn new(job: Job, edition: &Edition) -> Self {
+        let began = Instant::now();
+        Self {
+            nonce: uuid::Uuid::new_v4().to_string(),
+            reply: Some(job.reply),
+            began,
+            began_at: Timestamp::now(),
+            deadline: began + edition.timeout(),
+            stream: None,
+            delivered: false,
+            call: job.call,
+        }
+    }
+
+    fn delivery(&self, edition: &Edition) -> Delivery {
+        let timeout = i64::try_from(edition.version.timeout_ms).unwrap_or(i64::MAX);
+        Delivery {
+            id: self.call.id.clone(),
+            nonce: self.nonce.clone(),
+            deadline_ms: self.began_at.as_millisecond().saturating_add(timeout),
+            arn: edition.arn(self.call.qualifier),
+            trace: self.call.trace.clone(),
+            client_context: self.call.client_context.clone(),
+            payload: self.call.payload.clone(),
+        }
+    }
+}
