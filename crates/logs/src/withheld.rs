@@ -86,7 +86,12 @@ fn function(fields: Map<String, Value>) -> Value {
         return Value::Object(fields);
     }
     let shows = |name: &str| matches!(name, "at" | "level" | "version" | "request_id" | "stream");
-    marked(fields.into_iter().filter(|(name, value)| shows(name) && value.as_str().is_none_or(|text| text.len() < 64)).collect())
+    marked(
+        fields
+            .into_iter()
+            .filter(|(name, value)| shows(name) && value.as_str().is_none_or(|text| text.len() < 64))
+            .collect(),
+    )
 }
 
 fn marked(mut fields: Map<String, Value>) -> Value {
