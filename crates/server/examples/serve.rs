@@ -43,6 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         address: "127.0.0.1".into(),
         ports: (30_000, 39_999),
         engines: [15, 18].map(component::postgres::Major::new).into(),
+        runtimes: Default::default(),
         isolated: true,
     };
     store.put_host(&host).await?;

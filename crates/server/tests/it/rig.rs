@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use server::functions::{Answer, Call, Functions};
+use server::functions::{Call, Functions};
 use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
@@ -37,7 +37,7 @@ impl Sessions for Nowhere {
 
 #[async_trait]
 impl Functions for Nowhere {
-    async fn invoke(&self, _: Call) -> std::io::Result<Answer> {
+    async fn invoke(&self, _: Call) -> std::io::Result<server::functions::Answer> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no engine"))
     }
 }
