@@ -204,7 +204,7 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     output(&plan.output.0, plan.output.1)?;
     rustix::io::fcntl_setfd(held, FdFlags::empty()).when("hand the lock on")?;
     let signals = if plan.hold_signals_back { HELD_BACK } else { &[] };
-    sys::default_sigpipe();
+    sys::default_signals();
 
     wait_for_go(ready)?;
     sys::block_only(signals).when("set the signal mask")?;

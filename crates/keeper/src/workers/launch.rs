@@ -104,7 +104,7 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     streams(plan)?;
     rustix::process::chdir(if left_out(Layer::Root) { "/" } else { TASK })
         .when("enter the folder of the package")?;
-    sys::default_sigpipe();
+    sys::default_signals();
     sys::block_only(&[]).when("set the signal mask")?;
     launch::limits(OPEN_FILES)?;
     seal::become_user(users, plan.uid)?;

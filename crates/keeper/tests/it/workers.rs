@@ -83,7 +83,7 @@ open("/dev/null", "w").write("x")
 print(json.dumps({
     "ids": [os.getuid(), os.geteuid(), os.getgid(), os.getegid()], "groups": os.getgroups(),
     "caps": [status[key] for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
-    "sealed": [status["NoNewPrivs"], status["Seccomp"]],
+    "ignored": hex(int(status["SigIgn"], 16) & 0x7fffffff), "sealed": [status["NoNewPrivs"], status["Seccomp"]],
     "cwd": os.getcwd(), "env": dict(os.environ), "fds": sorted(fds), "host": socket.gethostname(),
     "root": sorted(os.listdir("/")), "proc": sorted(os.listdir("/proc")), "dev": sorted(os.listdir("/dev")),
     "var": sorted(os.listdir("/var")), "runtime": sorted(os.listdir("/var/runtime")),
@@ -112,7 +112,8 @@ fn a_worker_finds_what_it_needs_and_nothing_else() {
     let none = "0000000000000000";
     let expected = serde_json::json!({
         "ids": [uid, uid, uid, uid], "groups": [], "caps": [none, none, none, none, none],
-        "sealed": ["1", "2"], "cwd": "/var/task", "env": {"WHO": "you", "LC_ALL": "C.UTF-8"},
+        // Python itself ignores SIGPIPE and SIGXFSZ; 32 and above are the C library's.
+        "ignored": "0x1001000", "sealed": ["1", "2"], "cwd": "/var/task", "env": {"WHO": "you", "LC_ALL": "C.UTF-8"},
         "fds": ["0", "1", "2"], "host": "w-1", "session": [1, 1],
         "proc": ["1", "self", "thread-self"], "var": ["lang", "runtime", "task"],
         "dev": ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"],
