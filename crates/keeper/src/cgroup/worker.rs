@@ -203,7 +203,7 @@ mod tests {
             }
         }
         assert_eq!(groups.tally(&worker), Tally::default());
-        assert_eq!(groups.workers(), [worker.clone()]);
+        assert_eq!(groups.workers(), std::slice::from_ref(&worker));
         assert!(groups.units().is_empty());
         groups.remove_worker(&worker).unwrap();
         groups.remove_all();

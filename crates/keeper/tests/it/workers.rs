@@ -419,6 +419,69 @@ fn what_is_no_order_is_refused() {
     home.finish();
 }
 
+/// Sends a request with descriptors, raw; whether it was answered.
+fn ask_with(home: &Home, line: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
+    let mut stream = std::os::unix::net::UnixStream::connect(home.path.join("keeper/keeper.sock")).unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = rustix::net::SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(fds)));
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendmsg(&stream, &[std::io::IoSlice::new(line)], &mut ancillary, flags).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    !answer.is_empty()
+}
+
+#[test]
+fn descriptors_that_nobody_wants_are_closed() {
+    let home = Home::new();
+    let refused = serde_json::to_vec(&Request::StartWorker(WorkerOrder {
+        program: vec!["relative".into()],
+        ..waiting("w-1")
+    }));
+    for (line, count, answered) in [
+        (b"{\"op\":\"host\"}".to_vec(), 4, true),
+        (b"nonsense".to_vec(), 4, true),
+        (refused.unwrap(), 4, true),
+        (b"{\"op\":\"host\"}".to_vec(), 5, false),
+        (b"{\"op\":".to_vec(), 2, false),
+    ] {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let line = [&line[..], if answered { b"\n" } else { b"" }].concat();
+        let fds = vec![std::os::fd::AsFd::as_fd(&writer); count];
+        assert_eq!(ask_with(&home, &line, &fds), answered, "{line:?}");
+        drop(writer);
+        // Ends only when the keeper has closed what it got.
+        assert_eq!(fs::File::from(reader).read(&mut [0]).unwrap(), 0);
+    }
+    home.finish();
+}
+
+#[test]
+fn many_workers_live_at_once_each_with_a_user_of_its_own() {
+    const MANY: usize = 60;
+    let home = Home::new();
+    let open = || fs::read_dir(format!("/proc/{}/fd", home.keeper_pid())).unwrap().count();
+    let before = open();
+    let mut workers: Vec<Started> =
+        (0..MANY).map(|nth| Started::waiting(&home, &format!("w-{nth}"))).collect();
+    for worker in &mut workers {
+        worker.ready();
+        worker.run(&["/usr/bin/id", "-u"], &[]);
+    }
+    let mut uids = std::collections::BTreeSet::new();
+    for worker in &mut workers {
+        assert_eq!(worker.ended().0, Some(0));
+        uids.insert(worker.output());
+    }
+    // One that has ended leaves its user to the next; never two at a time.
+    assert!(uids.len() > 1 && uids.iter().all(|uid| uid.trim().parse::<u32>().is_ok()), "{uids:?}");
+    home.nothing_left_of_workers();
+    until("the keeper holds no more open than before", || (open() <= before).then_some(()));
+    home.finish();
+}
+
 #[test]
 fn a_keeper_that_is_not_root_makes_no_workers() {
     let mut home = Home::of_user(34);
