@@ -4,6 +4,7 @@ mod events;
 mod failures;
 mod home;
 mod http;
+mod network;
 mod runtimes;
 mod streaming;
 mod versions;
