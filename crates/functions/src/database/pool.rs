@@ -91,7 +91,9 @@ impl Databases {
     pub(super) async fn cancel(&self, engine: &Engine, key: Key) -> io::Result<()> {
         let current = self.sessions().get(&key).cloned();
         match current {
-            Some(Current { server, key: Some(key) }) => server::cancel(&engine.home, &server, "function", key).await,
+            Some(Current { server, key: Some(key) }) => {
+                server::cancel(&engine.home, &server, "function", key).await
+            }
             _ => Ok(()),
         }
     }
@@ -114,7 +116,9 @@ impl Pool {
         let Ok(Ok(place)) = place else {
             return Err(fatal(
                 "53300",
-                &format!("all {most} connections of the function are in use; let fewer calls use one at once, or allow it more"),
+                &format!(
+                    "all {most} connections of the function are in use; let fewer calls use one at once, or allow it more"
+                ),
             ));
         };
         loop {
