@@ -53,6 +53,8 @@ fn set(limits: &mut functions::Limits, name: &str, value: u64) -> Result<(), Box
         "log_burst" => limits.log_burst = value,
         "rotate_at" => limits.rotate_at = value,
         "farewell" => limits.farewell = time,
+        "retry" => limits.retries.pauses = vec![time, time],
+        "event_age" => limits.retries.age = time,
         other => return Err(format!("there is no limit `{other}`").into()),
     }
     Ok(())

@@ -66,7 +66,6 @@ impl Control {
         let mut tick = interval_at(Instant::now() + TICK, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut scanned = Instant::now();
-        self.reload();
         crate::fail_point!("functions::serves");
         loop {
             tokio::select! {
@@ -124,7 +123,7 @@ impl Control {
     }
 
     /// Reads all files, and brings about what they say.
-    fn reload(&mut self) {
+    pub(crate) fn reload(&mut self) {
         match files::read_settings(&self.paths.settings) {
             Ok(settings) => {
                 self.settings_trouble = None;

@@ -28,7 +28,6 @@ impl Declared {
 /// A version, which never changes, of a route that may.
 pub(crate) struct Edition {
     pub(crate) declared: Arc<Declared>,
-    pub(crate) function: String,
     pub(crate) number: u64,
     pub(crate) version: Version,
     arn: String,
@@ -38,7 +37,7 @@ impl Edition {
     pub(crate) fn new(declared: Arc<Declared>, number: u64, version: Version) -> Self {
         let route = declared.route();
         let arn = environment::arn(&route, None);
-        Self { function: route.function.clone(), declared, number, version, arn }
+        Self { declared, number, version, arn }
     }
 
     /// How long an invocation may take.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use keeper::wire::Name;
 
 use crate::Limits;
+use crate::events::Events;
 use crate::log::Log;
 use crate::route::Settings;
 use crate::sandboxes::Sandboxes;
@@ -22,18 +23,20 @@ pub(crate) struct Engine {
     pub(crate) spares: Arc<Spares>,
     pub(crate) log: Arc<Log>,
     pub(crate) usage: Arc<Usage>,
+    pub(crate) events: Events,
     pub(crate) table: Table,
     settings: Mutex<Arc<Settings>>,
 }
 
 impl Engine {
-    pub(crate) fn new(home: PathBuf, limits: Limits, log: Arc<Log>, usage: Arc<Usage>) -> Arc<Self> {
+    pub(crate) fn new(home: PathBuf, limits: Limits, log: Arc<Log>, usage: Arc<Usage>, events: Events) -> Arc<Self> {
         let sandboxes = Arc::new(Sandboxes::new(&home));
         Arc::new(Self {
             spares: Arc::new(Spares::new(sandboxes.clone())),
             sandboxes,
             log,
             usage,
+            events,
             table: Table::default(),
             settings: Mutex::default(),
             home,

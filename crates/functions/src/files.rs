@@ -22,6 +22,7 @@ pub(crate) struct Paths {
     /// What must not be lost: events, and what is known of schedules.
     pub(crate) spool: PathBuf,
     pub(crate) usage: PathBuf,
+    pub(crate) schedules: PathBuf,
     pub(crate) usage_spool: PathBuf,
     pub(crate) logs: PathBuf,
 }
@@ -38,6 +39,7 @@ impl Paths {
             invoke: functions.join("invoke.sock"),
             lock: spool.join("lock"),
             usage: spool.join("usage"),
+            schedules: spool.join("schedules"),
             usage_spool: home.join("spool/functions.jsonl"),
             logs: home.join("logs"),
             spool,

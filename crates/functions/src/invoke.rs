@@ -27,6 +27,7 @@ use serde::de::IgnoredAny;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::engine::Engine;
+use crate::events::Origin;
 use crate::function::Function;
 use crate::invocation::{Answer, Call, Outcome, Piece};
 use refusal::Refusal;
@@ -145,6 +146,7 @@ async fn invoke(
     call.tail = text(LOG_TYPE) == Some("Tail");
     let id = call.id.clone();
     let mut response = if kind == Kind::Later {
+        engine.events.accept(engine, &function, call, Origin::Invoke).await?;
         empty(StatusCode::ACCEPTED)
     } else {
         let outcome = function.call(qualifier, None, call).await?;

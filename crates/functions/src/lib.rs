@@ -29,6 +29,7 @@ mod edition;
 mod egress;
 mod engine;
 mod environment;
+mod events;
 mod files;
 mod freezer;
 mod function;
@@ -41,6 +42,7 @@ mod pool;
 pub mod route;
 mod runtime_api;
 mod sandboxes;
+mod schedule;
 mod spares;
 mod start;
 mod status;
@@ -59,10 +61,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub use client::ask;
+pub use events::Retries;
 pub use usage::UsageLine;
 
 use control::Control;
 use engine::Engine;
+use events::Events;
 use files::Paths;
 use log::{Bounds, Log};
 use usage::Usage;
@@ -97,6 +101,8 @@ pub struct Limits {
     pub rotate_at: u64,
     /// How often files are looked at even though nothing seems to have changed.
     pub rescan: Duration,
+    /// What becomes of asynchronous events that fail.
+    pub retries: Retries,
     /// How long invocations may still take when the engine is told to stop.
     pub farewell: Duration,
 }
@@ -114,6 +120,7 @@ impl Default for Limits {
             log_burst: 8 << 20,
             rotate_at: 16 << 20,
             rescan: Duration::from_secs(5),
+            retries: Retries::default(),
             farewell: Duration::from_secs(20),
         }
     }
@@ -162,7 +169,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
 /// Serves until `stop` speaks.
 pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let paths = Paths::new(&options.home);
-    for folder in [&paths.functions, &paths.routes, &paths.logs, &paths.spool, &paths.usage] {
+    for folder in [&paths.functions, &paths.routes, &paths.logs, &paths.spool, &paths.usage, &paths.schedules] {
         std::fs::create_dir_all(folder).map_err(file("create", folder))?;
     }
     let spool = paths.usage_spool.parent().unwrap_or(&options.home);
@@ -172,8 +179,9 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     let bounds = Bounds { rate: limits.log_rate, burst: limits.log_burst, rotate_at: limits.rotate_at };
     let log = Log::open(&paths.logs, bounds).map_err(file("write logs into", &paths.logs))?;
     let usage = Usage::open(&paths.usage_spool, &paths.usage).map_err(file("open", &paths.usage_spool))?;
+    let events = Events::open(&paths.spool).map_err(file("open", &paths.spool))?;
     let (rescan, farewell) = (limits.rescan, limits.farewell);
-    let engine = Engine::new(options.home.clone(), limits, log.clone(), usage);
+    let engine = Engine::new(options.home.clone(), limits, log.clone(), usage, events);
     let status = status::bind(&paths.socket).map_err(file("listen on", &paths.socket))?;
     let invoke = status::bind(&paths.invoke).map_err(file("listen on", &paths.invoke))?;
     fail_point!("functions::sockets_bound");
@@ -183,7 +191,11 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     tracing::info!(home = %options.home.display(), "function front door started");
 
     let mut control = Control::new(engine.clone(), paths.clone());
+    control.reload();
+    engine.events.take_up(&engine);
+    let calling = tokio::spawn(schedule::keep(engine.clone(), paths.schedules.clone()));
     control.keep(rescan, inbox, stop).await;
+    calling.abort();
     invoking.abort();
     drop(control);
     let functions = engine.table.all();

@@ -59,7 +59,6 @@ pub(crate) struct Output {
 /// A pipe, and what has come of the line under way.
 pub(crate) struct Pipe {
     pipe: pipe::Receiver,
-    stream: Stream,
     line: Vec<u8>,
     /// The line was longer; the rest is left out.
     cut: bool,
@@ -67,8 +66,8 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    pub(crate) fn new(pipe: pipe::Receiver, stream: Stream) -> Self {
-        Self { pipe, stream, line: Vec::new(), cut: false, open: true }
+    pub(crate) fn new(pipe: pipe::Receiver) -> Self {
+        Self { pipe, line: Vec::new(), cut: false, open: true }
     }
 
     async fn read(&mut self, buffer: &mut [u8]) -> usize {
@@ -89,7 +88,7 @@ impl Output {
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
     ) -> Self {
-        let (stdout, stderr) = (Pipe::new(stdout, Stream::Stdout), Pipe::new(stderr, Stream::Stderr));
+        let (stdout, stderr) = (Pipe::new(stdout), Pipe::new(stderr));
         Self { worker, edition, log, stdout, stderr, started: None, tail: VecDeque::new() }
     }
 

@@ -16,7 +16,7 @@ pub(crate) enum Layer {
     IpcNamespace,
     /// A root of its own, in which the host's files are not.
     Root,
-    /// The folder below that root which is shown as the root.
+    /// That what is shown as the root is a folder below the namespace's root, and not that itself.
     Inner,
     /// What is bound into the root cannot be written to.
     ReadOnly,

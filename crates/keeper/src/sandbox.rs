@@ -102,7 +102,12 @@ pub(crate) fn enter_new_root<T>(
     rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the host's root")?;
     let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount_remount("/", allowed(flags), "").when("make the root read-only")?;
-    if !left_out(Layer::Inner) {
+    if left_out(Layer::Inner) {
+        rustix::mount::mount_bind_recursive(INNER, INNER).when("bind the inner root")?;
+        rustix::process::chdir(INNER).when("enter the inner root")?;
+        rustix::process::pivot_root(".", ".").when("change the root")?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH).when("leave the outer root")?;
+    } else {
         rustix::process::chroot(INNER).when("enter the inner root")?;
     }
     rustix::process::chdir("/").when("enter the inner root")?;
@@ -202,8 +207,8 @@ pub(crate) fn devices(shm_bytes: u64) -> Result<(), Failed> {
     tmpfs(Path::new("dev/shm"), &format!("mode=1777,size={shm_bytes}"), quiet())
 }
 
-/// The flags of a mount.
-fn allowed(mut flags: MountFlags) -> MountFlags {
+/// The flags of a mount, without those of layers that are left out.
+pub(crate) fn allowed(mut flags: MountFlags) -> MountFlags {
     for (layer, flag) in [
         (Layer::ReadOnly, MountFlags::RDONLY),
         (Layer::NoSuid, MountFlags::NOSUID),

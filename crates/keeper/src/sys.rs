@@ -178,15 +178,11 @@ pub(crate) fn unshare_cgroup() -> io::Result<()> {
     }
 }
 
-/// Makes a mount that is nowhere yet read-only, without set-user-id programs and devices, and the namespace's own.
+/// Gives a mount that is nowhere yet these attributes (`MOUNT_ATTR_…`), and makes it the namespace's own.
 #[expect(unsafe_code, reason = "mount_setattr has no safe form")]
-pub(crate) fn protect_mount(mount: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+pub(crate) fn protect_mount(mount: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
+    let attributes =
+        libc::mount_attr { attr_set: flags, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     // SAFETY: the empty path and the attributes live through the call and have the size that the kernel is told.
     let set = unsafe {
         libc::syscall(

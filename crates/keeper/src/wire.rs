@@ -277,7 +277,8 @@ pub enum Request {
     /// Make a worker; with the descriptors that [`WorkerOrder`] names. Answers when its process has been made; the
     /// rest is said on its control socket. This and the next two only the function front door may ask.
     StartWorker(WorkerOrder),
-    /// Give a worker its package and its limits. Answers when the package is in place.
+    /// Give a worker its package and its limits. Answers when the package is in place. Refused with `busy` until the
+    /// worker is ready.
     ClaimWorker(WorkerClaim),
     /// End a worker at once, with everything it started. No such worker: fine.
     StopWorker {

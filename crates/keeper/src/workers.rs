@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::declared::invalid;
@@ -76,6 +77,16 @@ struct Control {
     socket: OwnedFd,
     /// Where the process says why it could not be made.
     failed: OwnedFd,
+    /// An event: its sandbox stands.
+    stands: OwnedFd,
+}
+
+impl Control {
+    /// Whether its sandbox stands. Before, there is nothing to mount a package on.
+    fn stands(&self) -> bool {
+        let now = Timespec::default();
+        rustix::event::poll(&mut [PollFd::new(&self.stands, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+    }
 }
 
 struct Owner {
@@ -198,19 +209,26 @@ impl Keeper {
         let owner = asker.ok_or_else(|| invalid("the asker's process is not known"))?;
         let owner = self.workers.own(owner).map_err(|error| system(&what, error))?;
         let control = socket.try_clone().map_err(|error| system(&what, error))?;
+        let stands = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| system(&what, error))?;
         let (home, filters) = (self.trees.home.clone(), Rc::clone(&self.workers.filters));
-        let plan = launch::Plan { home, order, uid, lang, filters, control, stdin, stdout, stderr };
+        let plan = launch::Plan { home, order, uid, lang, filters, stands, control, stdin, stdout, stderr };
         let made = self.make_worker(plan, owner, socket);
         if made.is_err() {
             self.forget_groups(&name);
             self.workers.forget_owners();
         }
-        made.map_err(|error| system(&what, error))?;
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => {
+                Refusal { reason: Reason::DiskFull, message: format!("{what}: {error}") }
+            }
+            _ => system(&what, error),
+        })?;
         Ok(Reply::Done)
     }
 
     fn make_worker(&mut self, plan: launch::Plan, owner: Identity, socket: OwnedFd) -> io::Result<()> {
         let (name, uid) = (plan.order.worker.clone(), plan.uid);
+        let stands = plan.stands.try_clone()?;
         let door = self.cgroups.make_worker(&name, &plan.order.limits)?;
         fail_point!("keeper::worker.group_made");
         let held = launch::hold(plan, &door)?;
@@ -224,7 +242,7 @@ impl Keeper {
         let (kinds, handles): (Vec<Group>, Vec<OwnedFd>) = self.cgroups.handles(&name).into_iter().unzip();
         // Nobody listens any more: then the owner has ended or will end it.
         let _ = control::say(&socket, &WorkerMessage::Groups(kinds), &handles);
-        let control = Some(Control { socket, failed });
+        let control = Some(Control { socket, failed, stands });
         let worker = Worker { pidfd, identity, uid, owner, control, claimed: false, ending: false };
         self.workers.all.insert(name, worker);
         Ok(())
@@ -241,6 +259,10 @@ impl Keeper {
             return Err(absent());
         }
         let socket = match &worker.control {
+            Some(control) if !worker.claimed && !control.stands() => {
+                let message = format!("worker `{name}` is not ready; wait until it says so");
+                return Err(Refusal { reason: Reason::Busy, message });
+            }
             Some(control) if !worker.claimed => &control.socket,
             Some(_) => return Err(invalid(format!("worker `{name}` has been claimed before"))),
             None => return Err(invalid(format!("worker `{name}` is an earlier keeper's; start another"))),
@@ -303,7 +325,7 @@ impl Keeper {
         fail_point!("keeper::worker.reaped");
         let Some(worker) = self.workers.all.remove(name) else { return };
         let tally = self.cgroups.tally(name);
-        if let Some(Control { socket, failed }) = worker.control {
+        if let Some(Control { socket, failed, .. }) = worker.control {
             let mut why = String::new();
             let _ = std::fs::File::from(failed).take(4096).read_to_string(&mut why);
             let message = if why.is_empty() {

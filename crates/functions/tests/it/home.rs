@@ -125,6 +125,10 @@ impl Home {
         until("the engine answers", || self.refresh());
     }
 
+    pub(crate) fn try_engine_pid(&self) -> Option<i32> {
+        self.client.unit(&unit_name()).ok()??.pid
+    }
+
     pub(crate) fn engine_pid(&self) -> i32 {
         self.client.unit(&unit_name()).unwrap().unwrap().pid.unwrap()
     }

@@ -1,5 +1,9 @@
 //! The engine with a real keeper, real sandboxes and real interpreters. Needs root, node and python3.
 
+mod events;
+mod failures;
 mod home;
 mod http;
 mod runtimes;
+mod streaming;
+mod versions;

@@ -7,7 +7,8 @@
 //! the outside; what it shall run with comes through its standard input, from whoever asked for it.
 //!
 //! Each worker has a control socket (`SOCK_SEQPACKET`), whose one end the asker sends along; the keeper and
-//! the child write [`WorkerMessage`]s to it, one a packet, some with descriptors.
+//! the child write [`WorkerMessage`]s to it, one a packet, some with descriptors. It ends without a last message when
+//! the keeper itself ends; the worker lives on, can be stopped, and can no longer be claimed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

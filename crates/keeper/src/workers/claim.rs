@@ -18,11 +18,11 @@ use rustix::process::{Signal, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::{control, launch::TASK, network};
-use crate::files;
 use crate::layers::{Layer, left_out};
-use crate::sandbox::{Failed, INNER, While};
+use crate::sandbox::{self, Failed, INNER, While};
 use crate::sys::{self, Forked};
 use crate::wire::{WorkerClaim, WorkerMessage};
+use crate::{fail_point, files};
 
 /// It takes some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,9 +84,10 @@ fn inside(root: &OwnedFd, worker: &OwnedFd, socket: &OwnedFd, claim: &WorkerClai
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     let target = inner.join(&TASK[1..]);
     rustix::mount::move_mount(&package, "", rustix::fs::CWD, &target, flags).when("mount the package")?;
+    fail_point!("keeper::worker.mounted");
     if !left_out(Layer::Sizes) {
         let size = CString::new(format!("size={}", claim.limits.tmp_bytes)).when("size")?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let flags = sandbox::allowed(MountFlags::NOSUID | MountFlags::NODEV);
         rustix::mount::mount_remount(inner.join("tmp"), flags, size.as_c_str()).when("resize /tmp")?;
     }
     if claim.egress.is_empty() {
@@ -106,8 +107,12 @@ fn package(root: &OwnedFd, name: &str) -> Result<OwnedFd, Failed> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = rustix::mount::open_tree(&folder, "", flags).when("take the package")?;
-    if !left_out(Layer::NoSuid) {
-        sys::protect_mount(tree.as_fd()).when("protect the package")?;
-    }
+    let flags = [
+        (Layer::ReadOnly, libc::MOUNT_ATTR_RDONLY),
+        (Layer::NoSuid, libc::MOUNT_ATTR_NOSUID),
+        (Layer::NoDev, libc::MOUNT_ATTR_NODEV),
+    ];
+    let flags = flags.iter().filter(|(layer, _)| !left_out(*layer)).fold(0, |all, (_, flag)| all | flag);
+    sys::protect_mount(tree.as_fd(), flags).when("protect the package")?;
     Ok(tree)
 }

@@ -50,6 +50,8 @@ pub(super) struct Plan {
     /// Folder with the interpreter.
     pub(super) lang: Option<PathBuf>,
     pub(super) filters: Rc<Filters>,
+    /// An event, for the process to say that it can be claimed.
+    pub(super) stands: OwnedFd,
     pub(super) control: OwnedFd,
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
@@ -79,8 +81,9 @@ pub(super) fn hold(plan: Plan, door: &Door) -> io::Result<Held> {
 }
 
 fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<Infallible, Failed> {
-    let Plan { control, stdin, stdout, stderr, .. } = plan;
-    let mut keep: Vec<_> = [control, stdin, stdout, stderr, &ready, failed].map(AsRawFd::as_raw_fd).to_vec();
+    let Plan { stands, control, stdin, stdout, stderr, .. } = plan;
+    let keep = [stands, control, stdin, stdout, stderr, &ready, failed];
+    let mut keep: Vec<_> = keep.map(AsRawFd::as_raw_fd).to_vec();
     keep.extend(door.tasks.iter().map(AsRawFd::as_raw_fd));
     // First of all: the keeper's own lock and the other end of the pipe must not live on in here.
     sys::close_all_but(&keep).when("close descriptors")?;
@@ -107,6 +110,7 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     seal::become_user(users, plan.uid)?;
     seal::confine(&plan.filters)?;
     launch::wait_for_go(ready)?;
+    rustix::io::write(stands, &1u64.to_ne_bytes()).when("say that it can be claimed")?;
     control::say(control, &WorkerMessage::Ready, &listeners).when("say that it is ready")?;
     drop(listeners);
     if left_out(Layer::Descriptors) {

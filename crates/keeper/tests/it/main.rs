@@ -5,11 +5,15 @@ mod crash;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod escapes;
+#[cfg(test)]
 mod home;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod launch;
+#[cfg(test)]
+mod orphans;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -154,6 +154,13 @@ impl Started {
     /// The runtime API's, the database's and DNS's sockets.
     #[track_caller]
     pub(crate) fn ready(&mut self) -> Vec<OwnedFd> {
+        let fds = self.until_ready();
+        assert_eq!(fds.len(), 3);
+        fds
+    }
+
+    #[track_caller]
+    pub(crate) fn until_ready(&mut self) -> Vec<OwnedFd> {
         let is = |message: &WorkerMessage| match message {
             WorkerMessage::Ready => Some(Ok(())),
             WorkerMessage::Failed(why) => Some(Err(why.clone())),
@@ -161,7 +168,6 @@ impl Started {
         };
         let (ready, fds) = self.hear("ready", is);
         assert_eq!(ready, Ok(()));
-        assert_eq!(fds.len(), 3);
         fds
     }
 

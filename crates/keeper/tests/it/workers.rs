@@ -337,6 +337,15 @@ fn a_claim_is_for_one_worker_and_one_package() {
     worker.ready();
     refused(worker.try_claim(&home, "../keeper", &[]), Reason::Invalid, "SHA-256");
     refused(worker.try_claim(&home, &package, &[80, 80]), Reason::Invalid, "different ports");
+    // Too early: its sandbox is just being made.
+    let mut soon = Started::waiting(&home, "w-3");
+    let early = (0..100).any(|_| soon.try_claim(&home, &package, &[]).is_ok());
+    if !early {
+        soon.ready();
+        soon.claim(&home, &package, &[]);
+    }
+    soon.run(&["/bin/cat", "/var/task/a"], &[]);
+    assert_eq!(soon.ended(), (Some(0), None, false));
     let mut nobody = Started::waiting(&home, "w-2");
     nobody.name = name("w-9");
     refused(nobody.try_claim(&home, &package, &[]), Reason::Absent, "no worker");
