@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::database::Databases;
 use crate::edition::{Declared, Edition};
 use crate::engine::Engine;
 use crate::invocation::{Call, Outcome, Refused};
@@ -27,6 +28,7 @@ pub(crate) struct Function {
     declared: Arc<Declared>,
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) tally: Arc<Tally>,
+    databases: Arc<Databases>,
     pools: Mutex<BTreeMap<u64, Arc<Pool>>>,
 }
 
@@ -35,7 +37,7 @@ impl Function {
         let log = Arc::new(engine.log.of(&route));
         let tally = engine.usage.of(&route)?;
         let declared = Arc::new(Declared::new(route));
-        Ok(Arc::new(Self { engine, declared, log, tally, pools: Mutex::default() }))
+        Ok(Arc::new(Self { engine, declared, log, tally, databases: Arc::default(), pools: Mutex::default() }))
     }
 
     /// The route in force.
@@ -91,9 +93,14 @@ impl Function {
         }
         let version = route.versions.get(&number)?.clone();
         let edition = Arc::new(Edition::new(self.declared.clone(), number, version));
-        let pool = Pool::new(self.engine.clone(), edition, self.log.clone(), self.tally.clone());
+        let pool = self.new_pool(edition);
         pools.insert(number, pool.clone());
         Some(pool)
+    }
+
+    fn new_pool(&self, edition: Arc<Edition>) -> Arc<Pool> {
+        let (engine, databases) = (self.engine.clone(), self.databases.clone());
+        Pool::new(engine, edition, self.log.clone(), self.tally.clone(), databases)
     }
 
     /// Brings a version up beside the one that serves.
@@ -117,6 +124,7 @@ impl Function {
         for pool in pools {
             pool.tidy(idle);
         }
+        self.databases.tidy();
         self.tally.flush();
     }
 

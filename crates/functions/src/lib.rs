@@ -14,7 +14,7 @@
 //! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `worker.rs`, `bootstrap/` |
 //! | deadlines, freezing, processes that end | `minder.rs`, `freezer.rs` |
 //! | what it prints; what it used | `output.rs`, `log.rs`, `usage.rs` |
-//! | what it reaches: its databases, names outside | `database.rs`, `dns.rs`, `egress.rs` |
+//! | what it reaches: its databases, names outside | `database.rs`, `dns.rs`, `names.rs`, `egress.rs` |
 //!
 //! The engine goes by files (`route.rs`, `files.rs`): one task (`control.rs`) keeps functions in agreement with them and
 //! answers on a Unix socket (`status.rs`). So functions serve while the control plane is down. Sandboxes are the
@@ -37,6 +37,7 @@ mod invocation;
 mod invoke;
 mod log;
 mod minder;
+mod names;
 mod output;
 mod pool;
 pub mod route;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::database::Databases;
 use crate::edition::Edition;
 use crate::engine::Engine;
 use crate::invocation::{Answer, Call, Outcome, Refused};
@@ -35,6 +36,7 @@ pub(crate) struct Pool {
     pub(crate) edition: Arc<Edition>,
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) databases: Arc<Databases>,
     crew: Mutex<Crew>,
     /// Somebody may have gone.
     changed: Notify,
@@ -62,9 +64,10 @@ impl Pool {
         edition: Arc<Edition>,
         log: Arc<FunctionLog>,
         tally: Arc<Tally>,
+        databases: Arc<Databases>,
     ) -> Arc<Self> {
         let crew = Mutex::default();
-        Arc::new(Self { engine, edition, log, tally, crew, changed: Notify::new() })
+        Arc::new(Self { engine, edition, log, tally, databases, crew, changed: Notify::new() })
     }
 
     /// Has a call worked at, and waits for what comes of it. Whoever stops waiting does not stop the work.

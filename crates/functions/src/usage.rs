@@ -20,7 +20,7 @@ use crate::fail_point;
 use crate::route::Route;
 
 /// A record is so many numbers of eight bytes.
-const NUMBERS: usize = 8;
+const NUMBERS: usize = 9;
 /// Of the spool, so much is looked through for a line that was written just before a kill, bytes.
 const LOOKED_THROUGH: u64 = 4 << 20;
 
@@ -37,6 +37,8 @@ struct Record {
     duration_ms: u64,
     /// Memory that it may use, times how long: MiB milliseconds.
     mib_ms: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
 }
 
 /// A line of the spool.
@@ -66,6 +68,10 @@ pub struct UsageLine {
     pub duration_ms: u64,
     /// The same, each times the MiB that the function may use: 1,024,000 are a gigabyte second.
     pub mib_ms: u64,
+    /// Bytes that it sent to names outside.
+    pub sent_bytes: u64,
+    /// Bytes that came back.
+    pub received_bytes: u64,
 }
 
 /// Everybody's.
@@ -120,6 +126,8 @@ impl Usage {
             throttles: 0,
             duration_ms: 0,
             mib_ms: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
         };
         let tally = Tally { usage: self.clone(), route, path, state: Mutex::new((record, file)) };
         if record.has_any() && self.has(&tally.route.function, record.number)? {
@@ -164,6 +172,14 @@ impl Tally {
             record.errors += u64::from(failed);
             record.duration_ms = record.duration_ms.saturating_add(ms);
             record.mib_ms = record.mib_ms.saturating_add(ms.saturating_mul(memory_mib));
+        });
+    }
+
+    /// A connection to a name outside has ended.
+    pub(crate) fn traffic(&self, sent: u64, received: u64) {
+        self.count(|record| {
+            record.sent_bytes = record.sent_bytes.saturating_add(sent);
+            record.received_bytes = record.received_bytes.saturating_add(received);
         });
     }
 
@@ -220,10 +236,11 @@ impl Tally {
     }
 
     fn line(&self, record: &Record) -> UsageLine {
-        let Record { minute, number, invocations, errors, throttles, duration_ms, mib_ms } = *record;
-        let at = Timestamp::from_second(minute.saturating_mul(60)).unwrap_or_default();
-        let line = self.route.clone();
-        UsageLine { at, number, invocations, errors, throttles, duration_ms, mib_ms, ..line }
+        let Record { number, invocations, errors, throttles, duration_ms, mib_ms, .. } = *record;
+        let (sent_bytes, received_bytes) = (record.sent_bytes, record.received_bytes);
+        let at = Timestamp::from_second(record.minute.saturating_mul(60)).unwrap_or_default();
+        let line = UsageLine { at, number, sent_bytes, received_bytes, ..self.route.clone() };
+        UsageLine { invocations, errors, throttles, duration_ms, mib_ms, ..line }
     }
 
     fn lock(&self) -> MutexGuard<'_, (Record, File)> {
@@ -233,13 +250,15 @@ impl Tally {
 
 impl Record {
     fn has_any(&self) -> bool {
-        self.invocations > 0 || self.throttles > 0
+        self.invocations > 0 || self.throttles > 0 || self.sent_bytes > 0 || self.received_bytes > 0
     }
 
     fn bytes(&self) -> [u8; NUMBERS * 8] {
-        let Self { minute, number, invocations, errors, throttles, duration_ms, mib_ms } = *self;
+        let Self { minute, number, invocations, errors, throttles, duration_ms, mib_ms, .. } = *self;
+        let minute = minute.cast_unsigned();
+        let (sent, received) = (self.sent_bytes, self.received_bytes);
         let numbers =
-            [minute.cast_unsigned(), number, invocations, errors, throttles, duration_ms, mib_ms, 0];
+            [minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent, received];
         let mut bytes = [0; NUMBERS * 8];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -253,9 +272,10 @@ impl Record {
         for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
             *number = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
         }
-        let [minute, number, invocations, errors, throttles, duration_ms, mib_ms, _] = numbers;
+        let [minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent, received] = numbers;
         let minute = minute.cast_signed();
-        Self { minute, number, invocations, errors, throttles, duration_ms, mib_ms }
+        let (sent_bytes, received_bytes) = (sent, received);
+        Self { minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent_bytes, received_bytes }
     }
 }
 

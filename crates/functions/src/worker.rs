@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::edition::Edition;
 use crate::freezer::Groups;
 use crate::invocation::{Answer, Call, Failure, Outcome, Piece, Refused};
+use crate::names::Names;
 use crate::output::{Closing, Word};
 use crate::pool::Pool;
 
@@ -103,6 +104,7 @@ pub(crate) struct Worker {
     pub(crate) edition: Arc<Edition>,
     pub(crate) pool: Weak<Pool>,
     pub(crate) groups: OnceLock<Groups>,
+    pub(crate) names: Names,
     /// Wakes the minder.
     pub(crate) minder: Notify,
     output: mpsc::UnboundedSender<Word>,
@@ -126,6 +128,7 @@ impl Worker {
             edition,
             pool,
             groups: OnceLock::new(),
+            names: Names::default(),
             minder: Notify::new(),
             output,
             state: Mutex::new(State::Starting(Some(started))),
