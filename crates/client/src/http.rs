@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::wire::{
     Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
-    LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Package, Page, Plan, Problem, Release,
-    StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
+    Invocation, LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Package, Page, Plan,
+    Problem, Release, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -359,6 +359,22 @@ impl Client {
     pub async fn put_package(&self, tenant: &str, package: &str, zip: Vec<u8>) -> Result<Package, Error> {
         let request = self.request(Method::PUT, &format!("tenants/{tenant}/packages/{package}"));
         self.send(request.header("content-type", "application/zip").body(zip)).await
+    }
+
+    /// Calls a function with an event, which is JSON.
+    pub async fn invoke(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        event: String,
+        later: bool,
+    ) -> Result<Invocation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/invocations");
+        let request =
+            self.request(Method::POST, &path).header("content-type", "application/json").body(event);
+        // The longest that a function may take.
+        self.send(request.query(&[("later", later)]).timeout(Duration::from_secs(910))).await
     }
 
     /// Releases of a function, newest first.

@@ -206,6 +206,22 @@ pub struct Release {
     pub at: Timestamp,
 }
 
+/// A call of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Invocation {
+    /// Its identity, as in the function's log.
+    pub request_id: String,
+    /// The release that answered; none where the event was only taken.
+    pub release: Option<i64>,
+    /// `Unhandled` where the handler failed; `payload` then says how.
+    pub error: Option<String>,
+    /// The handler's answer.
+    #[schema(value_type = Value)]
+    pub payload: Value,
+    /// The end of what it wrote, at most 4 KiB.
+    pub log: String,
+}
+
 /// A package that is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Package {

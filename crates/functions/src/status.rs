@@ -2,7 +2,7 @@
 //! control plane.
 
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +32,6 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    // The folder's group is that of Stead's own processes, which the control plane is of.
-    if let Some(folder) = path.parent() {
-        let group = std::fs::metadata(folder)?.gid();
-        std::os::unix::fs::chown(path, None, Some(group))?;
-    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }

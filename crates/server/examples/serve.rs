@@ -9,6 +9,7 @@ use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use secrecy::ExposeSecret;
+use server::functions::{Answer, Call, Functions};
 use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
@@ -24,6 +25,13 @@ impl Sessions for NoServers {
     }
 }
 
+#[async_trait]
+impl Functions for NoServers {
+    async fn invoke(&self, _: Call) -> std::io::Result<Answer> {
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no engine"))
+    }
+}
+
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "it is the product of an example")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,6 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         address: "127.0.0.1".into(),
         ports: (30_000, 39_999),
         engines: [15, 18].map(component::postgres::Major::new).into(),
+        runtimes: Default::default(),
         isolated: true,
     };
     store.put_host(&host).await?;
@@ -51,6 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             logs::Options::default(),
         )?),
         sessions: Arc::new(NoServers),
+        functions: Arc::new(NoServers),
         version: "0.0.0-example",
         shared: None,
         console: server::ConsoleSettings { url: format!("http://{listen}").parse()?, provider: None },

@@ -99,7 +99,8 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (edits, operation) in operations(item) {
             add_problems(operation, path.contains('{'), edits);
-            let streams = matches!(operation.operation_id.as_deref(), Some("run_query" | "put_package"));
+            let streams =
+                matches!(operation.operation_id.as_deref(), Some("run_query" | "put_package" | "invoke"));
             if edits && !streams {
                 operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
             }

@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     KeyReused,
     /// A mistake of Stead's own.
     Internal,
+    /// As much as may be is being done already.
+    Busy,
     /// Something that Stead needs does not answer.
     Unavailable,
 }
@@ -60,7 +62,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Every kind, for the document.
     #[cfg(test)]
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -78,6 +80,7 @@ impl Kind {
         Self::Invalid,
         Self::KeyReused,
         Self::Internal,
+        Self::Busy,
         Self::Unavailable,
     ];
 
@@ -109,6 +112,7 @@ impl Kind {
                 ("key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The key belongs to another request")
             }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "A mistake of Stead's own"),
+            Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS, "Busy"),
             Self::Unavailable => {
                 ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not available at the moment")
             }

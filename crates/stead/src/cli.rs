@@ -165,7 +165,7 @@ pub(crate) enum Verb {
         #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
         lines: u32,
     },
-    /// Show what servers logged; newest last.
+    /// Show what servers and functions logged; newest last.
     Logs(LogsArgs),
     /// Give a server a new password.
     Rotate {
@@ -186,6 +186,19 @@ pub(crate) enum Verb {
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+    },
+    /// Call a function: its answer on standard output, what it wrote and what it took on standard error.
+    Invoke {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// The event: a file with JSON, JSON itself, or - for standard input [default: {}].
+        #[arg(long, short, value_name = "FILE-OR-JSON", allow_hyphen_values = true)]
+        event: Option<String>,
+        /// Only hand the event in; it is worked at later, and tried again where that fails.
+        #[arg(long)]
+        later: bool,
     },
     /// Show the releases of a function, newest first.
     Releases {
@@ -438,7 +451,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
     pub(crate) until: Option<String>,
     /// Said by whom.
-    #[arg(long, value_enum, default_value_t = SaidBy::Postgres)]
+    #[arg(long, value_enum, default_value_t = SaidBy::Components)]
     pub(crate) by: SaidBy,
     /// The whole tenant, not only this stead.
     #[arg(long, conflicts_with = "component")]
@@ -451,8 +464,12 @@ pub(crate) struct LogsArgs {
 /// Who said a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SaidBy {
-    /// The servers themselves.
+    /// The components themselves.
+    Components,
+    /// The servers.
     Postgres,
+    /// The functions.
+    Function,
     /// The gateway, of their connections.
     Gateway,
     /// The keeper, of their processes.

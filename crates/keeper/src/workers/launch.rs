@@ -30,6 +30,10 @@ const START_BYTES: u64 = 1024 * 1024;
 /// As many as Lambda allows.
 const OPEN_FILES: u64 = 1024;
 
+/// Too small for any core file; and, other than 0, what makes the kernel start no program of the host to take one
+/// (`fs/coredump.c`).
+const CORE_BYTES: u64 = 1;
+
 /// Size of `/dev/shm`, which counts as memory.
 const SHM_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -104,9 +108,9 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     streams(plan)?;
     rustix::process::chdir(if left_out(Layer::Root) { "/" } else { TASK })
         .when("enter the folder of the package")?;
-    sys::default_sigpipe();
+    sys::default_signals();
     sys::block_only(&[]).when("set the signal mask")?;
-    launch::limits(OPEN_FILES)?;
+    launch::limits(OPEN_FILES, CORE_BYTES)?;
     seal::become_user(users, plan.uid)?;
     seal::confine(&plan.filters)?;
     launch::wait_for_go(ready)?;

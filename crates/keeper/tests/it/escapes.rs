@@ -215,6 +215,12 @@ const ATTEMPTS: &[Attempt] = &[
     attempt("read all packets", "*+Seccomp", "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)"),
     attempt("reach the hypervisor", "Seccomp", "socket.socket(socket.AF_VSOCK)"),
     attempt("hear the kernel's devices", "Seccomp", "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)"),
+    attempt("have a protocol loaded", "Seccomp", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)"),
+    attempt(
+        "put something on top of TCP",
+        "Seccomp",
+        "try: socket.socket().setsockopt(6, 31, b'none')\nexcept OSError as e: assert e.errno != errno.EPERM",
+    ),
     attempt(
         "take the loopback down",
         "*",
@@ -278,7 +284,7 @@ fn calls() -> serde_json::Value {
         "userfaultfd": libc::SYS_userfaultfd, "io_uring_setup": libc::SYS_io_uring_setup,
         "add_key": libc::SYS_add_key, "syslog": libc::SYS_syslog, "personality": libc::SYS_personality,
         "acct": libc::SYS_acct, "swapoff": libc::SYS_swapoff, "settimeofday": libc::SYS_settimeofday,
-        "reboot": libc::SYS_reboot, "modify_ldt": 154,
+        "reboot": libc::SYS_reboot, "mmap": libc::SYS_mmap, "modify_ldt": 154,
     })
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod components;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod invocations;
 pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod openapi;
@@ -78,7 +79,10 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
 
 /// Routes that need one, and whose requests or answers are too large to be kept to be given again.
 pub(crate) fn streaming() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(queries::run)).routes(routes!(packages::put))
+    OpenApiRouter::new()
+        .routes(routes!(queries::run))
+        .routes(routes!(packages::put))
+        .routes(routes!(invocations::post))
 }
 
 /// A tenant.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use server::functions::{Call, Functions};
 use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
@@ -31,6 +32,13 @@ pub(crate) struct Nowhere;
 impl Sessions for Nowhere {
     async fn open(&self, _: ComponentId, _: &str) -> std::io::Result<Stream> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no server"))
+    }
+}
+
+#[async_trait]
+impl Functions for Nowhere {
+    async fn invoke(&self, _: Call) -> std::io::Result<server::functions::Answer> {
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no engine"))
     }
 }
 
@@ -139,6 +147,7 @@ impl Rig {
             ca_path: folder.path().join("ca.pem"),
             logs: Arc::clone(&logs),
             sessions: Arc::new(Nowhere),
+            functions: Arc::new(Nowhere),
             version: "0.0.0-test",
             shared: None,
             console: server::ConsoleSettings {

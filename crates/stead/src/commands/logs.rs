@@ -64,8 +64,9 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
 /// The query of all that was said on the command line.
 fn query(args: &LogsArgs) -> Option<String> {
     let by = match args.by {
-        // Of the installation nothing is the servers' but what the control plane's own one says.
-        SaidBy::Postgres if args.installation => None,
+        SaidBy::Components if args.installation => None,
+        SaidBy::Components => Some("-source:gateway -source:keeper"),
+        SaidBy::Function => Some("source:function"),
         SaidBy::Postgres => Some("source:postgres"),
         SaidBy::Gateway => Some("source:gateway"),
         SaidBy::Keeper => Some("source:keeper"),

@@ -5,6 +5,7 @@ mod doctor;
 mod down;
 mod edit;
 mod history;
+mod invoke;
 mod logs;
 mod member;
 mod plan;
@@ -145,6 +146,9 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Move { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
+        }
+        Verb::Invoke { which, component, event, later } => {
+            invoke::run(&context, &which, component.as_deref(), event.as_deref(), later).await
         }
         Verb::Releases { which, component, lines } => {
             release::list(&context, &which, component.as_deref(), lines).await

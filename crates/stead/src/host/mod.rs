@@ -1,6 +1,7 @@
 //! The processes of a host, put together: the only place that names a concrete driver.
 
 pub(crate) mod background;
+mod functions;
 pub(crate) mod gateway;
 pub(crate) mod inner;
 pub(crate) mod logs;

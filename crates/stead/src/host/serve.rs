@@ -238,6 +238,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         ca_path: certificates::ca_path(home),
         logs: Arc::clone(&logs),
         sessions: Arc::new(super::inner::InnerDoor { home: home.to_owned() }),
+        functions: Arc::new(super::functions::InvokeSocket::new(home)),
         version: env!("CARGO_PKG_VERSION"),
         shared: args.shared(),
         console: args.console.settings(listen).map_err(Failure::failed)?,
