@@ -26,9 +26,11 @@ const AFTER_TAKING: Duration = Duration::from_millis(200);
 const AFTER_FAILING: Duration = Duration::from_secs(5);
 
 /// The bootstraps as a sandbox shows them in `/var/runtime`.
-const BOOTSTRAPS: [(&str, &str); 2] = [
+const BOOTSTRAPS: [(&str, &str); 4] = [
     ("bootstrap.mjs", include_str!("bootstrap/bootstrap.mjs")),
     ("bootstrap.py", include_str!("bootstrap/bootstrap.py")),
+    ("warm.mjs", include_str!("bootstrap/warm.mjs")),
+    ("warm.cjs", include_str!("bootstrap/warm.cjs")),
 ];
 
 /// The program that runs a bootstrap: it is the same whether it is a spare or not.
@@ -161,10 +163,7 @@ impl Spares {
     }
 
     async fn make(&self, kind: &Kind) -> Result<Sandbox, Failed> {
-        let files = BOOTSTRAPS.iter().filter(|(name, _)| {
-            kind.program.is_empty() || kind.program.iter().any(|argument| argument.ends_with(name))
-        });
-        let files = files.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let files = BOOTSTRAPS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         self.sandboxes.start(kind, files, environment::of_spare(), WHILE_WAITING).await
     }
 

@@ -1,37 +1,81 @@
 // Runs a Lambda function in Node.js: reads its environment as one line of JSON from standard input, imports the handler,
 // then asks the runtime API for invocations until the process is ended.
-import { Console } from 'node:console';
-import { Writable } from 'node:stream';
-import { existsSync, readSync, closeSync, openSync } from 'node:fs';
+import { readSync, closeSync, openSync, existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import net from 'node:net';
 import { resolve } from 'node:path';
+import { Writable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import { format } from 'node:util';
 import v8 from 'node:v8';
-import http from 'node:http';
 
-const agent = new http.Agent({ keepAlive: true, maxSockets: 1, noDelay: true });
 const streaming = Symbol('streaming');
+const PREFIX = ' /2018-06-01/runtime/';
 let requestId;
 
-// One connection for all calls; it is opened again where it broke while nothing was under way.
-function call(method, path, headers, body) {
-  const [host, port] = process.env.AWS_LAMBDA_RUNTIME_API.split(':');
-  return new Promise((done, failed) => {
-    const request = http.request(
-      { host, port, method, path: '/2018-06-01/runtime/' + path, headers, agent, timeout: 0 },
-      (response) => {
-        const parts = [];
-        response.on('data', (part) => parts.push(part));
-        response.on('error', failed);
-        response.on('end', () =>
-          done({ status: response.statusCode, headers: response.headers, body: Buffer.concat(parts) }));
-      });
-    request.on('error', failed);
-    if (body && typeof body.pipe === 'function') body.attach(request);
-    else request.end(body);
-  });
+// The runtime API over one connection. HTTP is spoken by hand, because the other side is known: it answers in order and
+// says how long each answer is. Node's own client takes longer for a call than all the rest.
+class Api {
+  constructor(address) {
+    const [host, port] = address.split(':');
+    this.waiting = [];
+    this.buffer = Buffer.alloc(0);
+    this.socket = net.connect({ host, port: Number(port), noDelay: true });
+    this.socket.on('data', (data) => this.take(data));
+    this.socket.on('error', (error) => this.break(error));
+    this.socket.on('close', () => this.break(new Error('the runtime API has gone')));
+  }
+  break(error) {
+    this.broken = error;
+    for (const { failed } of this.waiting.splice(0)) failed(error);
+  }
+  take(data) {
+    this.buffer = this.buffer.length ? Buffer.concat([this.buffer, data]) : data;
+    for (;;) {
+      const end = this.buffer.indexOf('\r\n\r\n');
+      if (end < 0) return;
+      const [line, ...lines] = this.buffer.latin1Slice(0, end).split('\r\n');
+      const headers = {};
+      for (const header of lines) {
+        const colon = header.indexOf(':');
+        headers[header.slice(0, colon).toLowerCase()] = header.slice(colon + 1).trim();
+      }
+      const last = end + 4 + Number(headers['content-length'] ?? 0);
+      if (this.buffer.length < last) return;
+      const body = this.buffer.subarray(end + 4, last);
+      this.buffer = this.buffer.subarray(last);
+      this.waiting.shift()?.done({ status: Number(line.slice(9, 12)), headers, body });
+    }
+  }
+  answer() {
+    return new Promise((done, failed) => {
+      if (this.broken) failed(this.broken); else this.waiting.push({ done, failed });
+    });
+  }
+  head(method, path, headers) {
+    let head = `${method}${PREFIX}${path} HTTP/1.1\r\nhost: runtime\r\n`;
+    for (const name in headers) head += `${name}: ${headers[name]}\r\n`;
+    return head + '\r\n';
+  }
+  get(path) {
+    this.socket.write(this.head('GET', path));
+    return this.answer();
+  }
+  // The answer to one invocation, and at once the question for the next: they go in one packet.
+  post(path, headers, body, then) {
+    const length = Buffer.byteLength(body);
+    let text = this.head('POST', path, { ...headers, 'content-type': 'application/json', 'content-length': length }) + body;
+    // What is large may be refused, and then the connection is of no use for another question.
+    const both = then && length < 65536;
+    if (both) text += this.head('GET', then);
+    this.socket.write(text);
+    const accepted = this.answer();
+    if (both) this.next = this.answer();
+    return accepted;
+  }
 }
+
+let api = new Api(process.env.AWS_LAMBDA_RUNTIME_API ?? '127.0.0.1:9001');
 
 function shapeOf(error) {
   if (error instanceof Error || (error && typeof error === 'object' && 'message' in error && 'stack' in error)) {
@@ -104,30 +148,35 @@ function patchConsole() {
 class ResponseStream extends Writable {
   constructor(id, headers) {
     super({ highWaterMark: 64 * 1024 });
-    this.waiting = [];
-    this.type = 'application/octet-stream';
-    this.begin = () => {
-      this.begun ??= call('POST', `invocation/${id}/response`, { ...headers, 'content-type': this.type,
-        'lambda-runtime-function-response-mode': 'streaming', 'transfer-encoding': 'chunked',
-        trailer: 'Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body' }, { pipe() {}, attach: (request) => {
-        this.request = request;
-      } });
-      return this.begun;
-    };
+    Object.assign(this, { id, headers, type: 'application/octet-stream' });
   }
   setContentType(type) { this.type = type; }
+  begin() {
+    if (this.accepted) return;
+    api.socket.write(api.head('POST', `invocation/${this.id}/response`, { ...this.headers, 'content-type': this.type,
+      'lambda-runtime-function-response-mode': 'streaming', 'transfer-encoding': 'chunked',
+      trailer: 'Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body' }));
+    this.accepted = api.answer();
+  }
   _write(part, encoding, done) {
     this.begin();
-    if (this.request.write(part, encoding)) done(); else this.request.once('drain', () => done());
+    if (part.length === 0) return done();
+    api.socket.write(part.length.toString(16) + '\r\n');
+    api.socket.write(part, encoding);
+    if (api.socket.write('\r\n')) done(); else api.socket.once('drain', () => done());
   }
-  _final(done) { this.begin(); this.request.end(); done(); }
-  async fail(error) {
+  _final(done) { this.finish(''); done(); }
+  finish(trailers) {
     this.begin();
+    if (!this.finished) api.socket.write('0\r\n' + trailers + '\r\n');
+    this.finished = true;
+  }
+  fail(error) {
     const shape = shapeOf(error);
-    this.request.addTrailers({ 'Lambda-Runtime-Function-Error-Type': shape.errorType,
-      'Lambda-Runtime-Function-Error-Body': Buffer.from(JSON.stringify(shape)).toString('base64') });
-    this.request.end();
-    await this.begun;
+    const body = Buffer.from(JSON.stringify(shape)).toString('base64');
+    const kind = shape.errorType.replace(/[^ -~]/g, '?');
+    this.finish(`lambda-runtime-function-error-type: ${kind}\r\nlambda-runtime-function-error-body: ${body}\r\n`);
+    return this.accepted;
   }
 }
 
@@ -180,47 +229,57 @@ function run(handler, event, context) {
   return settled.finally(() => process.removeAllListeners('beforeExit'));
 }
 
+async function stream(handler, event, context, headers) {
+  const to = new ResponseStream(requestId, headers);
+  try {
+    await handler(event, to, context);
+    if (!to.writableEnded) to.end();
+    if (!to.writableFinished) {
+      await new Promise((done, failed) => to.once('finish', done).once('error', failed));
+    }
+    await to.accepted;
+  } catch (error) {
+    console.error('Invoke Error', '\t' + JSON.stringify(shapeOf(error)));
+    await to.fail(error);
+  }
+}
+
 async function invoke(handler, headers, body) {
   const id = requestId = headers['lambda-runtime-aws-request-id'];
   const nonce = headers['lambda-runtime-invocation-id'];
   const echo = nonce ? { 'lambda-runtime-invocation-id': nonce } : {};
   if (headers['lambda-runtime-trace-id']) process.env._X_AMZN_TRACE_ID = headers['lambda-runtime-trace-id'];
+  let text, path = 'response';
   try {
-    const event = JSON.parse(body.toString('utf8'));
+    const event = JSON.parse(body.utf8Slice());
     const context = contextOf(headers);
-    if (handler[streaming]) {
-      const stream = new ResponseStream(id, echo);
-      try {
-        await handler(event, stream, context);
-        if (!stream.writableEnded) stream.end();
-        await new Promise((done, failed) => (stream.writableFinished ? done() : stream.once('finish', done).once('error', failed)));
-        await stream.begun;
-      } catch (error) {
-        console.error('Invoke Error', JSON.stringify(shapeOf(error)));
-        await stream.fail(error);
-      }
-      return;
-    }
-    const value = await run(handler, event, context);
-    const text = JSON.stringify(value === undefined ? null : value);
-    await call('POST', `invocation/${id}/response`, { ...echo, 'content-type': 'application/json',
-      'content-length': Buffer.byteLength(text ?? 'null') }, text ?? 'null');
+    if (handler[streaming]) return await stream(handler, event, context, echo);
+    // While the handler works, the connection is no reason for the loop to go on.
+    api.socket.unref();
+    text = JSON.stringify((await run(handler, event, context)) ?? null) ?? 'null';
   } catch (error) {
     const shape = shapeOf(error);
     console.error('Invoke Error', '\t' + JSON.stringify({ ...shape, stack: shape.trace, trace: undefined }));
-    await call('POST', `invocation/${id}/error`, { ...echo, 'content-type': 'application/json',
-      'lambda-runtime-function-error-type': shape.errorType }, JSON.stringify(shape));
+    echo['lambda-runtime-function-error-type'] = shape.errorType.replace(/[^ -~]/g, '?');
+    [path, text] = ['error', JSON.stringify(shape)];
+  } finally {
+    api.socket.ref();
+  }
+  const accepted = api.post(`invocation/${id}/${path}`, echo, text, 'invocation/next');
+  if (!api.next && (await accepted).headers.connection === 'close') {
+    api.socket.destroy();
+    api = new Api(process.env.AWS_LAMBDA_RUNTIME_API);
   }
 }
 
-// An error that nobody caught ends the process, as on Lambda; whoever called gets it.
+// An error that nobody caught ends the process, as on Lambda; whoever called gets it. The connection may be in use.
 function die(error, kind) {
   const shape = shapeOf(kind ? named(kind, String(error?.message ?? error), error) : error);
   console.error(requestId ? 'Uncaught Exception' : 'Init Error', '\t' + JSON.stringify(shape));
   const path = requestId ? `invocation/${requestId}/error` : 'init/error';
-  agent.maxSockets = Infinity;
-  call('POST', path, { 'content-type': 'application/json', 'lambda-runtime-function-error-type': shape.errorType },
-    JSON.stringify(shape)).finally(() => process.exit(requestId ? 129 : 1));
+  const other = new Api(process.env.AWS_LAMBDA_RUNTIME_API);
+  const kindly = { 'lambda-runtime-function-error-type': shape.errorType.replace(/[^ -~]/g, '?') };
+  other.post(path, kindly, JSON.stringify(shape)).finally(() => process.exit(requestId ? 129 : 1));
 }
 
 function readEnvironment() {
@@ -236,14 +295,19 @@ function readEnvironment() {
   Object.assign(process.env, JSON.parse(Buffer.from(line, 'latin1').toString('utf8')));
 }
 
-if (!process.env.AWS_LAMBDA_RUNTIME_API) readEnvironment();
+if (!process.env.AWS_LAMBDA_RUNTIME_API) {
+  // All that can be done before it is known for whom.
+  await new Promise((done) => api.socket.once('connect', done));
+  await import('file:///var/runtime/warm.mjs');
+  patchConsole();
+  readEnvironment();
+}
 process.chdir(process.env.LAMBDA_TASK_ROOT);
 const memory = Number(process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE);
 if (memory) v8.setFlagsFromString(`--max-old-space-size=${Math.floor(memory * 0.9)}`);
 patchConsole();
 process.on('uncaughtException', (error) => die(error));
 process.on('unhandledRejection', (error) => die(error, 'Runtime.UnhandledPromiseRejection'));
-// Callbacks may wait for the loop to be empty; a connection that waits for the next event would keep it busy.
 let handler;
 try {
   handler = await importHandler();
@@ -251,7 +315,8 @@ try {
   die(error);
 }
 while (handler) {
-  const { headers, body } = await call('GET', 'invocation/next');
+  const { headers, body } = await (api.next ?? api.get('invocation/next'));
+  api.next = undefined;
   await invoke(handler, headers, body);
   requestId = undefined;
 }

@@ -30,6 +30,8 @@ pub(crate) struct Databases {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Current {
     pub(super) server: String,
+    /// For whom, as the gateway knows it.
+    pub(super) who: String,
     pub(super) key: Option<Key>,
 }
 
@@ -91,8 +93,8 @@ impl Databases {
     pub(super) async fn cancel(&self, engine: &Engine, key: Key) -> io::Result<()> {
         let current = self.sessions().get(&key).cloned();
         match current {
-            Some(Current { server, key: Some(key) }) => {
-                server::cancel(&engine.home, &server, "function", key).await
+            Some(Current { server, who, key: Some(key) }) => {
+                server::cancel(&engine.home, &server, &who, key).await
             }
             _ => Ok(()),
         }
@@ -116,9 +118,7 @@ impl Pool {
         let Ok(Ok(place)) = place else {
             return Err(fatal(
                 "53300",
-                &format!(
-                    "all {most} connections of the function are in use; let fewer calls use one at once, or allow it more"
-                ),
+                &format!("all {most} connections of the function are in use; let fewer calls use one at once, or allow it more"),
             ));
         };
         loop {

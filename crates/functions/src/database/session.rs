@@ -229,7 +229,8 @@ impl Session<'_> {
     async fn lend(&mut self) -> io::Result<bool> {
         match self.pool.take(self.engine, &self.who, &self.parameters).await {
             Ok(lease) => {
-                let current = Current { server: self.pool.server().to_owned(), key: lease.server.key };
+                let (server, key) = (self.pool.server().to_owned(), lease.server.key);
+                let current = Current { server, who: self.who.clone(), key };
                 self.databases.set(self.key, current);
                 self.lease = Some(lease);
                 Ok(true)

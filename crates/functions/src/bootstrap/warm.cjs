@@ -1,0 +1,2 @@
+// See warm.mjs.
+module.exports = {};
