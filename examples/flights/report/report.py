@@ -9,7 +9,9 @@ import pg8000.native  # noqa: E402
 
 WRITE = """
     insert into reports (month, flights, late_percent)
-    select month, count(*), round(100 * avg((dep_delay > 15)::int), 1) from flights group by month
+    select extract(month from time_hour at time zone 'America/New_York'), count(*),
+           round(100 * avg((dep_delay > 15)::int), 1)
+    from flights group by 1
     returning month, flights, late_percent
 """
 
