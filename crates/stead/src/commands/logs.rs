@@ -73,7 +73,7 @@ fn query(args: &LogsArgs) -> Option<String> {
         SaidBy::All => None,
     };
     let grep = args.grep.as_ref().map(|pattern| format!("/{}/", escaped(pattern)));
-    let request = args.request.map(|id| format!("\"{id}\""));
+    let request = args.request.map(|id| format!("request_id:{id}"));
     let terms: Vec<String> =
         by.map(str::to_owned).into_iter().chain(grep).chain(request).chain(args.query.clone()).collect();
     Some(terms.join(" ")).filter(|query| !query.is_empty())
