@@ -226,7 +226,7 @@ while true; do
     curl -fsS -o /dev/null -D "$headers" "$api/next"
     id=$(tr -d '\r' <"$headers" | sed -n 's/^lambda-runtime-aws-request-id: *//pI')
     rm -f "$headers"
-    who=$(psql -X -A -t -c "select current_user || ' of ' || current_database()" 2>&1)
+    who=$(psql -X -A -t -c "select current_user || ' of ' || current_database()" 2>/dev/null)
     curl -fsS -o /dev/null -X POST --data-binary "\"$who\"" "$api/$id/response"
 done
 "#;
