@@ -33,7 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 _ = interrupt.recv() => {}
             }
         };
-        functions::serve(functions::Options { home }, limits, stop).await.map_err(Box::<dyn std::error::Error>::from)
+        functions::serve(functions::Options { home }, limits, stop)
+            .await
+            .map_err(Box::<dyn std::error::Error>::from)
     })?)
 }
 

@@ -42,7 +42,14 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn new(engine: Arc<Engine>, paths: Paths) -> Self {
         let ports = Ports::new(engine.clone());
-        Self { engine, paths, reader: Reader::default(), ports, troubles: HashMap::new(), settings_trouble: None }
+        Self {
+            engine,
+            paths,
+            reader: Reader::default(),
+            ports,
+            troubles: HashMap::new(),
+            settings_trouble: None,
+        }
     }
 
     /// Until `stop` speaks.
@@ -109,7 +116,9 @@ impl Control {
                 let (listening, of_port) = self.ports.state(handle);
                 Some(FunctionStatus { listening, trouble: trouble.or(of_port), ..function.status() })
             }
-            None => trouble.map(|trouble| FunctionStatus { trouble: Some(trouble), ..FunctionStatus::default() }),
+            None => {
+                trouble.map(|trouble| FunctionStatus { trouble: Some(trouble), ..FunctionStatus::default() })
+            }
         }
     }
 

@@ -47,8 +47,9 @@ fn receive(socket: &UnixDatagram) -> io::Result<Option<(WorkerMessage, Vec<Owned
     if bytes.is_empty() {
         return Ok(None);
     }
-    let message = serde_json::from_slice(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("not a worker's message: {error}")))?;
+    let message = serde_json::from_slice(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("not a worker's message: {error}"))
+    })?;
     Ok(Some((message, fds)))
 }
 

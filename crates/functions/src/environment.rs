@@ -101,7 +101,8 @@ fn of_database(name: &str, database: &Database) -> [(String, String); 6] {
 
 /// Whether an interpreter, or the system's loader, reads a variable at its own start and never again.
 pub(crate) fn is_read_at_start(name: &str) -> bool {
-    const NAMES: &[&str] = &["TZ", "LANG", "LANGUAGE", "UV_THREADPOOL_SIZE", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZDIR"];
+    const NAMES: &[&str] =
+        &["TZ", "LANG", "LANGUAGE", "UV_THREADPOOL_SIZE", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZDIR"];
     const BEGINNINGS: &[&str] = &["NODE_", "PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "OPENSSL_", "UV_"];
     NAMES.contains(&name) || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
 }

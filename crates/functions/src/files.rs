@@ -51,15 +51,18 @@ impl Paths {
 /// Which version of a file was read: files are replaced by rename, so a new one has a new inode.
 type Stamp = (u64, i64, i64, u64);
 
+/// A route, or what is wrong with its file.
+type Found = Result<Arc<Route>, String>;
+
 /// Reads routes, each again only when its file is another.
 #[derive(Default)]
 pub(crate) struct Reader {
-    known: HashMap<String, (Stamp, Result<Arc<Route>, String>)>,
+    known: HashMap<String, (Stamp, Found)>,
 }
 
 impl Reader {
     /// Every function that has a route file, with its route or what is wrong with that.
-    pub(crate) fn read(&mut self, folder: &Path) -> io::Result<Vec<(String, Result<Arc<Route>, String>)>> {
+    pub(crate) fn read(&mut self, folder: &Path) -> io::Result<Vec<(String, Found)>> {
         let mut routes = Vec::new();
         let mut known = HashMap::new();
         for entry in std::fs::read_dir(folder)? {
@@ -107,7 +110,8 @@ fn check(route: &Route, function: &str) -> Result<(), String> {
     if route.function != function {
         return Err(format!("`function` is `{}`, but the file is named `{function}.json`", route.function));
     }
-    if function.is_empty() || !function.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+    if function.is_empty() || !function.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    {
         return Err(format!("`{function}` is no handle; use a-z, 0-9, - and _"));
     }
     if route.url.as_ref().is_some_and(|url| url.port == 0) {
@@ -126,7 +130,10 @@ fn check(route: &Route, function: &str) -> Result<(), String> {
     }
     for (number, version) in &route.versions {
         if !(1..=900_000).contains(&version.timeout_ms) {
-            return Err(format!("version {number} has a time limit of {} ms; give it 1 to 900000", version.timeout_ms));
+            return Err(format!(
+                "version {number} has a time limit of {} ms; give it 1 to 900000",
+                version.timeout_ms
+            ));
         }
         if version.concurrency == 0 {
             return Err(format!("version {number} may have no worker; give it `concurrency` of 1 or more"));

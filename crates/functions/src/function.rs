@@ -37,7 +37,14 @@ impl Function {
         let log = Arc::new(engine.log.of(&route));
         let tally = engine.usage.of(&route)?;
         let declared = Arc::new(Declared::new(route));
-        Ok(Arc::new(Self { engine, declared, log, tally, databases: Arc::default(), pools: Mutex::default() }))
+        Ok(Arc::new(Self {
+            engine,
+            declared,
+            log,
+            tally,
+            databases: Arc::default(),
+            pools: Mutex::default(),
+        }))
     }
 
     /// The route in force.
@@ -198,7 +205,10 @@ mod tests {
         let callers: Vec<String> = (0..2000).map(|n| format!("10.0.{}.{}", n / 250, n % 250)).collect();
         let mut share = |percent| {
             route.canary = Some(Canary { version: 2, percent });
-            callers.iter().map(|caller| choose(&route, Some(&[caller, "curl"])) == Some(2)).collect::<Vec<_>>()
+            callers
+                .iter()
+                .map(|caller| choose(&route, Some(&[caller, "curl"])) == Some(2))
+                .collect::<Vec<_>>()
         };
         let (tenth, half) = (share(10), share(50));
         let count = |chosen: &[bool]| chosen.iter().filter(|chosen| **chosen).count();

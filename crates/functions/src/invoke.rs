@@ -195,14 +195,17 @@ async fn read(body: Incoming, most: usize) -> Result<Bytes, Refusal> {
     }
     match serde_json::from_slice::<IgnoredAny>(&body) {
         Ok(_) => Ok(body),
-        Err(error) => Err(Refusal::InvalidContent(format!("Could not parse request body into json: {error}"))),
+        Err(error) => {
+            Err(Refusal::InvalidContent(format!("Could not parse request body into json: {error}")))
+        }
     }
 }
 
 /// What a mobile SDK says of its client: JSON, in base64, of which Lambda takes 3,583 bytes.
 fn client_context(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(given) = headers.get(CLIENT_CONTEXT) else { return Ok(None) };
-    let bad = || Refusal::InvalidContent("Client context must be a valid Base64-encoded JSON object.".to_owned());
+    let bad =
+        || Refusal::InvalidContent("Client context must be a valid Base64-encoded JSON object.".to_owned());
     let decoded = STANDARD.decode(given.as_bytes()).ok().filter(|decoded| decoded.len() <= 3583);
     let decoded = decoded.ok_or_else(bad)?;
     let object: serde_json::Map<_, _> = serde_json::from_slice(&decoded).map_err(|_| bad())?;
@@ -257,8 +260,12 @@ async fn streamed(outcome: Outcome) -> Response<Body> {
         None => None,
     };
     let (body, content_type) = match answer {
-        Answer::Whole(body) => (messages([event_stream::chunk(&body), event_stream::complete(None, tail)]), None),
-        Answer::Failed(failure) => (messages([Bytes::new(), event_stream::complete(Some(&failure), tail)]), None),
+        Answer::Whole(body) => {
+            (messages([event_stream::chunk(&body), event_stream::complete(None, tail)]), None)
+        }
+        Answer::Failed(failure) => {
+            (messages([Bytes::new(), event_stream::complete(Some(&failure), tail)]), None)
+        }
         Answer::Streamed { content_type, body } => (passed_on(body), Some(content_type)),
     };
     let mut response = Response::new(body);

@@ -107,7 +107,12 @@ fn late(engine: &Arc<Engine>, worker: &Arc<Worker>) {
 }
 
 /// Takes what the keeper says; the end, when it says that.
-fn hear(engine: &Arc<Engine>, worker: &Arc<Worker>, message: WorkerMessage, fds: Vec<OwnedFd>) -> Option<End> {
+fn hear(
+    engine: &Arc<Engine>,
+    worker: &Arc<Worker>,
+    message: WorkerMessage,
+    fds: Vec<OwnedFd>,
+) -> Option<End> {
     match message {
         WorkerMessage::Groups(groups) => {
             let _ = worker.groups.set(Groups::new(&groups, fds));

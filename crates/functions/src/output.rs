@@ -28,10 +28,7 @@ pub(crate) enum Word {
     /// An invocation has ended.
     Closed(Box<Closing>),
     /// Something to be said about the worker.
-    Platform {
-        level: &'static str,
-        message: String,
-    },
+    Platform { level: &'static str, message: String },
     /// The end of what was printed so far is wanted.
     Tail(oneshot::Sender<Vec<u8>>),
 }
@@ -287,9 +284,9 @@ fn level_of(text: &str, stream: Stream) -> &'static str {
     let word = if let Some(rest) = text.strip_prefix('[') {
         rest.split_once(']').map(|(word, _)| word)
     } else if text.starts_with('{') {
-        text.split_once("\"level\":").map(|(_, rest)| rest.trim_start_matches([' ', '"'])).and_then(|rest| {
-            rest.split_once('"').map(|(word, _)| word)
-        })
+        text.split_once("\"level\":")
+            .map(|(_, rest)| rest.trim_start_matches([' ', '"']))
+            .and_then(|rest| rest.split_once('"').map(|(word, _)| word))
     } else {
         text.split('\t').nth(2).filter(|_| text.as_bytes().get(4) == Some(&b'-'))
     };

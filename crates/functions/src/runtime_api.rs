@@ -67,7 +67,8 @@ async fn converse(worker: Arc<Worker>, stream: TcpStream) {
         let worker = of.clone();
         async move { Ok::<_, Infallible>(answer(&worker, request).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         // A worker that goes breaks its connections.
         _ = connection => {}
@@ -240,7 +241,8 @@ async fn read_error(headers: &HeaderMap, body: Incoming) -> Result<Failure, Box<
         }
     };
     let kind = text(headers, &ERROR_TYPE).map(str::to_owned);
-    let kind = kind.or_else(|| serde_json::from_slice::<ErrorShape>(&body).ok().map(|shape| shape.error_type));
+    let kind =
+        kind.or_else(|| serde_json::from_slice::<ErrorShape>(&body).ok().map(|shape| shape.error_type));
     Ok(Failure { error_type: kind.unwrap_or_else(|| "Runtime.Unknown".to_owned()), body, fatal: false })
 }
 
@@ -257,7 +259,9 @@ fn accept(result: Result<(), Wrong>) -> Answered {
 
 fn refuse(wrong: Wrong) -> Answered {
     match wrong {
-        Wrong::RequestId => told(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID".to_owned()),
+        Wrong::RequestId => {
+            told(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID".to_owned())
+        }
         Wrong::State(state) => {
             let message = format!("State transition from {state} failed for runtime. Error: not allowed");
             told(StatusCode::FORBIDDEN, "InvalidStateTransition", message)

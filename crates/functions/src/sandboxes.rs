@@ -92,9 +92,8 @@ impl Sandboxes {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = Name::parse(format!("w-{number}")).map_err(|error| Failed::Refused(error.to_string()))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-                .map_err(io::Error::from)?;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(io::Error::from)?;
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
         let (stdin, input) = pipe()?;
         let (output, stdout) = pipe()?;
@@ -107,8 +106,11 @@ impl Sandboxes {
             env,
             limits,
         };
-        self.ask(&Request::StartWorker(order), &[theirs.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
-            .await?;
+        self.ask(
+            &Request::StartWorker(order),
+            &[theirs.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        )
+        .await?;
         drop((theirs, stdin, stdout, stderr));
         for end in [&input, &output, &errors] {
             rustix::io::ioctl_fionbio(end, true).map_err(io::Error::from)?;
@@ -183,7 +185,10 @@ fn send(stream: &UnixStream, bytes: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) 
 type Said = Vec<(WorkerMessage, Vec<OwnedFd>)>;
 
 /// Waits for the word that the sandbox stands, and for its listeners; what is said before it is kept.
-async fn ready(control: &mut ControlSocket, said: &mut Said) -> Result<(TcpListener, TcpListener, UdpSocket), Failed> {
+async fn ready(
+    control: &mut ControlSocket,
+    said: &mut Said,
+) -> Result<(TcpListener, TcpListener, UdpSocket), Failed> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let message = timeout_at(deadline, control.receive()).await;

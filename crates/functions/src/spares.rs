@@ -19,8 +19,7 @@ use crate::route::{Interpreter, Language};
 use crate::sandboxes::{Failed, Kind, Sandbox, Sandboxes};
 
 /// What an interpreter may use while it waits.
-const WHILE_WAITING: WorkerLimits =
-    WorkerLimits { memory_bytes: 512 << 20, tmp_bytes: 16 << 20, pids: 256 };
+const WHILE_WAITING: WorkerLimits = WorkerLimits { memory_bytes: 512 << 20, tmp_bytes: 16 << 20, pids: 256 };
 /// The next one is made this much after one was taken: the function that took it needs the processor now.
 const AFTER_TAKING: Duration = Duration::from_millis(200);
 /// After one could not be made.
@@ -40,7 +39,10 @@ pub(crate) fn program(interpreter: &Interpreter) -> Vec<String> {
         Language::Node => &["/var/runtime/bootstrap.mjs"],
         Language::Python => &["-s", "/var/runtime/bootstrap.py"],
     };
-    std::iter::once(interpreter.program.as_str()).chain(arguments.iter().copied()).map(str::to_owned).collect()
+    std::iter::once(interpreter.program.as_str())
+        .chain(arguments.iter().copied())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The shelf.

@@ -106,7 +106,8 @@ async fn unstarted(worker: &Worker, why: NotStarted, limit: Duration) -> Unstart
         NotStarted::Unavailable(why) => return Unstarted::Unavailable(why),
     };
     let kind = &failure.error_type;
-    let message = format!("INIT_REPORT Phase: init\tStatus: error\tError Type: {kind}\t{}", failure.message());
+    let message =
+        format!("INIT_REPORT Phase: init\tStatus: error\tError Type: {kind}\t{}", failure.message());
     let (tail, log) = oneshot::channel();
     worker.say(Word::Tail(tail));
     let log = log.await.unwrap_or_default();
@@ -198,7 +199,11 @@ pub(crate) fn interpreter(engine: &Engine, version: &Version) -> Result<Option<I
         None => {
             let known: BTreeMap<_, _> = settings.runtimes.iter().collect();
             let known: Vec<_> = known.keys().map(|name| name.as_str()).collect();
-            Err(format!("the runtime `{}` is not installed; installed are {}", version.runtime, known.join(", ")))
+            Err(format!(
+                "the runtime `{}` is not installed; installed are {}",
+                version.runtime,
+                known.join(", ")
+            ))
         }
     }
 }

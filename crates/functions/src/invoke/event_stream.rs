@@ -47,7 +47,8 @@ pub(super) fn cut_off() -> Failure {
 
 fn message(out: &mut BytesMut, event: &str, content_type: &str, payload: &[u8]) {
     let mut headers = BytesMut::with_capacity(128);
-    for (name, value) in [(":event-type", event), (":content-type", content_type), (":message-type", "event")] {
+    for (name, value) in [(":event-type", event), (":content-type", content_type), (":message-type", "event")]
+    {
         headers.put_u8(u8::try_from(name.len()).unwrap_or_default());
         headers.put_slice(name.as_bytes());
         headers.put_u8(TEXT);

@@ -224,7 +224,10 @@ mod tests {
             let event = event(request, body);
             (event["body"].as_str().unwrap().to_owned(), event["isBase64Encoded"] == true)
         };
-        assert_eq!(of("application/json; charset=utf-8", "{\"ü\":1}".as_bytes()), ("{\"ü\":1}".into(), false));
+        assert_eq!(
+            of("application/json; charset=utf-8", "{\"ü\":1}".as_bytes()),
+            ("{\"ü\":1}".into(), false)
+        );
         assert_eq!(of("image/png", b"abc"), ("YWJj".into(), true));
         assert_eq!(of("application/x-www-form-urlencoded", b"a=b"), ("YT1i".into(), true));
         assert_eq!(of("text/plain", b"\xff"), ("/w==".into(), true));

@@ -89,7 +89,10 @@ fn who_takes_too_long_is_ended() {
     let error = failure(&home, "1");
     assert_eq!(error["errorType"], "Sandbox.Timedout");
     let message = error["errorMessage"].as_str().unwrap();
-    assert!(message.starts_with("RequestId: ") && message.ends_with(" Error: Task timed out after 0.30 seconds"), "{message}");
+    assert!(
+        message.starts_with("RequestId: ") && message.ends_with(" Error: Task timed out after 0.30 seconds"),
+        "{message}"
+    );
     assert_eq!(home.invoke("f1", &[], "2").text(), "\"quick\"");
     assert_eq!(home.line("f1", "Status: timeout")["report"]["error_type"], "Sandbox.Timedout");
 }
@@ -106,7 +109,10 @@ fn how_a_process_ended_is_told() {
     );
     let error = failure(&home, "\"exit\"");
     assert_eq!(error["errorType"], "Runtime.ExitError");
-    assert!(error["errorMessage"].as_str().unwrap().ends_with("Error: Runtime exited with error: exit status 7"), "{error}");
+    assert!(
+        error["errorMessage"].as_str().unwrap().ends_with("Error: Runtime exited with error: exit status 7"),
+        "{error}"
+    );
     let error = failure(&home, "\"memory\"");
     assert_eq!(error["errorType"], "Runtime.OutOfMemory", "{error}\n{}", home.log());
 }
@@ -121,7 +127,10 @@ fn what_is_too_large_is_refused() {
     assert_eq!(home.invoke("f1", &[], "1").text(), "\"fine\"");
     let large = format!("\"{}\"", "x".repeat(6 * 1024 * 1024));
     let response = home.invoke("f1", &[], &large);
-    assert_eq!((response.status, response.header("x-amzn-errortype")), (413, Some("RequestTooLargeException")));
+    assert_eq!(
+        (response.status, response.header("x-amzn-errortype")),
+        (413, Some("RequestTooLargeException"))
+    );
     let mut connection = crate::http::Connection::tcp(route.url.as_ref().unwrap().port);
     assert_eq!(connection.ask("POST /", &[], large.as_bytes()).status, 413);
 }
@@ -137,7 +146,10 @@ fn the_invoke_api_refuses_in_lambdas_words() {
     assert_eq!(refusal("nobody", &[], "1"), (404, "ResourceNotFoundException".into()));
     assert_eq!(refusal("f1:7", &[], "1"), (404, "ResourceNotFoundException".into()));
     assert_eq!(refusal("f1", &[], "{"), (400, "InvalidRequestContentException".into()));
-    assert_eq!(refusal("f1", &[("X-Amz-Invocation-Type", "x")], "1"), (400, "InvalidParameterValueException".into()));
+    assert_eq!(
+        refusal("f1", &[("X-Amz-Invocation-Type", "x")], "1"),
+        (400, "InvalidParameterValueException".into())
+    );
     assert_eq!(refusal("f1", &[("X-Amz-Invocation-Type", "DryRun")], "1").0, 204);
     assert_eq!(refusal("f1:1", &[], "1").0, 200);
     assert_eq!(refusal("arn%3Aaws%3Alambda%3Alocal%3A1%3Afunction%3Af1", &[], "").0, 200);
@@ -147,7 +159,9 @@ fn the_invoke_api_refuses_in_lambdas_words() {
 fn the_end_of_the_log_comes_with_the_answer() {
     use base64::Engine;
     let home = Home::new();
-    home.python("import logging\ndef handler(event, context):\n    print('plainly')\n    logging.error('gravely')\n");
+    home.python(
+        "import logging\ndef handler(event, context):\n    print('plainly')\n    logging.error('gravely')\n",
+    );
     let response = home.invoke("f1", &[("X-Amz-Log-Type", "Tail")], "1");
     let tail = response.header("x-amz-log-result").unwrap();
     let tail = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(tail).unwrap()).unwrap();

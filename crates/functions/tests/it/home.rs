@@ -75,7 +75,8 @@ impl Home {
         let mut home = Self { client: Client::new(&path), path, keeper: None, generation: 0 };
         home.start_keeper();
         let mut runtimes = BTreeMap::new();
-        let interpreter = |language, program: &str| Interpreter { language, folder: None, program: program.into() };
+        let interpreter =
+            |language, program: &str| Interpreter { language, folder: None, program: program.into() };
         runtimes.insert("nodejs20.x".to_owned(), interpreter(Language::Node, "/usr/bin/node"));
         runtimes.insert("python3.11".to_owned(), interpreter(Language::Python, "/usr/bin/python3.11"));
         let settings =
@@ -338,7 +339,9 @@ impl Drop for Home {
         for folder in self.cgroups() {
             until("its groups are gone", || {
                 for entry in fs::read_dir(&folder).ok()?.flatten().filter(|entry| entry.path().is_dir()) {
-                    for inner in fs::read_dir(entry.path()).ok()?.flatten().filter(|inner| inner.path().is_dir()) {
+                    for inner in
+                        fs::read_dir(entry.path()).ok()?.flatten().filter(|inner| inner.path().is_dir())
+                    {
                         let _ = fs::remove_dir(inner.path());
                     }
                     let _ = fs::remove_dir(entry.path());

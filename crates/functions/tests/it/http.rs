@@ -63,7 +63,8 @@ impl<S: Read + Write> Connection<S> {
     fn read(&mut self, headless: bool) -> Response {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
-        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no response: {line:?}")).parse().unwrap();
+        let status =
+            line.split(' ').nth(1).unwrap_or_else(|| panic!("no response: {line:?}")).parse().unwrap();
         let mut headers = Vec::new();
         loop {
             let mut line = String::new();
