@@ -160,7 +160,7 @@ fn a_route_that_makes_no_sense_changes_nothing_and_is_told() {
     assert!(status.trouble.unwrap().contains("none of `versions`"));
     assert_eq!(home.get(&good, "/").text(), "\"one\"");
     std::fs::remove_file(home.path.join("functions/routes/f1.json")).unwrap();
-    assert_eq!(home.refresh().unwrap().functions, [String::new(); 0]);
+    assert!(home.refresh().unwrap().functions.is_empty());
     until("its port is closed", || {
         std::net::TcpStream::connect(("127.0.0.1", good.url.as_ref().unwrap().port)).is_err().then_some(())
     });
