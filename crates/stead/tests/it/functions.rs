@@ -237,10 +237,10 @@ done
     stead.ok_in(&folder, &["up", "--tenant", "acme", "--yes"]);
     let port = port(&stead, &folder, "function.api");
     let ask = || get(port, "/").unwrap();
-    assert_eq!(ask(), (200, "owner of main".to_owned()));
+    assert_eq!(ask(), (200, "\"owner of main\"".to_owned()));
     stead.ok_in(&folder, &["rotate", "postgres.main"]);
     // The pool learns the new password a moment after the server has it.
-    until("the function to sign in again", || (ask() == (200, "owner of main".to_owned())).then_some(()));
+    until("the function to sign in again", || (ask() == (200, "\"owner of main\"".to_owned())).then_some(()));
     let releases: Value = serde_json::from_str(&stead.ok_in(&folder, &["releases", "--json"])).unwrap();
     assert_eq!(releases.as_array().unwrap().len(), 1);
     stead.finish();

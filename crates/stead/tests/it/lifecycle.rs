@@ -27,6 +27,6 @@ fn made_used_changed_and_removed_without_a_trace() {
     }
     // A new spare may be in the making.
     let units: Vec<_> = stead.list("units").into_iter().filter(|unit| !unit.starts_with("spare-")).collect();
-    assert_eq!(units, ["archiver.json", "control.json", "gateway.json"]);
+    assert_eq!(units, ["archiver.json", "control.json", "functions.json", "gateway.json"]);
     stead.finish();
 }

@@ -70,6 +70,7 @@ impl<'a> Transcript<'a> {
             (r"stead 0\.\d+\.\d+", "stead <version>"),
             (r"stead/0\.\d+\.\d+", "stead/<version>"),
             (r"(ok   |note ) isolation: .*", "ok    isolation: <as root or not>"),
+            (r"(ok   |note ) functions: .*", "ok    functions: <interpreters>"),
             (r"(ok   |note ) huge pages: .*\n", ""),
             (r"\d+ units", "<n> units"),
             // What the keeper did is imported within a second: it may come before or after what others did then.

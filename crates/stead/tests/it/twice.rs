@@ -112,7 +112,7 @@ fn two_hosts(state: &test_support::ControlDatabase) {
     }
     for stead in [&first, &second] {
         assert_eq!(stead.list("servers"), Vec::<String>::new());
-        assert_eq!(stead.list("units"), ["archiver.json", "gateway.json"]);
+        assert_eq!(stead.list("units"), ["archiver.json", "functions.json", "gateway.json"]);
     }
     drop(stories);
     first.finish();
