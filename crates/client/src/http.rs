@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::wire::{
     Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
-    LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Page, Plan, Problem, StaffRequest,
-    Stead, Tenant, TenantRequest, Token, TokenRequest,
+    Invocation, LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Package, Page, Plan,
+    Problem, Release, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -342,6 +342,67 @@ impl Client {
     ) -> Result<Credentials, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/credentials");
         self.send(self.request(Method::GET, &path)).await
+    }
+
+    /// Whether a package is there.
+    pub async fn has_package(&self, tenant: &str, package: &str) -> Result<bool, Error> {
+        let asked: Result<Package, Error> =
+            self.send(self.request(Method::GET, &format!("tenants/{tenant}/packages/{package}"))).await;
+        match asked {
+            Ok(_) => Ok(true),
+            Err(error) if error.problem().is_some_and(|problem| problem.status == 404) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uploads a package.
+    pub async fn put_package(&self, tenant: &str, package: &str, zip: Vec<u8>) -> Result<Package, Error> {
+        let request = self.request(Method::PUT, &format!("tenants/{tenant}/packages/{package}"));
+        self.send(request.header("content-type", "application/zip").body(zip)).await
+    }
+
+    /// Calls a function with an event, which is JSON.
+    pub async fn invoke(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        event: String,
+        later: bool,
+    ) -> Result<Invocation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/invocations");
+        let request =
+            self.request(Method::POST, &path).header("content-type", "application/json").body(event);
+        // The longest that a function may take.
+        self.send(request.query(&[("later", later)]).timeout(Duration::from_secs(910))).await
+    }
+
+    /// Releases of a function, newest first.
+    pub async fn releases(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        cursor: Option<&str>,
+        limit: Option<u16>,
+    ) -> Result<Page<Release>, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/releases");
+        self.send(self.request(Method::GET, &path).query(&[("cursor", cursor)]).query(&[("limit", limit)]))
+            .await
+    }
+
+    /// Has an earlier release of a function run again; the one before the newest where none is named.
+    pub async fn rollback(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        to: Option<i64>,
+        reason: Option<&str>,
+    ) -> Result<Operation, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/rollback");
+        let request = self.request(Method::POST, &path).query(&[("to", to)]).query(&[("reason", reason)]);
+        self.send(request).await
     }
 
     /// Gives a server a new password.

@@ -162,6 +162,9 @@ pub struct Component {
     pub observed_generation: i64,
     /// What runs: `18.6`.
     pub version: Option<String>,
+    /// The release of a function that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<u64>,
     /// Where clients reach it.
     pub endpoint: Option<Endpoint>,
     /// What a person should know; empty when all is well.
@@ -182,6 +185,48 @@ pub struct Component {
     /// When it was last looked at.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub observed_at: Option<Timestamp>,
+}
+
+/// A release of a function: as it was, and stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Release {
+    /// Its number: the generation of the component that brought it.
+    pub number: i64,
+    /// Whether it answers.
+    pub live: bool,
+    /// Who made it.
+    pub actor: String,
+    /// The release that it brought back, where it was a rollback.
+    pub brings_back: Option<i64>,
+    /// What it runs.
+    #[schema(value_type = Object)]
+    pub spec: Value,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// A call of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Invocation {
+    /// Its identity, as in the function's log.
+    pub request_id: String,
+    /// The release that answered; none where the event was only taken.
+    pub release: Option<i64>,
+    /// `Unhandled` where the handler failed; `payload` then says how.
+    pub error: Option<String>,
+    /// The handler's answer.
+    #[schema(value_type = Value)]
+    pub payload: Value,
+    /// The end of what it wrote, at most 4 KiB.
+    pub log: String,
+}
+
+/// A package that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Package {
+    /// SHA-256 of the zip, in hexadecimal.
+    pub sha256: String,
 }
 
 /// How the backups of a server stand.
@@ -221,16 +266,16 @@ pub struct Drill {
     pub error: Option<String>,
 }
 
-/// Where clients reach a server.
+/// Where clients reach a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
     /// Host name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Database.
+    /// Database; empty for a function.
     pub database: String,
-    /// Role.
+    /// Role; empty for a function.
     pub role: String,
 }
 
@@ -285,7 +330,7 @@ pub struct Operation {
     pub id: Uuid,
     /// On which stead.
     pub stead: String,
-    /// `apply`, `delete`, `rotate`, `move`, `clone` or `swap`.
+    /// `apply`, `delete`, `rotate`, `move`, `clone`, `swap` or `rollback`.
     pub kind: String,
     /// `running`, `succeeded` or `failed`.
     pub state: String,

@@ -1,10 +1,12 @@
 //! What makes a component real: the contract of a driver.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::function::Digest;
 use crate::{ComponentId, ComponentName, Observed, Spec, Status, SteadName, Step, TenantName};
 
 /// A component as a driver is told of it: *who* it is and what is wanted, never *why* it was woken.
@@ -32,8 +34,21 @@ pub struct Target {
     pub verifier: SecretString,
     /// The same of the reader role; it has no password until somebody needs it, and cannot sign in until then.
     pub reader: Option<SecretString>,
+    /// The newest release, of a kind that has releases; 0 otherwise.
+    pub release: u64,
+    /// The servers that it uses and that are not on their way out, by their full name.
+    pub uses: BTreeMap<ComponentName, Used>,
     /// Contents of the files that the spec names by hash.
     pub files: Arc<dyn Files>,
+}
+
+/// A server that another component uses.
+#[derive(Clone)]
+pub struct Used {
+    /// Identity.
+    pub id: ComponentId,
+    /// Its owner role's password.
+    pub password: SecretString,
 }
 
 /// One of the two places that a component has on its host: folder, unit and socket of its own.
@@ -68,6 +83,9 @@ impl Place {
 pub trait Files: Send + Sync {
     /// The text whose SHA-256, in hexadecimal, is `sha256`.
     async fn read(&self, sha256: &str) -> Result<String, DriverError>;
+
+    /// The zip of a package.
+    async fn zip(&self, package: Digest) -> Result<Vec<u8>, DriverError>;
 }
 
 /// Makes components of the kinds it knows real.

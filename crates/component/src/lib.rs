@@ -9,22 +9,27 @@
 pub mod category;
 pub mod change;
 pub mod driver;
+pub mod function;
 pub mod health;
 pub mod id;
 pub mod manifest;
 pub mod name;
 pub mod postgres;
+mod refused;
 pub mod role;
 pub mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 pub use category::Category;
 pub use change::{Difference, differences};
-pub use driver::{Driver, DriverError, Files, Place, Target};
+pub use driver::{Driver, DriverError, Files, Place, Target, Used};
 pub use health::Health;
 pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
+pub use refused::Refused;
 pub use role::{BadRole, Role};
 pub use status::{Condition, ConditionKind, Phase, Status};
 
@@ -34,6 +39,8 @@ pub use status::{Condition, ConditionKind, Phase, Status};
 pub enum Spec {
     /// A PostgreSQL server.
     Postgres(postgres::Spec),
+    /// A function.
+    Function(function::Spec),
 }
 
 impl Spec {
@@ -41,6 +48,7 @@ impl Spec {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Postgres(_) => Kind::Postgres,
+            Self::Function(_) => Kind::Function,
         }
     }
 
@@ -48,6 +56,8 @@ impl Spec {
     pub fn protect(&self) -> bool {
         match self {
             Self::Postgres(spec) => spec.protect,
+            // Its code is kept as a release, and it holds no data.
+            Self::Function(_) => false,
         }
     }
 
@@ -56,6 +66,7 @@ impl Spec {
     pub fn unprotected(&self) -> Self {
         match self {
             Self::Postgres(spec) => Self::Postgres(postgres::Spec { protect: false, ..spec.clone() }),
+            Self::Function(_) => self.clone(),
         }
     }
 
@@ -63,6 +74,7 @@ impl Spec {
     pub fn maintenance(&self) -> Option<&postgres::MaintenanceWindow> {
         match self {
             Self::Postgres(spec) => spec.maintenance.as_ref(),
+            Self::Function(_) => None,
         }
     }
 
@@ -70,6 +82,7 @@ impl Spec {
     pub fn restarts(&self, before: &Self) -> bool {
         match (self, before) {
             (Self::Postgres(spec), Self::Postgres(before)) => spec.restarts(before),
+            _ => false,
         }
     }
 
@@ -77,14 +90,52 @@ impl Spec {
     pub fn is_beside(&self) -> bool {
         match self {
             Self::Postgres(spec) => spec.beside,
+            Self::Function(_) => false,
         }
     }
 
-    /// Seconds between two drills of its backups.
-    pub fn drill_s(&self) -> u64 {
+    /// Seconds between two drills of its backups; none where there is nothing to back up.
+    pub fn drill_s(&self) -> Option<u64> {
         match self {
-            Self::Postgres(spec) => spec.backup.drill.as_secs(),
+            Self::Postgres(spec) => Some(spec.backup.drill.as_secs()),
+            Self::Function(_) => None,
         }
+    }
+
+    /// The part of it that makes a release of the component, where its kind has releases.
+    pub fn release(&self) -> Option<Self> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::Function(spec) => Some(Self::Function(spec.release())),
+        }
+    }
+
+    /// The package that it runs, where it runs one.
+    pub fn package(&self) -> Option<function::Digest> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::Function(spec) => Some(spec.package),
+        }
+    }
+
+    /// What it brings about again of an earlier release; `None` where its kind has none.
+    pub fn with_release_of(&self, earlier: &Self) -> Option<Self> {
+        match (self, earlier) {
+            (Self::Function(spec), Self::Function(earlier)) => {
+                Some(Self::Function(spec.with_release_of(earlier)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Components of the same stead that it uses.
+    pub fn uses(&self) -> impl Iterator<Item = &ComponentName> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::Function(spec) => Some(spec.uses.iter()),
+        }
+        .into_iter()
+        .flatten()
     }
 
     /// What it counts for in its tenant's quota.
@@ -95,8 +146,32 @@ impl Spec {
                 memory_mib: spec.size.limits().memory_mib,
                 disk_mib: spec.size.limits().disk_mib,
             },
+            // Its workers come and go with what is asked of it; what they use is counted, not reserved.
+            Self::Function(_) => Footprint::default(),
         }
     }
+}
+
+/// What is to be had for components on the host that they would live on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Engines on the host.
+    pub engines: BTreeSet<postgres::Major>,
+    /// Names of the runtimes whose interpreter is on the host.
+    pub runtimes: BTreeSet<String>,
+}
+
+/// Whether all components of a stead go together.
+///
+/// # Errors
+/// The first that uses what is not there.
+pub fn fit(wanted: &BTreeMap<ComponentName, Spec>) -> Result<(), (ComponentName, Refused)> {
+    for (name, spec) in wanted {
+        if let Spec::Function(spec) = spec {
+            function::uses_what_is_there(spec, wanted.keys()).map_err(|refused| (name.clone(), refused))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a component uses up of its tenant's quota.
@@ -115,6 +190,8 @@ pub struct Footprint {
 pub enum Observed {
     /// Of a PostgreSQL server.
     Postgres(postgres::Observed),
+    /// Of a function.
+    Function(function::Observed),
 }
 
 /// The one thing to do next.
@@ -122,6 +199,8 @@ pub enum Observed {
 pub enum Step {
     /// To a PostgreSQL server.
     Postgres(postgres::Step),
+    /// To a function.
+    Function(function::Step),
 }
 
 impl Step {
@@ -129,6 +208,7 @@ impl Step {
     pub fn label(&self) -> String {
         match self {
             Self::Postgres(step) => step.label(),
+            Self::Function(step) => step.label(),
         }
     }
 }
@@ -138,6 +218,7 @@ impl Step {
     pub fn is_long(&self) -> bool {
         match self {
             Self::Postgres(step) => step.is_long(),
+            Self::Function(step) => step.is_long(),
         }
     }
 
@@ -145,6 +226,7 @@ impl Step {
     pub fn on_record(&self) -> Option<serde_json::Value> {
         match self {
             Self::Postgres(step) => step.on_record(),
+            Self::Function(step) => step.on_record(),
         }
     }
 }
@@ -188,6 +270,12 @@ pub struct Standing {
 pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     match (spec, observed) {
         (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::plan(spec, observed, standing),
+        (Spec::Function(spec), Observed::Function(observed)) => function::plan(spec, observed, standing),
+        // A driver observes what it was asked to.
+        _ => Decision::Blocked(Condition {
+            kind: ConditionKind::DriverFailed,
+            message: "the driver saw a component of another kind".into(),
+        }),
     }
 }
 
@@ -195,5 +283,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
 pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     match (spec, observed) {
         (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::drift(spec, observed),
+        (Spec::Function(_), Observed::Function(observed)) => function::drift(observed),
+        _ => Vec::new(),
     }
 }

@@ -7,6 +7,7 @@
 //! Every problem of a manifest is told at once. The reader knows no kind: each kind parses its own table
 //! in its own folder (`postgres/manifest.rs`), and [`Manifest`] has one field for each.
 
+pub(crate) mod fields;
 mod reader;
 mod report;
 mod syntax;
@@ -20,9 +21,10 @@ pub use reader::Problem;
 pub(crate) use reader::{Fault, Node, Problems, Table, nearest, shown, unfit};
 pub use report::ManifestError;
 
-use crate::postgres;
+pub use crate::function::manifest::Function;
 pub use crate::postgres::manifest::{Server, migrations};
 use crate::{Kind, LocalName, SteadName};
+use crate::{function, postgres};
 
 /// Largest manifest file, bytes.
 pub const LARGEST: usize = 1024 * 1024;
@@ -34,6 +36,8 @@ pub struct Manifest {
     pub app: SteadName,
     /// PostgreSQL servers by name.
     pub postgres: BTreeMap<LocalName, Server>,
+    /// Functions by name.
+    pub function: BTreeMap<LocalName, Function>,
 }
 
 /// One refused field of an API body.
@@ -95,12 +99,20 @@ pub fn from_json(value: &Value, default_app: &SteadName) -> Result<Manifest, Vec
     }
 }
 
-/// The body of an API call that asks for this manifest, with the migrations that were read in.
+/// The body of an API call that asks for this manifest, with the migrations that were read in and the packages that
+/// were made.
 #[must_use]
 pub fn to_json(manifest: &Manifest) -> Value {
+    let Manifest { app, postgres, function } = manifest;
     let servers: serde_json::Map<String, Value> =
-        manifest.postgres.iter().map(|(name, server)| (name.to_string(), server.to_json())).collect();
-    json!({ "app": manifest.app, "postgres": servers })
+        postgres.iter().map(|(name, server)| (name.to_string(), server.to_json())).collect();
+    let mut body = json!({ "app": app, "postgres": servers });
+    if !function.is_empty() {
+        let functions: serde_json::Map<String, Value> =
+            function.iter().map(|(name, function)| (name.to_string(), function.to_json())).collect();
+        body["function"] = functions.into();
+    }
+    body
 }
 
 fn document_of(
@@ -128,23 +140,35 @@ fn document_of(
             None
         }
     };
-    let servers = table.get(Kind::Postgres.as_str()).map_or_else(BTreeMap::new, |node| {
-        components(
-            node,
-            problems,
-            postgres::manifest::FIELDS,
-            postgres::manifest::reserved,
-            postgres::manifest::server,
-        )
-    });
-    Some(Manifest { app: app?, postgres: servers })
+    let mut components = Components { table: &table, problems };
+    let postgres = components.of(&postgres::manifest::NOTATION, postgres::manifest::server);
+    let function = components.of(&function::manifest::NOTATION, function::manifest::function);
+    Some(Manifest { app: app?, postgres, function })
 }
+
+/// How components of a kind are written.
+pub(crate) struct Notation {
+    /// The kind.
+    pub(crate) kind: Kind,
+    /// What people call one: `a server`.
+    pub(crate) noun: &'static str,
+    /// The name that most of them have.
+    pub(crate) like: &'static str,
+    /// Settings of one, as JSON, for an example.
+    pub(crate) settings: &'static str,
+    /// Every field.
+    pub(crate) fields: &'static [&'static str],
+    /// Why a name cannot be had, where it cannot.
+    pub(crate) reserved: fn(&str) -> Option<Fault>,
+}
+
+const NOTATIONS: [&Notation; 2] = [&postgres::manifest::NOTATION, &function::manifest::NOTATION];
 
 /// A key at the top that belongs into a component.
 fn misplaced(key: &str) -> Option<String> {
-    postgres::manifest::FIELDS
-        .contains(&key)
-        .then(|| format!("`{key}` is a setting of a server: move it below [postgres.main]"))
+    let notation = NOTATIONS.iter().find(|notation| notation.fields.contains(&key))?;
+    let Notation { kind, noun, like, .. } = notation;
+    Some(format!("`{key}` is a setting of {noun}: move it below [{kind}.{like}]"))
 }
 
 fn name_of(node: &Node<'_>, like: &str) -> Result<SteadName, Fault> {
@@ -165,59 +189,70 @@ fn bad_name(text: &str, what: &str) -> Fault {
     Fault::new(format!("`{}` cannot be the name of {what}", shown(text)), "not a name", help)
 }
 
-/// How a component is written, in the notation of a node.
-fn named(node: &Node<'_>, name: &str) -> String {
-    if node.is_json() {
-        format!("a server has a name and settings: send {{\"{name}\": {{\"size\": \"small\"}}}}")
-    } else {
-        format!("a server has a name: write [postgres.{name}] and its settings below")
+impl Notation {
+    /// How a component is written, in the notation of a node.
+    fn named(&self, node: &Node<'_>, name: &str) -> String {
+        let Self { kind, noun, settings, .. } = self;
+        if node.is_json() {
+            format!("{noun} has a name and settings: send {{\"{name}\": {settings}}}")
+        } else {
+            format!("{noun} has a name: write [{kind}.{name}] and its settings below")
+        }
     }
 }
 
-/// Reads the table of one kind: a table of components by name.
-fn components<T>(
-    node: &Node<'_>,
-    problems: &mut Problems<'_>,
-    fields: &[&str],
-    reserved: impl Fn(&str) -> Option<Fault>,
-    read: impl Fn(&Table<'_>, &mut Problems<'_>) -> T,
-) -> BTreeMap<LocalName, T> {
-    let mut found = BTreeMap::new();
-    let Some(table) = node.table() else {
-        problems.add(node, node.not("a table of servers", named(node, "main")));
-        return found;
-    };
-    for entry in &table.entries {
-        let node = &entry.value;
-        let Some(inner) = node.table() else {
-            let fault = if fields.contains(&entry.key) {
-                let message = format!("`{}` is a setting, but of no server", entry.key);
-                Fault::new(
-                    message,
-                    "of no server",
-                    "a server has a name: write [postgres.main] instead of [postgres]",
-                )
-            } else {
-                node.not("a server", named(node, &shown(entry.key)))
+/// The components of a manifest.
+struct Components<'p, 't> {
+    table: &'p Table<'p>,
+    problems: &'p mut Problems<'t>,
+}
+
+impl<'t> Components<'_, 't> {
+    /// Reads the table of one kind: a table of components by name.
+    fn of<T>(
+        &mut self,
+        notation: &Notation,
+        read: impl Fn(&Table<'_>, &mut Problems<'t>) -> T,
+    ) -> BTreeMap<LocalName, T> {
+        let mut found = BTreeMap::new();
+        let Notation { kind, noun, like, .. } = notation;
+        let Some(node) = self.table.get(kind.as_str()) else { return found };
+        let bare = noun.split_once(' ').map_or(*noun, |(_, noun)| noun);
+        let Some(table) = node.table() else {
+            let fault = node.not(&format!("a table of {bare}s"), notation.named(node, like));
+            self.problems.add(node, fault);
+            return found;
+        };
+        for entry in &table.entries {
+            let node = &entry.value;
+            let Some(inner) = node.table() else {
+                let fault = if notation.fields.contains(&entry.key) {
+                    let message = format!("`{}` is a setting, but of no {bare}", entry.key);
+                    let help = format!("{noun} has a name: write [{kind}.{like}] instead of [{kind}]");
+                    Fault::new(message, format!("of no {bare}"), help)
+                } else {
+                    node.not(noun, notation.named(node, &shown(entry.key)))
+                };
+                self.problems.add_at(&node.path, entry.key_span.clone(), fault);
+                continue;
             };
-            problems.add_at(&node.path, entry.key_span.clone(), fault);
-            continue;
-        };
-        let name = match (entry.key.parse::<LocalName>(), reserved(entry.key)) {
-            (Ok(name), None) => Some(name),
-            (Ok(_), Some(fault)) => {
-                problems.add_at(&node.path, entry.key_span.clone(), fault);
-                None
+            let name = match (entry.key.parse::<LocalName>(), (notation.reserved)(entry.key)) {
+                (Ok(name), None) => Some(name),
+                (Ok(_), Some(fault)) => {
+                    self.problems.add_at(&node.path, entry.key_span.clone(), fault);
+                    None
+                }
+                (Err(_), _) => {
+                    let fault = bad_name(entry.key, noun);
+                    self.problems.add_at(&node.path, entry.key_span.clone(), fault);
+                    None
+                }
+            };
+            let component = read(&inner, self.problems);
+            if let Some(name) = name {
+                found.insert(name, component);
             }
-            (Err(_), _) => {
-                problems.add_at(&node.path, entry.key_span.clone(), bad_name(entry.key, "a server"));
-                None
-            }
-        };
-        let component = read(&inner, problems);
-        if let Some(name) = name {
-            found.insert(name, component);
         }
+        found
     }
-    found
 }

@@ -99,17 +99,20 @@ name!(
 pub enum Kind {
     /// A PostgreSQL server.
     Postgres,
+    /// Code that answers calls.
+    Function,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::Postgres];
+    pub const ALL: [Self; 2] = [Self::Postgres, Self::Function];
 
     /// The word for it, as in manifests and routes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Function => "function",
         }
     }
 }
@@ -137,7 +140,7 @@ pub enum BadComponentName {
     #[error("`{0}` does not name a component; write kind.name, like postgres.main")]
     NoDot(String),
     /// The part before the dot is no kind.
-    #[error("`{0}` is not a kind of component; the kinds are: postgres")]
+    #[error("`{0}` is not a kind of component; the kinds are: postgres, function")]
     Kind(String),
     /// The part after the dot is no name.
     #[error(transparent)]

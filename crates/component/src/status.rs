@@ -45,6 +45,9 @@ pub struct Status {
     pub endpoint: Option<Endpoint>,
     /// What runs: `18.6`.
     pub version: Option<String>,
+    /// The release of a function that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<u64>,
     /// What a person should know; empty when all is well.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -107,16 +110,18 @@ pub struct Drill {
     pub error: Option<String>,
 }
 
-/// Where clients reach a server.
+/// Where clients reach a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Host name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Database.
+    /// Database, of a server.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub database: String,
-    /// The tenant's role.
+    /// The tenant's role, in a server.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub role: String,
 }
 
@@ -155,6 +160,10 @@ pub enum ConditionKind {
     BackupsBehind,
     /// The last drill of its backups failed: they do not bring back all that they should.
     DrillFailed,
+    /// The newest version of a function does not start; the one before it goes on.
+    FunctionBroken,
+    /// The runtime that a function wants is not on its host.
+    RuntimeMissing,
     /// It could not be brought back from its backups.
     RestoreFailed,
     /// What drives it is not there or refuses.

@@ -50,7 +50,7 @@ impl Local {
             Step::Reload => self.reload(&place).await,
             Step::Restart => self.restart(spec, &place).await,
             Step::Roles(wrong) => self.roles(target, &place, *wrong).await,
-            Step::Extension(name) => self.extension(target, &place, name).await,
+            Step::Extension(name) => self.extension(target, spec.engine, &place, name).await,
             Step::Migrate(migration) => {
                 let text = target.files.read(&migration.sha256).await?;
                 let session =
@@ -197,7 +197,13 @@ impl Local {
     }
 
     /// As the owner where PostgreSQL trusts the extension, as Stead where it does not.
-    async fn extension(&self, target: &Target, place: &Place, name: &str) -> Result<(), DriverError> {
+    async fn extension(
+        &self,
+        target: &Target,
+        engine: component::postgres::Major,
+        place: &Place,
+        name: &str,
+    ) -> Result<(), DriverError> {
         let socket = self.socket_dir(&place.tree);
         let database = target.name.local.as_str();
         let statement = format!("create extension if not exists {} cascade", quoted(name));
@@ -215,9 +221,8 @@ impl Local {
             Some(_) => DriverError::Refused(Condition {
                 kind: ConditionKind::ExtensionMissing,
                 message: format!(
-                    "extension `{name}` could not be created on engine {}: {}; take it off the list or \
+                    "extension `{name}` could not be created on engine {engine}: {}; take it off the list or \
                      install it for the engine",
-                    target_engine(target),
                     describe(&error)
                 ),
             }),
@@ -300,11 +305,6 @@ pub(crate) fn absent_is_fine(answer: Result<(), ClientError>) -> Result<(), Clie
 
 pub(crate) fn unavailable(error: tokio_postgres::Error) -> DriverError {
     DriverError::Unavailable(format!("the server said: {}", describe(&error)))
-}
-
-fn target_engine(target: &Target) -> component::postgres::Major {
-    let component::Spec::Postgres(spec) = &target.spec;
-    spec.engine
 }
 
 /// Takes the comments off the extensions that are Stead's own. They come with each extension and say nothing

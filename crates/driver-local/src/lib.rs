@@ -21,12 +21,14 @@ mod control;
 mod drill;
 mod engines;
 mod files;
+mod function;
 mod gateways;
 mod migrate;
 mod moves;
 mod observe;
 mod recover;
 mod restore;
+mod runtimes;
 mod session;
 mod socket;
 mod spares;
@@ -50,6 +52,7 @@ pub use archives::{BackupStore, store_options};
 pub use control::ControlServer;
 pub use engines::{Engine, Engines};
 pub use recover::Recovered;
+pub use runtimes::Runtimes;
 pub use spares::SparePool;
 
 /// Kills the process here when the named fail point is set to `return`; compiled away without the feature.
@@ -74,6 +77,7 @@ struct Inner {
     host: Host,
     address: String,
     engines: Engines,
+    runtimes: Runtimes,
     keeper: keeper::Client,
     /// Sessions kept for the length of a pass, by handle.
     sessions: Mutex<HashMap<String, session::Kept>>,
@@ -121,6 +125,9 @@ pub enum Error {
     /// The gateway.
     #[error("the gateway: {0}")]
     Gateway(String),
+    /// Functions.
+    #[error("the engine of functions: {0}")]
+    Functions(String),
     /// Backups.
     #[error("backups: {0}")]
     Backups(String),
@@ -140,7 +147,12 @@ impl Local {
     ///
     /// # Errors
     /// When `host.json` cannot be read or no engine is installed.
-    pub fn open(home: &Path, address: &str, engine_dirs: &[PathBuf]) -> Result<Self, Error> {
+    pub fn open(
+        home: &Path,
+        address: &str,
+        engine_dirs: &[PathBuf],
+        runtime_dirs: &[PathBuf],
+    ) -> Result<Self, Error> {
         let host = Host::read(home)?;
         let engines = Engines::discover(home, engine_dirs);
         if engines.is_empty() {
@@ -151,6 +163,7 @@ impl Local {
             host,
             address: address.to_owned(),
             engines,
+            runtimes: Runtimes::discover(home, runtime_dirs),
             keeper: keeper::Client::new(home),
             sessions: Mutex::default(),
             sizes: Mutex::default(),
@@ -179,6 +192,12 @@ impl Local {
     #[must_use]
     pub fn engines(&self) -> &Engines {
         &self.0.engines
+    }
+
+    /// The interpreters on it.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.0.runtimes
     }
 
     /// Asks the keeper, off the async threads: its client blocks for the moment that an answer takes.
@@ -268,17 +287,26 @@ impl Driver for Local {
     async fn observe(&self, target: &Target) -> Result<Observed, DriverError> {
         match &target.spec {
             Spec::Postgres(spec) => self.observe_postgres(target, spec).await.map(Observed::Postgres),
+            Spec::Function(spec) => self.observe_function(target, spec).await.map(Observed::Function),
         }
     }
 
     async fn act(&self, target: &Target, step: &Step) -> Result<(), DriverError> {
         match (&target.spec, step) {
             (Spec::Postgres(spec), Step::Postgres(step)) => self.act_postgres(target, spec, step).await,
+            (Spec::Function(spec), Step::Function(step)) => self.act_function(target, spec, step).await,
+            _ => Err(DriverError::Unavailable("a step for a component of another kind".into())),
         }
     }
 
     fn report(&self, target: &Target, observed: &Observed, status: &mut Status) {
-        let Observed::Postgres(observed) = observed;
+        let observed = match (&target.spec, observed) {
+            (_, Observed::Postgres(observed)) => observed,
+            (Spec::Function(spec), Observed::Function(observed)) => {
+                return self.report_function(target, spec, observed, status);
+            }
+            (Spec::Postgres(_), Observed::Function(_)) => return,
+        };
         if observed.tree && observed.data && status.provisioned_at.is_none() {
             status.provisioned_at = Some(Timestamp::now());
         }
@@ -303,7 +331,7 @@ impl Driver for Local {
     }
 
     fn conditions(&self, target: &Target, status: &mut Status) {
-        let Spec::Postgres(spec) = &target.spec;
+        let Spec::Postgres(spec) = &target.spec else { return };
         let limit = files::disk_limit(spec);
         let tree = self.places(target).map(|places| self.tree_dir(&places.here.tree));
         let guard = tree.unwrap_or_default().join("guard/read_only.conf");

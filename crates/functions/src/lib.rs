@@ -20,6 +20,7 @@
 //! answers on a Unix socket (`status.rs`). So functions serve while the control plane is down. Sandboxes are the
 //! keeper's: the engine itself is unprivileged, and whatever a function does to its worker it does to a worker.
 
+mod client;
 mod control;
 mod control_socket;
 mod database;
@@ -60,6 +61,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+pub use client::ask;
 pub use events::Retries;
 pub use usage::UsageLine;
 

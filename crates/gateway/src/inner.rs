@@ -1,17 +1,18 @@
-//! The inner door: sessions that the control plane opens for people who are signed in with it.
+//! The inner door: sessions that Stead opens on this host, for people who are signed in with the control plane, and for
+//! functions that use a server.
 //!
-//! The console runs SQL as the person's role of a server. Its sessions take the road of every other session,
+//! The console runs SQL as the person's role of a server. These sessions take the road of every other session,
 //! because all that the road does is needed: a sleeping server is woken, a switch takes them along or waits for
 //! them, a cancel request finds them, seats, metrics and the log count them. What differs is the way in:
 //!
 //! - **A Unix socket, `gateway/inner.sock`, and no port.** No address comes in here, so no allow-list is asked: an
 //!   owner who lets in nobody still sees its own data in the console, and a list that names everybody opens
 //!   nothing here. No TLS either: nothing leaves the host.
-//! - **Only the control plane.** The kernel says whose process calls, and it has to be the user that owns the
-//!   folder of the routes: who writes those decides already who comes in where. The file's mode is not enough,
-//!   for others of Stead's users are in its group.
-//! - **A password all the same.** The control plane knows the passwords of roles, as it made them, and proves them by
-//!   SCRAM like anybody. So this door opens no role that a password would not, a superuser never, and a control plane
+//! - **Only the control plane and the engine of functions.** The kernel says whose process calls, and it has to be the
+//!   user that owns the folder of the routes, who decides already who comes in where, or the one that owns the engine's
+//!   folder. The file's mode is not enough, for others of Stead's users are in its group.
+//! - **A password all the same.** The control plane knows the passwords of roles, as it made them, tells the engine those
+//!   of the servers that functions use, and both prove them by SCRAM like anybody. So this door opens no role that a password would not, a superuser never, and a control plane
 //!   whose words are forged gets no further than with a port.
 //! - **The server is named in a word before the protocol**, [`Call`]: a length of four bytes, most significant first,
 //!   and that many bytes of JSON. A parameter of the startup packet would have to be taken out again before it
@@ -198,13 +199,20 @@ async fn hear(
     }
 }
 
-/// Nobody calls but the user that owns the routes.
+/// Nobody calls but the user that owns the routes, and the one whose the engine of functions is.
 fn check(stream: &UnixStream, routes: &Path) -> io::Result<()> {
     let (theirs, control) = (stream.peer_cred()?.uid(), std::fs::symlink_metadata(routes)?.uid());
-    if theirs == control {
+    let engine = || {
+        // `<home>/gateway/routes`, and `<home>/functions/spool`, which the keeper makes for the engine alone.
+        let spool = routes.parent()?.parent()?.join("functions/spool");
+        std::fs::symlink_metadata(spool).ok().map(|about| about.uid())
+    };
+    if theirs == control || engine() == Some(theirs) {
         return Ok(());
     }
-    let why = format!("user {theirs} is at the other end, not the control plane's ({control})");
+    let why = format!(
+        "user {theirs} is at the other end, neither the control plane's ({control}) nor the engine's"
+    );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 

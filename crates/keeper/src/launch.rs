@@ -195,7 +195,7 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
         rustix::process::chdir("/").when("enter the root")?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o027));
-    limits(OPEN_FILES)?;
+    limits(OPEN_FILES, 0)?;
     if let Some(user) = &plan.user {
         rustix::thread::set_thread_groups(&user.groups).when("set its groups")?;
         become_user(user.uid, user.gid)?;
@@ -204,7 +204,7 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     output(&plan.output.0, plan.output.1)?;
     rustix::io::fcntl_setfd(held, FdFlags::empty()).when("hand the lock on")?;
     let signals = if plan.hold_signals_back { HELD_BACK } else { &[] };
-    sys::default_sigpipe();
+    sys::default_signals();
 
     wait_for_go(ready)?;
     sys::block_only(signals).when("set the signal mask")?;
@@ -219,10 +219,10 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     Err(format!("cannot run `{name}`: {error}"))
 }
 
-/// No core files, and no more than so many open files.
-pub(crate) fn limits(open_files: u64) -> Result<(), Failed> {
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .when("forbid core files")?;
+/// No more than so many open files and bytes of a core file.
+pub(crate) fn limits(open_files: u64, core: u64) -> Result<(), Failed> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(core), maximum: Some(core) })
+        .when("limit core files")?;
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
     let files = hard.map_or(open_files, |hard| hard.min(open_files));
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) })

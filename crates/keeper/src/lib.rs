@@ -19,7 +19,9 @@
 //! Root alone. The control plane (uid "stead-control") names trees, engines and arguments, but owns the
 //! folders that trees lie in, so every path below them is opened without following links. Tenants'
 //! processes own `data`, `run` and `log` of their tree, so nothing there is opened by root in a way that
-//! a planted link, device or pipe could misuse.
+//! a planted link, device or pipe could misuse. What runs in a worker ([`workers`]) is nobody's: the function front
+//! door (uid "stead-functions") may have workers made and ended and nothing else, and names no file of the host but a
+//! package by its digest and a runtime of root's.
 
 mod cgroup;
 mod client;

@@ -91,9 +91,10 @@ impl Keeper {
                 self.own_plan(unit, "archiver", ARCHIVER_OUTPUT, user)
             }
             Runs::Functions => {
-                // Its files are its own group's; the group "stead" lets it reach sockets.
-                let groups = vec![Gid::from_raw(host.gid())];
-                let user = User { uid: host.functions_uid(), gid: host.functions_gid(), groups };
+                // What it makes is for Stead's own processes to read and to reach; its own group lets it read what no
+                // other of them may: environments and passwords.
+                let groups = vec![Gid::from_raw(host.functions_gid())];
+                let user = User { uid: host.functions_uid(), gid: host.gid(), groups };
                 self.own_plan(unit, "functions", FUNCTIONS_OUTPUT, user)
             }
         }

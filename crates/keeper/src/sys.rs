@@ -133,11 +133,14 @@ pub(crate) fn block_only(signals: &[Signal]) -> io::Result<()> {
     }
 }
 
-/// Gives SIGPIPE its default action again, which Rust's start-up code takes away and `exec` inherits.
+/// Gives every signal its default action again, since `exec` inherits what is ignored: SIGPIPE by Rust's start-up
+/// code, others by whoever started the keeper (a shell's job in the background ignores SIGINT).
 #[expect(unsafe_code, reason = "signal has no safe form")]
-pub(crate) fn default_sigpipe() {
-    // SAFETY: installs no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+pub(crate) fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: installs no handler. It refuses what cannot be changed.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// A descriptor that becomes readable when one of these signals, which must be blocked, has arrived.

@@ -6,8 +6,9 @@
 //! |---|---|
 //! | `servers/<handle>/log/*.json` | all of them the tenant's of that server, by its folder |
 //! | `control/log/*.json` | the installation's |
+//! | `logs/function-<handle>.jsonl` | all of them the tenant's of that function, by its name |
 //! | `logs/gateway.jsonl`, `spool/keeper.jsonl` | each line the tenant's of the server that it names; others the installation's |
-//! | `logs/gateway.log`, `logs/archiver.log`, `logs/server.log` | the installation's |
+//! | `logs/gateway.log`, `logs/archiver.log`, `logs/server.log`, `logs/functions.log` | the installation's |
 //!
 //! Whose a server is the collector is told ([`Owners`]); a line of a server that it was not told of waits, and everything
 //! behind it in its file.
@@ -59,6 +60,8 @@ pub struct Round {
 enum Whose {
     /// A server's, by its handle.
     Server(String),
+    /// A function's, by its handle.
+    Function(String),
     /// Each line says.
     Each(Source),
     /// The installation's.
@@ -107,6 +110,7 @@ impl Collector {
             ("logs", "gateway.log", own(Source::Gateway, None)),
             ("logs", "archiver.log", own(Source::Archiver, None)),
             ("logs", "server.log", own(Source::Stead, None)),
+            ("logs", "functions.log", own(Source::Engine, None)),
         ] {
             let is = |entry: &DirEntry| {
                 let name = entry.file_name();
@@ -115,11 +119,30 @@ impl Collector {
             };
             self.files(&self.home.join(folder), is, &whose, owners, now, &mut round)?;
         }
+        self.functions(owners, now, &mut round)?;
         self.rounds = self.rounds.wrapping_add(1);
         if self.rounds.is_multiple_of(SELDOM) {
             self.store.forget((now - FORGOTTEN).as_second());
         }
         Ok(round)
+    }
+
+    /// What functions wrote: of each its own files, in a folder of all.
+    fn functions(&mut self, owners: &Owners, now: Timestamp, round: &mut Round) -> Result<(), Error> {
+        let folder = self.home.join("logs");
+        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };
+        let mut files: BTreeMap<String, Vec<DirEntry>> = BTreeMap::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let handle = name.to_str().and_then(|name| name.strip_prefix("function-")?.split('.').next());
+            if let Some(handle) = handle.and_then(handle_of) {
+                files.entry(handle.to_owned()).or_default().push(entry);
+            }
+        }
+        for (handle, entries) in files {
+            self.entries(&folder, entries, &Whose::Function(handle), owners, now, round)?;
+        }
+        Ok(())
     }
 
     fn folder(
@@ -145,8 +168,21 @@ impl Collector {
         round: &mut Round,
     ) -> Result<(), Error> {
         let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+        let entries = entries.flatten().filter(|entry| wanted(entry)).collect();
+        self.entries(folder, entries, whose, owners, now, round)
+    }
+
+    fn entries(
+        &mut self,
+        folder: &Path,
+        entries: Vec<DirEntry>,
+        whose: &Whose,
+        owners: &Owners,
+        now: Timestamp,
+        round: &mut Round,
+    ) -> Result<(), Error> {
         let mut files = Vec::new();
-        for entry in entries.flatten().filter(|entry| wanted(entry)) {
+        for entry in entries {
             // Of the name itself, not of what it may lead to.
             if let Ok(about) = entry.metadata().as_ref()
                 && about.is_file()
@@ -224,6 +260,7 @@ fn sort<'a>(
         let key = match whose {
             Whose::Own(label) => Ok((Owner::Installation, label.clone())),
             Whose::Server(handle) => owner(owners, handle, Source::Postgres),
+            Whose::Function(handle) => owner(owners, handle, Source::Function),
             Whose::Each(source) => match head.as_ref().and_then(Head::server) {
                 Some(handle) => owner(owners, handle, *source),
                 None => Ok(nobodys(*source, None)),

@@ -48,10 +48,14 @@ pub enum Source {
     Postgres,
     /// The front door: a line a connection, and what it says of itself.
     Gateway,
+    /// A function: what it wrote, and what became of each call.
+    Function,
     /// The keeper: what became of processes.
     Keeper,
     /// Who stores backups.
     Archiver,
+    /// The engine of functions, of itself.
+    Engine,
     /// The control plane.
     Stead,
 }
@@ -63,8 +67,10 @@ impl Source {
         match self {
             Self::Postgres => "postgres",
             Self::Gateway => "gateway",
+            Self::Function => "function",
             Self::Keeper => "keeper",
             Self::Archiver => "archiver",
+            Self::Engine => "engine",
             Self::Stead => "stead",
         }
     }

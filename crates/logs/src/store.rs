@@ -139,6 +139,13 @@ impl Store {
         Ok(())
     }
 
+    /// Whether anybody follows lines as they come.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        let followers = self.followers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        followers.values().any(|sender| sender.receiver_count() > 0)
+    }
+
     /// Lines of an owner from now on, as they are stored.
     pub fn follow(&self, owner: Owner) -> broadcast::Receiver<Arc<Vec<Line>>> {
         let mut followers = lock(&self.followers);

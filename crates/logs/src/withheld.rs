@@ -61,7 +61,8 @@ pub(crate) fn shown(view: View, source: Source, fields: Value) -> Value {
     match (view, source, fields) {
         (View::Whole, _, fields) => fields,
         (View::Withheld, Source::Postgres, Value::Object(fields)) => postgres(fields),
-        (View::Withheld, Source::Postgres, _) => marked(Map::new()),
+        (View::Withheld, Source::Function, Value::Object(fields)) => function(fields),
+        (View::Withheld, Source::Postgres | Source::Function, _) => marked(Map::new()),
         (View::Withheld, _, Value::Object(mut fields)) => {
             CHOSEN.iter().for_each(|name| drop(fields.remove(*name)));
             Value::Object(fields)
@@ -77,6 +78,20 @@ fn postgres(fields: Map<String, Value>) -> Value {
     let plain = |value: &Value| !value.is_object() && !value.is_array();
     let kept: Map<_, _> = fields.into_iter().filter(|(name, value)| shows(name) && plain(value)).collect();
     if own { Value::Object(kept) } else { marked(kept) }
+}
+
+/// What became of a call is shown; what code wrote may hold anything.
+fn function(fields: Map<String, Value>) -> Value {
+    if fields.get("stream").and_then(Value::as_str) == Some("platform") {
+        return Value::Object(fields);
+    }
+    let shows = |name: &str| matches!(name, "at" | "level" | "version" | "request_id" | "stream");
+    marked(
+        fields
+            .into_iter()
+            .filter(|(name, value)| shows(name) && value.as_str().is_none_or(|text| text.len() < 64))
+            .collect(),
+    )
 }
 
 fn marked(mut fields: Map<String, Value>) -> Value {

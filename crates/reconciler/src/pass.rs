@@ -85,7 +85,8 @@ impl Pass {
     /// made.
     fn drill_due(&self) -> bool {
         let last = self.status.drill.as_ref().map(|drill| drill.at).or(self.status.ready_at);
-        let every = i64::try_from(self.lease.component.spec.drill_s()).unwrap_or(i64::MAX);
+        let Some(every) = self.lease.component.spec.drill_s() else { return false };
+        let every = i64::try_from(every).unwrap_or(i64::MAX);
         last.is_some_and(|last| Timestamp::now().duration_since(last).as_secs() >= every)
     }
 

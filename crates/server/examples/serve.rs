@@ -35,6 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         address: "127.0.0.1".into(),
         ports: (30_000, 39_999),
         engines: [15, 18].map(component::postgres::Major::new).into(),
+        runtimes: Default::default(),
         isolated: true,
     };
     store.put_host(&host).await?;
@@ -51,6 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             logs::Options::default(),
         )?),
         sessions: Arc::new(NoServers),
+        functions: Arc::new(server::functions::NoEngine),
         version: "0.0.0-example",
         shared: None,
         console: server::ConsoleSettings { url: format!("http://{listen}").parse()?, provider: None },

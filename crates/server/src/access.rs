@@ -44,6 +44,8 @@ pub(crate) enum Action {
     WriteData,
     /// Edit or remove a stead, rotate a password, move a server.
     Edit,
+    /// Call a function.
+    Invoke,
     /// See a password.
     SeePassword,
     /// See and say who the members of a tenant are.
@@ -67,6 +69,7 @@ impl Action {
             Self::ReadData => (&[Operator, Owner, Developer, Viewer], "to read data"),
             Self::WriteData => (&[Operator, Owner, Developer], "to change data"),
             Self::Edit => (&[Operator, Owner, Developer], "to change anything"),
+            Self::Invoke => (&[Operator, Owner, Developer], "to call a function"),
             Self::SeePassword => (&[Operator, Owner, Developer], "to see a password"),
             Self::EditMembers => (&[Operator, Owner], "to see and edit members"),
             Self::EditTenants => (&[Operator], "to make, edit or remove a tenant"),

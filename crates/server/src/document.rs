@@ -50,11 +50,12 @@ const PROBLEMS: [(&str, &str, &str); 11] = [
 const OPTIONAL: [&str; 3] = ["put_stead", "plan_stead", "put_tenant"];
 
 /// What the groups of operations are about.
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("installation", "The installation itself: whether it is there, its certificate, this document."),
     ("tenants", "Customers, and what they may use."),
     ("steads", "Apps installed for customers."),
     ("components", "The parts of a stead."),
+    ("packages", "The code of functions."),
     ("operations", "What was asked for, and how far it has come."),
     ("history", "Who did what, when, from what to what, and why."),
     ("logs", "What servers and Stead itself wrote."),
@@ -98,7 +99,8 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (edits, operation) in operations(item) {
             add_problems(operation, path.contains('{'), edits);
-            let streams = operation.operation_id.as_deref() == Some("run_query");
+            let streams =
+                matches!(operation.operation_id.as_deref(), Some("run_query" | "put_package" | "invoke"));
             if edits && !streams {
                 operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
             }

@@ -83,9 +83,14 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
 
 /// Reads a body up to the limit.
 pub(crate) async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
-    axum::body::to_bytes(body, LARGEST_BODY).await.map_err(|error| {
+    read_up_to(body, LARGEST_BODY).await
+}
+
+/// Reads a body of at most so many bytes.
+pub(crate) async fn read_up_to(body: axum::body::Body, largest: usize) -> Result<Bytes, Problem> {
+    axum::body::to_bytes(body, largest).await.map_err(|error| {
         if innermost(&error).contains("length limit") {
-            let detail = format!("the body is larger than {} MiB; send less", LARGEST_BODY / 1024 / 1024);
+            let detail = format!("the body is larger than {} MiB; send less", largest / 1024 / 1024);
             return Problem::new(Kind::TooLarge, detail);
         }
         Problem::bad_request("the body ended before it was complete")

@@ -14,6 +14,8 @@ use crate::problem::{Kind, Problem};
 
 /// Longer than the longest wait: who is answered with this hit a fault of Stead's own.
 const DEADLINE: Duration = Duration::from_secs(90);
+/// Longer than any function may take.
+const LONGEST_CALL: Duration = Duration::from_secs(930);
 
 /// The request's id, in the answer and in every line logged for it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -58,7 +60,10 @@ fn loggable(path: &str) -> &str {
 
 /// Ends a request that takes too long.
 pub(crate) async fn deadline(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+    // A function has its own deadline.
+    let calls = request.uri().path().ends_with("/invocations");
+    let deadline = if calls { LONGEST_CALL } else { DEADLINE };
+    match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(
             Kind::Unavailable,

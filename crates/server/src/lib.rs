@@ -13,6 +13,7 @@ mod access;
 mod console;
 mod document;
 mod extract;
+pub mod functions;
 mod idempotency;
 mod layers;
 mod pages;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub logs: Arc<logs::Store>,
     /// Ways to servers, for SQL that people run.
     pub sessions: Arc<dyn Sessions>,
+    /// Ways to functions.
+    pub functions: Arc<dyn functions::Functions>,
     /// Version of Stead.
     pub version: &'static str,
     /// The port that every server shares, where there is one.
@@ -89,6 +92,7 @@ struct App {
     ca_path: PathBuf,
     logs: searching::Logs,
     sessions: Arc<dyn Sessions>,
+    functions: Arc<dyn functions::Functions>,
     running: sql::Running,
     stopping: watch::Receiver<bool>,
     version: &'static str,
@@ -163,6 +167,7 @@ fn build(store: Store, settings: &Settings, stopping: watch::Receiver<bool>) -> 
         store,
         ca_path: settings.ca_path.clone(),
         sessions: Arc::clone(&settings.sessions),
+        functions: Arc::clone(&settings.functions),
         running: sql::Running::default(),
         shared: settings.shared.clone(),
         version: settings.version,

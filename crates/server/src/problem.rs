@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     KeyReused,
     /// A mistake of Stead's own.
     Internal,
+    /// As much as may be is being done already.
+    Busy,
     /// Something that Stead needs does not answer.
     Unavailable,
 }
@@ -60,7 +62,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Every kind, for the document.
     #[cfg(test)]
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -78,6 +80,7 @@ impl Kind {
         Self::Invalid,
         Self::KeyReused,
         Self::Internal,
+        Self::Busy,
         Self::Unavailable,
     ];
 
@@ -109,6 +112,7 @@ impl Kind {
                 ("key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The key belongs to another request")
             }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "A mistake of Stead's own"),
+            Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS, "Busy"),
             Self::Unavailable => {
                 ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not available at the moment")
             }
@@ -246,12 +250,19 @@ impl From<EditError> for Problem {
                 let pointer = format!("/{}/{}/{}", component.kind, component.local, refused.field);
                 return Self::fields(vec![(pointer, refused.message)]);
             }
-            EditError::NoTenant(_) | EditError::NoStead(..) | EditError::NoComponent(..) => Kind::NotFound,
+            EditError::NoTenant(_)
+            | EditError::NoStead(..)
+            | EditError::NoComponent(..)
+            | EditError::NoRelease(..) => Kind::NotFound,
             EditError::Moved { .. } => Kind::Moved,
             EditError::Protected(_) => Kind::Protected,
             EditError::Deleting(_) => Kind::Deleting,
             EditError::Moving(_) | EditError::Taken(_) | EditError::InManifest(_) => Kind::InUse,
-            EditError::Moment(_) | EditError::Unrelated(..) => Kind::Invalid,
+            EditError::Moment(_)
+            | EditError::Unrelated(..)
+            | EditError::NoReleases(_)
+            | EditError::OnlyRelease(_)
+            | EditError::NoServer(_) => Kind::Invalid,
             EditError::Quota { .. } => Kind::QuotaExceeded,
             EditError::NoHost | EditError::NoPort(_) => Kind::Unavailable,
         };

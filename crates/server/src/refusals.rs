@@ -96,6 +96,7 @@ fn is_refusal(kind: Kind) -> bool {
         | Kind::UnsupportedMediaType
         | Kind::KeyReused
         | Kind::Internal
+        | Kind::Busy
         | Kind::Unavailable => false,
     }
 }

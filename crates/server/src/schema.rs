@@ -3,6 +3,8 @@
 //! What reads a body is [`component::manifest`]; this only says how one looks. It promises no more than shape:
 //! whether a time zone exists or an engine is installed is found out by asking, and answered with 422.
 
+mod function;
+
 use std::borrow::Cow;
 
 use component::manifest::LARGEST;
@@ -26,27 +28,35 @@ impl ToSchema for SteadRequest {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push(("ServerRequest".into(), server().into()));
         schemas.push(("Migration".into(), migration().into()));
+        schemas.push(("FunctionRequest".into(), function::function().into()));
     }
 }
 
 impl PartialSchema for SteadRequest {
     fn schema() -> RefOr<Schema> {
-        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^{NAME}$"))).build();
-        let servers = ObjectBuilder::new()
-            .schema_type(or_null(Type::Object))
-            .property_names(Some(name))
-            .additional_properties(Some(RefOr::<Schema>::Ref(utoipa::openapi::Ref::from_schema_name(
-                "ServerRequest",
-            ))))
-            .description(Some(
-                "PostgreSQL servers by name; the component is called `postgres.NAME`, its database `NAME`.",
-            ));
+        let by_name = |schema: &str, description: &str| {
+            let name =
+                ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^{NAME}$"))).build();
+            let one = utoipa::openapi::Ref::from_schema_name(schema);
+            ObjectBuilder::new()
+                .schema_type(or_null(Type::Object))
+                .property_names(Some(name))
+                .additional_properties(Some(RefOr::<Schema>::Ref(one)))
+                .description(Some(description))
+        };
+        let servers = by_name(
+            "ServerRequest",
+            "PostgreSQL servers by name; the component is called `postgres.NAME`, its database `NAME`.",
+        );
+        let functions =
+            by_name("FunctionRequest", "Functions by name; the component is called `function.NAME`.");
         let app = text("The app that this is an installation of; left out: called like the stead.")
             .pattern(Some(format!("^{NAME}$")));
         ObjectBuilder::new()
             .description(Some("A stead as it is asked for: the manifest as JSON. A field that is `null` is left out."))
             .property("app", app)
             .property("postgres", servers)
+            .property("function", functions)
             .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
             .examples([json!({
                 "app": "flights",
@@ -62,6 +72,18 @@ impl PartialSchema for SteadRequest {
                     "protect": false,
                     "owner": "team-flights",
                     "runbook": "https://wiki.example.com/flights"
+                } },
+                "function": { "api": {
+                    "code": "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+                    "runtime": "nodejs24.x",
+                    "handler": "index.handler",
+                    "memory": 256,
+                    "timeout": 10,
+                    "environment": { "LOG_LEVEL": "info" },
+                    "uses": ["postgres.main"],
+                    "url": "public",
+                    "schedule": "0 6 * * mon-fri Europe/Zurich",
+                    "egress": ["api.example.com"]
                 } }
             })])
             .build()

@@ -65,6 +65,7 @@ pub(crate) fn component(component: Component) -> wire::Component {
         generation: component.generation,
         observed_generation: component.observed_generation,
         version: status.version,
+        live: status.live,
         endpoint: status.endpoint.map(|endpoint| wire::Endpoint {
             host: endpoint.host,
             port: endpoint.port,
@@ -96,6 +97,17 @@ pub(crate) fn component(component: Component) -> wire::Component {
         }),
         maintenance_at: window.map(|(opens, _)| opens),
         observed_at: status.observed_at,
+    }
+}
+
+pub(crate) fn release(release: store::release::Release, live: Option<i64>) -> wire::Release {
+    wire::Release {
+        number: release.number,
+        live: live == Some(release.number),
+        actor: release.actor,
+        brings_back: release.brings_back,
+        spec: serde_json::to_value(&release.spec).unwrap_or_default(),
+        at: release.at,
     }
 }
 

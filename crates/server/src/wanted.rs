@@ -2,12 +2,43 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use component::postgres::{Major, Refused, Wish, amend, resolve};
-use component::{ComponentName, Kind, LocalName, Spec, SteadName, manifest};
+use component::{
+    ComponentName, Kind, LocalName, Offer, Refused, Spec, SteadName, function, manifest, postgres,
+};
 use serde_json::{Value, json};
 use store::stead::Stead;
 
 use crate::problem::Problem;
+
+/// A component as it is asked for.
+#[derive(Debug)]
+enum Wish {
+    Postgres(postgres::Wish),
+    Function(function::Wish),
+}
+
+impl Wish {
+    /// Resolves it; with `named` only those fields count.
+    fn resolve(
+        &self,
+        named: Option<&BTreeSet<&str>>,
+        current: Option<&Spec>,
+        offer: &Offer,
+    ) -> Result<Spec, Refused> {
+        Ok(match (self, current) {
+            (Self::Postgres(wish), Some(Spec::Postgres(current))) => Spec::Postgres(match named {
+                Some(named) => postgres::amend(wish, named, current, offer)?,
+                None => postgres::resolve(wish, Some(current), offer)?,
+            }),
+            (Self::Function(wish), Some(Spec::Function(current))) => Spec::Function(match named {
+                Some(named) => function::amend(wish, named, current, offer)?,
+                None => function::resolve(wish, Some(current), offer)?,
+            }),
+            (Self::Postgres(wish), _) => Spec::Postgres(postgres::resolve(wish, None, offer)?),
+            (Self::Function(wish), _) => Spec::Function(function::resolve(wish, None, offer)?),
+        })
+    }
+}
 
 /// A stead as it is asked for.
 #[derive(Debug)]
@@ -30,11 +61,14 @@ impl Wanted {
         })?;
         let mut wanted =
             Self { app: manifest.app, wishes: BTreeMap::new(), named: None, files: BTreeMap::new() };
-        let name = |local: LocalName| ComponentName { kind: Kind::Postgres, local };
+        let name = |kind: Kind, local: LocalName| ComponentName { kind, local };
         for (local, server) in manifest.postgres {
-            let name = name(local);
-            wanted.wishes.insert(name.clone(), server.wish);
+            let name = name(Kind::Postgres, local);
+            wanted.wishes.insert(name.clone(), Wish::Postgres(server.wish));
             wanted.files.insert(name, server.files);
+        }
+        for (local, function) in manifest.function {
+            wanted.wishes.insert(name(Kind::Function, local), Wish::Function(function.wish));
         }
         Ok(wanted)
     }
@@ -60,23 +94,17 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// The specs that shall be, given those in force and the engines to be had.
+    /// The specs that shall be, given those in force and what is to be had.
     pub(crate) fn decide(
         &self,
         current: &BTreeMap<ComponentName, Spec>,
-        engines: &BTreeSet<Major>,
+        offer: &Offer,
     ) -> Result<BTreeMap<ComponentName, Spec>, (ComponentName, Refused)> {
         let spec = |(name, wish): (&ComponentName, &Wish)| {
-            let current = current.get(name).map(|Spec::Postgres(spec)| spec);
             let named = self.named.as_ref().and_then(|named| named.get(name));
-            let resolved = match (named, current) {
-                (Some(named), Some(current)) => {
-                    amend(wish, &named.iter().map(String::as_str).collect(), current, engines)
-                }
-                _ => resolve(wish, current, engines),
-            };
-            match resolved {
-                Ok(spec) => Ok((name.clone(), Spec::Postgres(spec))),
+            let named = named.map(|named| named.iter().map(String::as_str).collect());
+            match wish.resolve(named.as_ref(), current.get(name), offer) {
+                Ok(spec) => Ok((name.clone(), spec)),
                 Err(refused) => Err((name.clone(), refused)),
             }
         };

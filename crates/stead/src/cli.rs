@@ -92,6 +92,14 @@ pub(crate) enum Verb {
         #[arg(long, default_value = "5m", value_name = "TIME", value_parser = server::seconds)]
         wait: u64,
     },
+    /// Bring a stead up, and then every save: watch the folder, and show what functions write.
+    Dev {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Show what `up` would change; starts and changes nothing.
     Plan {
         #[command(flatten)]
@@ -112,7 +120,7 @@ pub(crate) enum Verb {
     Sql {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// Run this and end.
         #[arg(long, short, value_name = "SQL", conflicts_with = "file")]
@@ -125,7 +133,7 @@ pub(crate) enum Verb {
     Url {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// For which kind of client.
         #[arg(long, value_enum, default_value_t = UrlFormat::Libpq)]
@@ -165,13 +173,13 @@ pub(crate) enum Verb {
         #[arg(long, short = 'n', default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
         lines: u32,
     },
-    /// Show what servers logged; newest last.
+    /// Show what servers and functions logged; newest last.
     Logs(LogsArgs),
     /// Give a server a new password.
     Rotate {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]
@@ -181,8 +189,44 @@ pub(crate) enum Verb {
     Move {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Call a function: its answer on standard output, what it wrote and what it took on standard error.
+    Invoke {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// The event: a file with JSON, JSON itself, or - for standard input [default: {}].
+        #[arg(long, short, value_name = "FILE-OR-JSON", allow_hyphen_values = true)]
+        event: Option<String>,
+        /// Only hand the event in; it is worked at later, and tried again where that fails.
+        #[arg(long)]
+        later: bool,
+    },
+    /// Show the releases of a function, newest first.
+    Releases {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// The newest, at most so many.
+        #[arg(long, short = 'n', default_value_t = 20, value_parser = value_parser!(u16).range(1..=500))]
+        lines: u16,
+    },
+    /// Have an earlier release of a function answer again.
+    Rollback {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// Which release [default: the one before the newest].
+        #[arg(long, value_name = "NUMBER", value_parser = value_parser!(i64).range(1..))]
+        to: Option<i64>,
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -216,7 +260,7 @@ pub(crate) enum Verb {
     Restore {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only one].
+        /// Component, like postgres.main [default: the only server].
         component: Option<String>,
         /// The moment: "2026-11-21 14:03:07+09", "2026-11-21 14:03", 2026-11-21T05:03:07Z, or a span back from now (2h,
         /// 30m).
@@ -303,6 +347,9 @@ pub(crate) enum Verb {
     /// Run the archiver of this host (started by the keeper).
     #[command(hide = true)]
     Archiver,
+    /// Run the engine of functions of this host (started by the keeper).
+    #[command(hide = true)]
+    Functions,
     /// Work on a server's data from inside its sandbox (started by the keeper).
     #[command(hide = true, subcommand)]
     Tool(ToolVerb),
@@ -401,6 +448,9 @@ pub(crate) struct LogsArgs {
     /// Only lines in which this regular expression is found, in letters of either case.
     #[arg(long, short, value_name = "PATTERN")]
     pub(crate) grep: Option<String>,
+    /// Only lines of this call of a function, by its request id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<uuid::Uuid>,
     /// Only lines of which this is true: words, "phrases", field:value, /patterns/, - for not.
     #[arg(long, short = 'q', value_name = "QUERY", allow_hyphen_values = true)]
     pub(crate) query: Option<String>,
@@ -412,7 +462,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
     pub(crate) until: Option<String>,
     /// Said by whom.
-    #[arg(long, value_enum, default_value_t = SaidBy::Postgres)]
+    #[arg(long, value_enum, default_value_t = SaidBy::Components)]
     pub(crate) by: SaidBy,
     /// The whole tenant, not only this stead.
     #[arg(long, conflicts_with = "component")]
@@ -422,11 +472,35 @@ pub(crate) struct LogsArgs {
     pub(crate) installation: bool,
 }
 
+impl LogsArgs {
+    /// What is said from now on.
+    pub(crate) fn following(which: Which) -> Self {
+        Self {
+            which,
+            component: None,
+            lines: Count::Most(1),
+            follow: true,
+            grep: None,
+            request: None,
+            query: None,
+            since: None,
+            until: None,
+            by: SaidBy::Components,
+            all: false,
+            installation: false,
+        }
+    }
+}
+
 /// Who said a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SaidBy {
-    /// The servers themselves.
+    /// The components themselves.
+    Components,
+    /// The servers.
     Postgres,
+    /// The functions.
+    Function,
     /// The gateway, of their connections.
     Gateway,
     /// The keeper, of their processes.

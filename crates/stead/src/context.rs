@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use client::Client;
 use client::wire::{Component, Stead};
-use component::{SteadName, TenantName};
+use component::{Kind, SteadName, TenantName};
 use rustix::fs::FlockOperation;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -247,11 +247,28 @@ impl Named {
     }
 
     /// The component that is meant: the one named, or the only one.
-    pub(crate) async fn component(&self, client: &Client, name: Option<&str>) -> Result<Component, Failure> {
+    pub(crate) async fn component(
+        &self,
+        client: &Client,
+        name: Option<&str>,
+        kind: Kind,
+    ) -> Result<Component, Failure> {
         let stead = self.get(client).await?;
         let names: Vec<String> = stead.components.iter().map(|component| component.name.clone()).collect();
-        match (name, names.len()) {
-            (None, 1) => stead.components.into_iter().next().ok_or_else(|| Failure::failed("no component")),
+        let prefix = format!("{kind}.");
+        let of_kind: Vec<Component> = stead
+            .components
+            .iter()
+            .filter(|component| component.name.starts_with(&prefix))
+            .cloned()
+            .collect();
+        match (name, of_kind.len()) {
+            (None, 1) => of_kind.into_iter().next().ok_or_else(|| Failure::failed("no component")),
+            (None, 0) => Err(Failure::Failed(format!(
+                "stead `{}` has no component of the kind {kind}; it has: {}",
+                self.stead,
+                names.join(", ")
+            ))),
             (None, _) => {
                 Err(Failure::Usage(format!("say which component is meant; there are: {}", names.join(", "))))
             }

@@ -1,10 +1,13 @@
 //! A folder with a `stead.toml`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use component::function::Digest;
 use component::manifest::{self, Manifest, migrations};
 use component::{SteadName, TenantName};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::exit::Failure;
 
@@ -13,6 +16,14 @@ const MANIFEST: &str = "stead.toml";
 /// The folder.
 pub(crate) struct Project {
     folder: PathBuf,
+}
+
+/// What the folder asks for.
+pub(crate) struct Wanted {
+    /// The body of the call.
+    pub(crate) body: Value,
+    /// The packages that it names.
+    pub(crate) packages: BTreeMap<Digest, Vec<u8>>,
 }
 
 /// `.stead/context.json`: which stead the folder is about, so that it need not be said each time.
@@ -30,6 +41,11 @@ impl Project {
         Some(Self { folder: folder.to_owned() })
     }
 
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The same, or what to do about it.
     pub(crate) fn here() -> Result<Self, Failure> {
         Self::find(Path::new(".")).ok_or_else(|| {
@@ -41,8 +57,40 @@ impl Project {
         })
     }
 
+    /// The manifest with the migrations read in and the code packed.
+    pub(crate) fn wanted(&self) -> Result<Wanted, Failure> {
+        let mut manifest = self.manifest()?;
+        let mut packages = BTreeMap::new();
+        for (name, function) in &mut manifest.function {
+            let Some(code) = function.code.take() else { continue };
+            let path = self.folder.join(&code);
+            let place = |why: String| Failure::Usage(format!("{MANIFEST}: function.{name}.code: {why}"));
+            let zip = self.package(&path, &code).map_err(place)?;
+            let digest = package::digest(&zip);
+            function.wish.code = Some(digest);
+            packages.insert(digest, zip);
+        }
+        Ok(Wanted { body: manifest::to_json(&manifest), packages })
+    }
+
+    /// The package of a folder, or the zip that somebody else made.
+    fn package(&self, path: &Path, code: &Path) -> Result<Vec<u8>, String> {
+        if path.is_file() {
+            let zip =
+                std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", code.display()))?;
+            return package::check(&zip)
+                .map(|_| zip)
+                .map_err(|refused| format!("{}: {refused}", code.display()));
+        }
+        if !path.is_dir() {
+            let code = code.display();
+            return Err(format!("there is no folder `{code}` beside {MANIFEST}; make it, or name another"));
+        }
+        package::build(path).map_err(|error| error.to_string())
+    }
+
     /// The manifest with the migrations read in.
-    pub(crate) fn manifest(&self) -> Result<Manifest, Failure> {
+    fn manifest(&self) -> Result<Manifest, Failure> {
         let path = self.folder.join(MANIFEST);
         let bytes = std::fs::read(&path)
             .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;

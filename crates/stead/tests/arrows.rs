@@ -15,6 +15,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("gateway", Some(vec!["keeper"])),
         // Asks the keeper for workers.
         ("functions", Some(vec!["keeper"])),
+        // Knows bytes and folders, and no database.
+        ("package", Some(vec!["component"])),
         // Asks the keeper whether a server takes sessions.
         ("archiver", Some(vec!["keeper"])),
         ("store", Some(vec!["component"])),
@@ -22,13 +24,13 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         // Knows no concrete driver.
         ("reconciler", Some(vec!["component", "store"])),
         // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
-        ("driver-local", Some(vec!["archiver", "component", "functions", "gateway", "keeper"])),
+        ("driver-local", Some(vec!["archiver", "component", "functions", "gateway", "keeper", "package"])),
         // Knows ids of tenants, and no clock, network or database.
         ("logs", Some(vec!["component"])),
         // Knows nobody: what it is given, it proves.
         ("identity", Some(vec![])),
         // Meets drivers and the reconciler in the database only.
-        ("server", Some(vec!["client", "component", "identity", "logs", "store"])),
+        ("server", Some(vec!["client", "component", "identity", "logs", "package", "store"])),
         ("test-support", None),
         ("stead", None),
     ])

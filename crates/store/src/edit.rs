@@ -6,35 +6,38 @@
 
 use std::collections::BTreeMap;
 
-use component::postgres::Major;
 use component::{
-    ComponentId, ComponentName, Difference, OperationId, Spec, SteadName, TenantName, differences,
+    ComponentId, ComponentName, Difference, Offer, OperationId, Refused, Spec, SteadName, TenantName,
+    differences,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::journal::{self, Actor, Entry, Outcome};
+use crate::release::{self, Made};
 use crate::tenant::{Quota, Tenant, TenantError};
-use crate::{Error, Store, fail_point, host, tenant};
+use crate::{Error, Store, fail_point, host, package, tenant};
 
 mod copies;
 mod passwords;
 mod quota;
+mod rollback;
 mod rows;
 
 pub use copies::Copy;
 use quota::check_quota;
+pub use rollback::Rollback;
 use rows::{
     announce, create, finish_empty, next_generation, open_operation, open_target, put_files,
     request_deletion, update,
 };
 
-/// What the caller wants, out of what is: specs by component name, given those in force and the engines
-/// to be had. Components left out are removed.
+/// What the caller wants, out of what is: specs by component name, given those in force and what is to
+/// be had. Components left out are removed.
 pub type Decide<'a> = dyn Fn(
         &BTreeMap<ComponentName, Spec>,
-        &std::collections::BTreeSet<Major>,
-    ) -> Result<BTreeMap<ComponentName, Spec>, (ComponentName, component::postgres::Refused)>
+        &Offer,
+    ) -> Result<BTreeMap<ComponentName, Spec>, (ComponentName, Refused)>
     + Send
     + Sync
     + 'a;
@@ -120,7 +123,7 @@ pub enum EditError {
         /// Of which component.
         component: ComponentName,
         /// Which field, and why.
-        refused: component::postgres::Refused,
+        refused: Refused,
     },
     /// Deletion protection.
     #[error("{0} is protected from deletion; set `protect = false` and apply that first")]
@@ -137,6 +140,18 @@ pub enum EditError {
     /// A moment that cannot be had.
     #[error("{0}")]
     Moment(String),
+    /// Its kind has no releases.
+    #[error("{0} has no releases; functions have")]
+    NoReleases(ComponentName),
+    /// It has never been anything else.
+    #[error("{0} has one release only, so there is none to go back to")]
+    OnlyRelease(ComponentName),
+    /// No such release.
+    #[error("{0} has no release {1}; `stead releases {0}` lists those that it has")]
+    NoRelease(ComponentName, i64),
+    /// Only servers have what is asked for.
+    #[error("{0} is no server, and only a server has data of its own, and a place to be moved from")]
+    NoServer(ComponentName),
     /// Neither was made of the other's data.
     #[error(
         "{0} was not made of the data of {1}, so it cannot take its place; `stead restore` makes one that can"
@@ -278,7 +293,7 @@ impl Store {
     pub async fn plan(&self, actor: &Actor, edit: &SteadEdit<'_>) -> Result<Edited, EditError> {
         // The same code in a transaction that is thrown away: a plan cannot differ from what it plans.
         let mut tx = self.pool.begin().await?;
-        let edited = apply(&mut tx, actor, edit, self).await?;
+        let edited = apply(&mut tx, actor, edit, self, true).await?;
         tx.rollback().await?;
         Ok(Edited { operation: None, ..edited })
     }
@@ -290,7 +305,7 @@ impl Store {
     /// [`Store::journal`].
     pub async fn apply(&self, actor: &Actor, edit: &SteadEdit<'_>) -> Result<Edited, EditError> {
         let mut tx = self.pool.begin().await?;
-        let edited = apply(&mut tx, actor, edit, self).await?;
+        let edited = apply(&mut tx, actor, edit, self, false).await?;
         fail_point!("store::edit-before-commit");
         tx.commit().await?;
         fail_point!("store::edit-after-commit");
@@ -374,6 +389,9 @@ impl Store {
     ) -> Result<OperationId, EditError> {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
+        if !matches!(held.existing(tenant, stead, name)?.spec, Spec::Postgres(_)) {
+            return Err(EditError::NoServer(name.clone()));
+        }
         let (id, operation) = held.open(&mut tx, actor, (tenant, stead, name), "move").await?;
         let moving = sqlx::query_scalar!(
             "select exists (select from operation_targets t join operations o on o.id = t.operation_id
@@ -465,17 +483,22 @@ async fn apply(
     actor: &Actor,
     edit: &SteadEdit<'_>,
     store: &Store,
+    planned: bool,
 ) -> Result<Edited, EditError> {
     let held = hold(tx, actor, edit.tenant, edit.stead, edit.make_tenant).await?;
     let is = held.stead.map_or(0, |(_, generation)| generation);
     if edit.if_generation.is_some_and(|wanted| wanted != is) {
         return Err(EditError::Moved { is });
     }
-    let (host, engines) = host::choose(tx).await?.ok_or(EditError::NoHost)?;
+    let (host, offer) = host::choose(tx).await?.ok_or(EditError::NoHost)?;
     let specs = held.current.iter().map(|(name, held)| (name.clone(), held.spec.clone())).collect();
-    let wanted = (edit.decide)(&specs, &engines)
+    let wanted = (edit.decide)(&specs, &offer)
+        .and_then(|wanted| component::fit(&wanted).map(|()| wanted))
         .map_err(|(component, refused)| EditError::Refused { component, refused })?;
     let changes = changes(&held.current, &wanted)?;
+    if !planned {
+        packages_are_there(tx, &held, &wanted).await?;
+    }
     check_quota(tx, &held, &wanted).await?;
     if held.stead.is_some() && changes.iter().all(|change| change.action == ChangeAction::Keep) {
         // Nothing to write down, but whoever asks again wants a component that is stuck to be tried again now.
@@ -515,6 +538,11 @@ async fn apply(
             }
             _ => continue,
         };
+        if let Some(spec) = wanted.get(name).filter(|_| !planned) {
+            let made =
+                Made { tenant: held.tenant.id, component: id, number: generation, actor, brings_back: None };
+            release::keep(tx, &made, before.map(|held| &held.spec), spec).await?;
+        }
         if let Some(files) = edit.files.get(name) {
             put_files(tx, id, files).await?;
         }
@@ -524,6 +552,24 @@ async fn apply(
     finish_empty(tx, operation).await?;
     announce(tx).await?;
     Ok(Edited { changes, operation: Some(operation), generation: is + 1 })
+}
+
+/// Refuses code that was not uploaded. Only once it is to run: what would change can be asked before.
+async fn packages_are_there(
+    tx: &mut PgConnection,
+    held: &Held,
+    wanted: &BTreeMap<ComponentName, Spec>,
+) -> Result<(), EditError> {
+    for (name, spec) in wanted {
+        let Some(package) = spec.package() else { continue };
+        if package::touch(tx, held.tenant.id, package).await? {
+            continue;
+        }
+        let message = format!("the package {package} is not there; upload it first, then repeat");
+        let refused = Refused { field: "code", message };
+        return Err(EditError::Refused { component: name.clone(), refused });
+    }
+    Ok(())
 }
 
 /// The fixed part of an edit's lines.

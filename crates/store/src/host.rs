@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use component::Offer;
 use component::postgres::Major;
 use sqlx::PgConnection;
 
@@ -18,6 +19,8 @@ pub struct Host {
     pub ports: (u16, u16),
     /// Engines on it.
     pub engines: BTreeSet<Major>,
+    /// Names of the runtimes whose interpreter is on it.
+    pub runtimes: BTreeSet<String>,
     /// Whether it keeps tenants apart.
     pub isolated: bool,
 }
@@ -29,17 +32,19 @@ impl Store {
     /// When the database does not answer.
     pub async fn put_host(&self, host: &Host) -> Result<(), Error> {
         let engines: Vec<i32> = host.engines.iter().map(|major| i32::from(major.get())).collect();
+        let runtimes: Vec<String> = host.runtimes.iter().cloned().collect();
         sqlx::query!(
-            "insert into hosts (name, address, port_first, port_last, engines, isolated)
-             values ($1, $2, $3, $4, $5, $6)
+            "insert into hosts (name, address, port_first, port_last, engines, isolated, runtimes)
+             values ($1, $2, $3, $4, $5, $6, $7)
              on conflict (name) do update set address = $2, port_first = $3, port_last = $4, engines = $5,
-                                              isolated = $6, seen_at = now()",
+                                              isolated = $6, runtimes = $7, seen_at = now()",
             host.name,
             host.address,
             i32::from(host.ports.0),
             i32::from(host.ports.1),
             &engines,
             host.isolated,
+            &runtimes,
         )
         .execute(&self.pool)
         .await?;
@@ -47,10 +52,10 @@ impl Store {
     }
 }
 
-/// The host for a new component: the one with the fewest; and its engines. `None` before any host came up.
-pub(crate) async fn choose(conn: &mut PgConnection) -> Result<Option<(String, BTreeSet<Major>)>, Error> {
+/// The host for a new component: the one with the fewest; and what is on it. `None` before any host came up.
+pub(crate) async fn choose(conn: &mut PgConnection) -> Result<Option<(String, Offer)>, Error> {
     let row = sqlx::query!(
-        "select name, engines from hosts h
+        "select name, engines, runtimes from hosts h
          order by (select count(*) from components c where c.host = h.name), name limit 1"
     )
     .fetch_optional(conn)
@@ -58,7 +63,7 @@ pub(crate) async fn choose(conn: &mut PgConnection) -> Result<Option<(String, BT
     Ok(row.map(|row| {
         let engines =
             row.engines.into_iter().filter_map(|major| u16::try_from(major).ok()).map(Major::new).collect();
-        (row.name, engines)
+        (row.name, Offer { engines, runtimes: row.runtimes.into_iter().collect() })
     }))
 }
 

@@ -8,11 +8,14 @@
 //! A wall clock that jumps back would leave moments far in the future: no wake-up and no lease is ever
 //! longer than [`FARTHEST`], so anything farther away is taken to be due.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use component::function::Digest;
 use component::{
-    ComponentId, ComponentName, DriverError, Files, Health, Phase, Status, SteadName, Target, TenantId,
+    ComponentId, ComponentName, DriverError, Files, Health, Phase, Spec, Status, SteadName, Target, TenantId,
+    Used,
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -64,6 +67,7 @@ pub struct Record {
 struct StoredFiles {
     store: Store,
     component: ComponentId,
+    tenant: TenantId,
 }
 
 #[async_trait]
@@ -78,6 +82,12 @@ impl Files for StoredFiles {
         .await
         .map_err(|error| DriverError::Unavailable(error.to_string()))?;
         body.ok_or_else(|| DriverError::Unavailable(format!("the text of file {sha256} is not in the store")))
+    }
+
+    async fn zip(&self, package: Digest) -> Result<Vec<u8>, DriverError> {
+        let zip = self.store.zip(self.tenant, package).await;
+        let zip = zip.map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        zip.ok_or_else(|| DriverError::Unavailable(format!("the package {package} is not in the store")))
     }
 }
 
@@ -129,6 +139,8 @@ impl Store {
         let reader = self.reader(component.id).await?;
         let tenant = row.tenant.parse().map_err(|_| Error::BadName("tenant name"))?;
         let stead: SteadName = row.stead.parse().map_err(|_| Error::BadName("stead name"))?;
+        let release = crate::release::newest(&mut *self.pool.acquire().await?, component.id).await?;
+        let uses = self.used(row.stead_id, &component.spec).await?;
         let target = Target {
             id: component.id,
             tenant,
@@ -141,7 +153,13 @@ impl Store {
             password: password.password,
             verifier: password.verifier,
             reader: reader.map(|reader| reader.verifier),
-            files: Arc::new(StoredFiles { store: self.clone(), component: component.id }),
+            release: release.and_then(|number| u64::try_from(number).ok()).unwrap_or_default(),
+            uses,
+            files: Arc::new(StoredFiles {
+                store: self.clone(),
+                component: component.id,
+                tenant: TenantId(row.tenant_id),
+            }),
         };
         Ok(Some(Lease {
             token,
@@ -152,6 +170,24 @@ impl Store {
             attempt: row.attempt,
             target,
         }))
+    }
+
+    /// The servers of a stead that a component uses.
+    async fn used(&self, stead: Uuid, spec: &Spec) -> Result<BTreeMap<ComponentName, Used>, Error> {
+        let mut found = BTreeMap::new();
+        for name in spec.uses() {
+            let id = sqlx::query_scalar!(
+                "select id from components where stead_id = $1 and name = $2 and deletion_requested_at is null",
+                stead,
+                name.to_string()
+            )
+            .fetch_optional(&self.pool)
+            .await?;
+            let Some(id) = id.map(ComponentId) else { continue };
+            let password = self.password(id).await?.ok_or(Error::Sealed)?.password;
+            found.insert(name.clone(), Used { id, password });
+        }
+        Ok(found)
     }
 
     /// When the next component of `host` is due, milliseconds from now (0: one is due already).

@@ -42,8 +42,8 @@ impl Store {
                 serde_json::from_value(row.spec.clone()).map_err(crate::error::unreadable("spec"))?;
             let mut status: Status =
                 serde_json::from_value(row.status).map_err(crate::error::unreadable("status"))?;
-            let Spec::Postgres(mut wanted) = spec;
-            if let Some(backups) = &status.backups {
+            let mut spec = spec;
+            if let (Spec::Postgres(wanted), Some(backups)) = (&mut spec, &status.backups) {
                 let (component, id, archive) =
                     (name, component::ComponentId(row.id), backups.archive.clone());
                 wanted.origin = Some(Origin { component, id, archive, at: Timestamp::now() });
@@ -51,8 +51,7 @@ impl Store {
                 made += 1;
             }
             status.backups = None;
-            let spec =
-                serde_json::to_value(Spec::Postgres(wanted)).map_err(crate::error::unreadable("spec"))?;
+            let spec = serde_json::to_value(spec).map_err(crate::error::unreadable("spec"))?;
             let line = Entry {
                 tenant: Some((TenantId(row.tenant_id), row.tenant)),
                 stead: Some(row.stead),

@@ -265,6 +265,6 @@ impl Store {
     /// When the database does not answer.
     pub async fn engines(&self) -> Result<std::collections::BTreeSet<component::postgres::Major>, Error> {
         let chosen = crate::host::choose(&mut *self.pool.acquire().await?).await?;
-        Ok(chosen.map(|(_, engines)| engines).unwrap_or_default())
+        Ok(chosen.map(|(_, offer)| offer.engines).unwrap_or_default())
     }
 }

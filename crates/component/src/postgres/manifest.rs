@@ -1,8 +1,7 @@
 //! The fields of a server in a manifest, each parsed once for both notations.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -11,7 +10,8 @@ use super::{
     Backup, BadBackup, BadIdle, BadMaintenance, Drills, Every, Idle, Keep, MaintenanceWindow, Major,
     Migration, Size, Wish, extension, migrations, network,
 };
-use crate::manifest::{Fault, Node, Problems, Table, nearest, shown, unfit};
+use crate::Kind;
+use crate::manifest::{Fault, Node, Notation, Problems, Table, fields, nearest, shown};
 
 /// A server as a manifest asks for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,8 +24,18 @@ pub struct Server {
     pub files: BTreeMap<String, String>,
 }
 
+/// How a server is written.
+pub(crate) const NOTATION: Notation = Notation {
+    kind: Kind::Postgres,
+    noun: "a server",
+    like: "main",
+    settings: "{\"size\": \"small\"}",
+    fields: FIELDS,
+    reserved,
+};
+
 /// Every field.
-pub(crate) const FIELDS: &[&str] = &[
+const FIELDS: &[&str] = &[
     "engine",
     "size",
     "allow",
@@ -39,13 +49,8 @@ pub(crate) const FIELDS: &[&str] = &[
     "runbook",
 ];
 
-/// Longest `owner`, characters.
-const LONGEST_OWNER: usize = 120;
-/// Longest `runbook`, characters.
-const LONGEST_RUNBOOK: usize = 1_000;
-
 /// Names that no server can have, because its database has the same name.
-pub(crate) fn reserved(name: &str) -> Option<Fault> {
+fn reserved(name: &str) -> Option<Fault> {
     matches!(name, "postgres" | "template0" | "template1").then(|| {
         let message =
             format!("`{name}` is a database of PostgreSQL's own, and a server's database has its name");
@@ -77,11 +82,8 @@ pub(crate) fn server(table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
                 })
                 .unwrap_or_default(),
             protect: table.read("protect", problems, protect),
-            owner: table
-                .read("owner", problems, |node| line(node, LONGEST_OWNER, "owner = \"team-flights\"")),
-            runbook: table.read("runbook", problems, |node| {
-                line(node, LONGEST_RUNBOOK, "runbook = \"https://wiki.example.com/flights\"")
-            }),
+            owner: table.read("owner", problems, fields::owner),
+            runbook: table.read("runbook", problems, fields::runbook),
         },
         ..Server::default()
     };
@@ -92,7 +94,11 @@ pub(crate) fn server(table: &Table<'_>, problems: &mut Problems<'_>) -> Server {
                 server.files = files;
             }
         }
-        _ => server.schema = table.read("schema", problems, schema_folder),
+        _ => {
+            server.schema = table.read("schema", problems, |node| {
+                fields::folder(node, "name a folder beside the manifest, like schema = \"migrations\"")
+            })
+        }
     }
     server
 }
@@ -173,7 +179,7 @@ fn maintenance(node: &Node<'_>) -> Result<MaintenanceWindow, Fault> {
             BadMaintenance::Empty(_) => ("no length", None),
             BadMaintenance::Zone(word) => ("not a time zone", Some(word)),
         };
-        let mut fault = told(&bad, label, LIKE);
+        let mut fault = fields::told(&bad, label, LIKE);
         if let BadMaintenance::Zone(word) = &bad
             && let Some(near) = nearest_zone(word)
         {
@@ -181,14 +187,6 @@ fn maintenance(node: &Node<'_>) -> Result<MaintenanceWindow, Fault> {
         }
         part.map_or(fault.clone(), |part| fault.part(part))
     })
-}
-
-/// The fault that an error tells, which says what happened; what to do. `like` is for one that does not.
-fn told(bad: &impl Display, label: &str, like: &str) -> Fault {
-    let said = bad.to_string();
-    // The last of them: the text that is refused may have one of its own.
-    let (message, help) = said.rsplit_once("; ").unwrap_or((&said, like));
-    Fault::new(message, label, help)
 }
 
 fn nearest_zone(word: &str) -> Option<String> {
@@ -213,7 +211,7 @@ fn idle(node: &Node<'_>) -> Result<Idle, Fault> {
             BadIdle::Negative(_) => "negative",
             BadIdle::Long(_) => "too long",
         };
-        let fault = told(&bad, label, LIKE);
+        let fault = fields::told(&bad, label, LIKE);
         match &bad {
             BadIdle::Unit(part) | BadIdle::NoUnit(part) => fault.part(part),
             _ => fault,
@@ -234,7 +232,7 @@ fn backup(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Backup> {
         return None;
     };
     table.refuse_unknown(&["every", "keep", "drill"], problems, |_| None);
-    let fault = |bad: BadBackup, label: &str| told(&bad, label, LIKE);
+    let fault = |bad: BadBackup, label: &str| fields::told(&bad, label, LIKE);
     let every = table.read("every", problems, |node| {
         let text = node.text().ok_or_else(|| node.not("a length of time", "write it like \"1d\""))?;
         text.parse::<Every>().map_err(|bad| fault(bad, "not from 1h to 30d"))
@@ -264,48 +262,6 @@ fn protect(node: &Node<'_>) -> Result<bool, Fault> {
         };
         node.not("true or false", help)
     })
-}
-
-/// A text of one line.
-fn line(node: &Node<'_>, longest: usize, like: &str) -> Result<String, Fault> {
-    let text = node.text().ok_or_else(|| node.not("a text", format!("write {like}")))?.trim();
-    if text.is_empty() {
-        return Err(Fault::new("is empty", "empty", format!("write {like}, or leave it out")));
-    }
-    if let Some(bad) = text.chars().find(|c| unfit(*c)) {
-        let message = format!("holds the character {}", bad.escape_unicode());
-        return Err(Fault::new(message, "not plain text", "write one line of plain text"));
-    }
-    let length = text.chars().count();
-    if length > longest {
-        let message = format!("is {length} characters long");
-        return Err(Fault::new(message, "too long", format!("write at most {longest} characters")));
-    }
-    Ok(text.to_owned())
-}
-
-fn schema_folder(node: &Node<'_>) -> Result<PathBuf, Fault> {
-    const LIKE: &str = "name a folder beside the manifest, like schema = \"migrations\"";
-    let text = node.text().ok_or_else(|| node.not("a folder", LIKE))?;
-    if text.trim().is_empty() {
-        return Err(Fault::new("is empty", "empty", LIKE));
-    }
-    if text.chars().any(unfit) {
-        return Err(Fault::new(
-            format!("\"{}\" is not the name of a folder", shown(text)),
-            "not a folder",
-            LIKE,
-        ));
-    }
-    let shown = shown(text);
-    if Path::new(text).is_absolute() || text.starts_with(['~', '\\']) || text.contains(":\\") {
-        return Err(Fault::new(format!("\"{shown}\" is not a relative path"), "not relative", LIKE));
-    }
-    if Path::new(text).components().any(|part| part == Component::ParentDir) {
-        let message = format!("\"{shown}\" leads out of the manifest's own folder");
-        return Err(Fault::new(message, "leads out", LIKE));
-    }
-    Ok(PathBuf::from(text))
 }
 
 fn schema_files(

@@ -20,9 +20,7 @@ pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};
 pub use plan::{Step, Wrong, drift, plan, roles};
 pub use settings::{Setting, settings};
 pub use size::{Limits, Size};
-pub use spec::{
-    BadMigrationName, Major, Migration, MigrationName, Origin, Refused, Spec, Wish, amend, resolve,
-};
+pub use spec::{BadMigrationName, Major, Migration, MigrationName, Origin, Spec, Wish, amend, resolve};
 
 /// The tenant's role in its own server: owns the database, is no superuser.
 pub const OWNER_ROLE: &str = "owner";

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Backup, Idle, MaintenanceWindow, Size};
-use crate::{ComponentId, ComponentName};
+use crate::{ComponentId, ComponentName, Offer, Refused};
 
 /// Major version of an engine: 15 to 18 today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -190,24 +190,15 @@ pub struct Wish {
     pub runbook: Option<String>,
 }
 
-/// A wish that cannot be granted: which field, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refused {
-    /// Field of the component.
-    pub field: &'static str,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
 /// Resolves a wish into a spec, given the spec in force (for an existing server) and the engines that are
 /// to be had.
 ///
 /// # Errors
 /// [`Refused`] for an engine that is not there, and for an engine other than that of an existing server:
 /// a server changes its engine by an upgrade or not at all, never by an edit.
-pub fn resolve(wish: &Wish, current: Option<&Spec>, engines: &BTreeSet<Major>) -> Result<Spec, Refused> {
+pub fn resolve(wish: &Wish, current: Option<&Spec>, offer: &Offer) -> Result<Spec, Refused> {
     let refused = |field, message: String| Err(Refused { field, message });
+    let engines = &offer.engines;
     let known = || engines.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let engine = match (wish.engine, current) {
         (None, Some(current)) => current.engine,
@@ -269,13 +260,8 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, engines: &BTreeSet<Major>) -
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn amend(
-    wish: &Wish,
-    named: &BTreeSet<&str>,
-    current: &Spec,
-    engines: &BTreeSet<Major>,
-) -> Result<Spec, Refused> {
-    let asked = resolve(wish, Some(current), engines)?;
+pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer) -> Result<Spec, Refused> {
+    let asked = resolve(wish, Some(current), offer)?;
     let mut spec = current.clone();
     for field in named {
         match *field {

@@ -1,5 +1,6 @@
 //! What is read out of manifests, and what a person is told of bad ones.
 
+use component::function::{Access, Digest, Runtime};
 use component::manifest::{self, Manifest};
 use component::postgres::{Major, Size};
 use serde_json::json;
@@ -24,11 +25,26 @@ extensions = ["pg_trgm", "uuid-ossp"]
 protect = false
 owner = "team-flights"
 runbook = "https://wiki.example.com/flights"
+
+[function.api]
+code = "api"
+runtime = "nodejs24.x"
+handler = "src/index.handler"
+memory = 512
+timeout = 10
+concurrency = 5
+environment = { LOG_LEVEL = "debug" }
+uses = ["postgres.main"]
+url = "token"
+schedule = "0 6 * * mon-fri Europe/Zurich"
+egress = ["api.example.com", "*.example.org:8443"]
+owner = "team-flights"
+runbook = "https://wiki.example.com/api"
 "#;
 
 #[test]
 fn reads_every_field() {
-    let Manifest { app, postgres } = manifest::parse("stead.toml", FULL).expect("a manifest");
+    let Manifest { app, postgres, function } = manifest::parse("stead.toml", FULL).expect("a manifest");
     assert_eq!(app.as_str(), "flights");
     let server = &postgres[&"main".parse().expect("a name")];
     assert_eq!(server.wish.engine, Some(Major::new(18)));
@@ -44,6 +60,19 @@ fn reads_every_field() {
     assert_eq!(server.wish.protect, Some(false));
     assert_eq!(server.wish.owner.as_deref(), Some("team-flights"));
     assert_eq!(server.wish.runbook.as_deref(), Some("https://wiki.example.com/flights"));
+    let api = &function[&"api".parse().expect("a name")];
+    assert_eq!(api.code.as_deref(), Some("api".as_ref()));
+    assert_eq!(api.wish.runtime.map(Runtime::name), Some("nodejs24.x"));
+    assert_eq!(api.wish.handler.as_deref(), Some("src/index.handler"));
+    assert_eq!(
+        (api.wish.memory_mib, api.wish.timeout_s, api.wish.concurrency),
+        (Some(512), Some(10), Some(5))
+    );
+    assert_eq!(api.wish.environment["LOG_LEVEL"], "debug");
+    assert_eq!(api.wish.uses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["postgres.main"]);
+    assert_eq!(api.wish.url, Some(Access::Token));
+    assert_eq!(api.wish.schedule.as_ref().map(|schedule| &*schedule.zone), Some("Europe/Zurich"));
+    assert_eq!(api.wish.egress.len(), 2);
 }
 
 #[test]
@@ -55,6 +84,9 @@ fn the_api_body_reads_back_as_the_same_manifest() {
     server.schema = None;
     server.wish.schema = schema;
     server.files = texts;
+    let api = manifest.function.get_mut(&"api".parse().expect("a name")).expect("a function");
+    api.code = None;
+    api.wish.code = Some(Digest::new([7; 32]));
     let body = manifest::to_json(&manifest);
     assert_eq!(manifest::from_json(&body, &app()), Ok(manifest));
 }

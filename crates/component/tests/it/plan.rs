@@ -1,14 +1,14 @@
 //! For each thing that can be seen of a server, the step that follows; and what of it is drift.
 
 use component::postgres::{GATEWAY_ROLE, OWNER_ROLE, Observed, Role, Seen, Session, Spec, Unit, drift, plan};
-use component::{ConditionKind, Decision, Standing, Step};
+use component::{ConditionKind, Decision, Standing};
 
 use crate::world::{migration, settled, spec};
 
 /// The decision in few words: `start`, `wait: the server is stopping`, `blocked: DataLost`.
 fn words(decision: Decision) -> String {
     match decision {
-        Decision::Act(Step::Postgres(step)) => step.label(),
+        Decision::Act(step) => step.label(),
         Decision::Wait { reason, condition: None, .. } => format!("wait: {reason}"),
         Decision::Wait { reason, condition: Some(condition), .. } => {
             format!("wait: {reason} ({:?})", condition.kind)

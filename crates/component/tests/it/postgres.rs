@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use component::postgres::{Major, Refused, Size, Spec, Wish, resolve, settings};
+use component::postgres::{Major, Size, Spec, Wish, resolve, settings};
 use component::{Difference, differences};
+use component::{Offer, Refused};
 
 use serde_json::json;
 
 use crate::world::spec;
 
-fn engines(majors: &[u16]) -> BTreeSet<Major> {
-    majors.iter().map(|major| Major::new(*major)).collect()
+fn engines(majors: &[u16]) -> Offer {
+    Offer { engines: majors.iter().map(|major| Major::new(*major)).collect(), ..Offer::default() }
 }
 
 fn wish(engine: Option<u16>) -> Wish {

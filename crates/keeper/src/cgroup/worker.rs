@@ -165,6 +165,51 @@ mod tests {
         assert!(Name::parse(format!("{PREFIX}a")).is_err());
     }
 
+    /// Version 2 alone, which not every machine that runs these tests has its controllers in.
+    #[test]
+    fn a_group_of_version_2_freezes() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let Some(mount) = mounts.lines().filter_map(super::super::parse_mount).find(|mount| mount.v2) else {
+            return;
+        };
+        let folder = mount.at.join(format!("stead-freezes-{}", std::process::id()));
+        let hierarchy =
+            Hierarchy { folder: folder.clone(), v2: true, memory: false, pids: false, freezer: true };
+        if hierarchy.prepare(&mount.at).is_err() {
+            assert!(!rustix::process::geteuid().is_root(), "root can make groups");
+            return;
+        }
+        let groups = Cgroups { hierarchies: vec![hierarchy] };
+        let worker = Name::parse("a").unwrap();
+        let limits = WorkerLimits { memory_bytes: 1 << 26, tmp_bytes: 1, pids: 1 };
+        let door = groups.make_worker(&worker, &limits).unwrap();
+        let (until, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        match crate::sys::fork(0, door.born_in.as_ref().map(std::os::fd::AsFd::as_fd)).unwrap() {
+            crate::sys::Forked::Child => {
+                drop(end);
+                let _ = io::Read::read(&mut fs::File::from(until), &mut [0]);
+                crate::sys::exit_now(0);
+            }
+            crate::sys::Forked::Parent { pid, .. } => {
+                let [(kind, file)] = <[_; 1]>::try_from(groups.handles(&worker)).unwrap();
+                assert_eq!(kind, Group::FreezerV2);
+                rustix::io::write(&file, b"1").unwrap();
+                let frozen = || fs::read_to_string(folder.join("worker.a/cgroup.events")).unwrap();
+                while !frozen().contains("frozen 1") {}
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                groups.thaw(&worker);
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+                drop(end);
+            }
+        }
+        assert_eq!(groups.tally(&worker), Tally::default());
+        assert_eq!(groups.workers(), std::slice::from_ref(&worker));
+        assert!(groups.units().is_empty());
+        groups.remove_worker(&worker).unwrap();
+        groups.remove_all();
+        assert!(!folder.exists());
+    }
+
     #[test]
     fn kills_are_read_in_both_versions() {
         assert_eq!(parse_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), Some(2));

@@ -16,7 +16,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::MountFlags;
 
 use super::syscalls::Filters;
-use super::{control, network, order, seal};
+use super::{control, network, order, proc, seal};
 use crate::cgroup::Door;
 use crate::launch::{self, Held};
 use crate::layers::{Layer, left_out};
@@ -29,6 +29,10 @@ const START_BYTES: u64 = 1024 * 1024;
 
 /// As many as Lambda allows.
 const OPEN_FILES: u64 = 1024;
+
+/// Too small for any core file; and, other than 0, what makes the kernel start no program of the host to take one
+/// (`fs/coredump.c`).
+const CORE_BYTES: u64 = 1;
 
 /// Size of `/dev/shm`, which counts as memory.
 const SHM_BYTES: u64 = 64 * 1024 * 1024;
@@ -104,9 +108,9 @@ fn child(plan: &Plan, door: &Door, ready: OwnedFd, failed: &OwnedFd) -> Result<I
     streams(plan)?;
     rustix::process::chdir(if left_out(Layer::Root) { "/" } else { TASK })
         .when("enter the folder of the package")?;
-    sys::default_sigpipe();
+    sys::default_signals();
     sys::block_only(&[]).when("set the signal mask")?;
-    launch::limits(OPEN_FILES)?;
+    launch::limits(OPEN_FILES, CORE_BYTES)?;
     seal::become_user(users, plan.uid)?;
     seal::confine(&plan.filters)?;
     launch::wait_for_go(ready)?;
@@ -171,7 +175,8 @@ fn enter(plan: &Plan) -> Result<OwnedFd, Failed> {
     if left_out(Layer::Root) {
         // The host's, but for a `/proc` that shows its own processes.
         sandbox::keep_mounts_private()?;
-        sandbox::mount_proc(Path::new("/proc"))?;
+        let options = if left_out(Layer::Proc) { &[c""] } else { sandbox::PROCESSES_ALONE };
+        sandbox::mount_proc(Path::new("/proc"), options)?;
         rustix::process::chdir("/").when("enter the root")?;
         return seal::user_namespace(plan.uid);
     }
@@ -189,7 +194,7 @@ fn enter(plan: &Plan) -> Result<OwnedFd, Failed> {
         for (name, text) in &plan.order.files {
             fs::write(Path::new("var/runtime").join(name), text).when(name)?;
         }
-        sandbox::proc()?;
+        proc::mount()?;
         dir("tmp")?;
         let size = match left_out(Layer::Sizes) {
             false => format!("mode=1777,size={}", plan.order.limits.tmp_bytes),

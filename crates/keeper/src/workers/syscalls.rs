@@ -163,7 +163,7 @@ fn refusals() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Failed> {
         REFUSED.iter().chain(REFUSED_HERE).map(|number| (*number, Vec::new())).collect();
     let mut namespaces = Vec::new();
     for flag in NAMESPACES {
-        let flag = u64::from(flag.unsigned_abs());
+        let flag = number(flag);
         namespaces.push(rule(&[(0, SeccompCmpOp::MaskedEq(flag), flag)])?);
     }
     rules.insert(libc::SYS_clone, namespaces);
@@ -174,16 +174,54 @@ fn refusals() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Failed> {
     let ioctls = [libc::TIOCSTI, libc::TIOCLINUX];
     let ioctls = ioctls.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
     rules.insert(libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?);
-    let family = |family: i32| u64::from(family.unsigned_abs());
-    let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let others = allowed.map(|allowed| (0, SeccompCmpOp::Ne, family(allowed)));
-    // Of netlink only what tells the addresses.
-    let netlink =
-        [(0, SeccompCmpOp::Eq, family(libc::AF_NETLINK)), (2, SeccompCmpOp::Ne, family(libc::NETLINK_ROUTE))];
-    rules.insert(libc::SYS_socket, vec![rule(&others)?, rule(&netlink)?]);
-    let pair = [(0, SeccompCmpOp::Ne, family(libc::AF_UNIX))];
+    rules.insert(libc::SYS_socket, socket_refusals()?);
+    let pair = [(0, SeccompCmpOp::Ne, number(libc::AF_UNIX))];
     rules.insert(libc::SYS_socketpair, vec![rule(&pair)?]);
+    // TLS in the kernel, and whatever else may be put on top of TCP.
+    let upper =
+        [(1, SeccompCmpOp::Eq, number(libc::IPPROTO_TCP)), (2, SeccompCmpOp::Eq, number(libc::TCP_ULP))];
+    rules.insert(libc::SYS_setsockopt, vec![rule(&upper)?]);
+    // Huge pages are the host's, in no worker's limit, and may be meant for a server.
+    let huge = |argument, flag: u64| rule(&[(argument, SeccompCmpOp::MaskedEq(flag), flag)]);
+    rules.insert(libc::SYS_mmap, vec![huge(3, number(libc::MAP_HUGETLB))?]);
+    rules.insert(libc::SYS_memfd_create, vec![huge(1, u64::from(libc::MFD_HUGETLB))?]);
+    // The limit of core files is 1, with which the kernel starts no program of the host to take one; with 0 it does.
+    let core = (SeccompCmpOp::Eq, u64::from(libc::RLIMIT_CORE));
+    rules.insert(libc::SYS_setrlimit, vec![rule(&[(0, core.0.clone(), core.1)])?]);
+    let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0).when("a rule")?;
+    let core = SeccompCondition::new(1, SeccompCmpArgLen::Dword, core.0, core.1).when("a rule")?;
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![core, sets]).when("a rule")?]);
     Ok(rules)
+}
+
+/// Sockets that are refused: every family, and every protocol of the internet's, that is not of daily use. Many a
+/// kernel loads a module for one that it is asked for.
+fn socket_refusals() -> Result<Vec<SeccompRule>, Failed> {
+    let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let mut rules = vec![rule(&allowed.map(|family| (0, SeccompCmpOp::Ne, number(family))))?];
+    let protocols = [
+        // The usual one of the type.
+        libc::IPPROTO_IP,
+        libc::IPPROTO_TCP,
+        libc::IPPROTO_UDP,
+        libc::IPPROTO_ICMP,
+        libc::IPPROTO_ICMPV6,
+    ];
+    // Of netlink only what tells the addresses.
+    for (family, protocols) in [
+        (libc::AF_INET, &protocols[..]),
+        (libc::AF_INET6, &protocols[..]),
+        (libc::AF_NETLINK, &[libc::NETLINK_ROUTE][..]),
+    ] {
+        let mut conditions = vec![(0, SeccompCmpOp::Eq, number(family))];
+        conditions.extend(protocols.iter().map(|protocol| (2, SeccompCmpOp::Ne, number(*protocol))));
+        rules.push(rule(&conditions)?);
+    }
+    Ok(rules)
+}
+
+fn number(constant: i32) -> u64 {
+    u64::from(constant.unsigned_abs())
 }
 
 /// Matches where all of (argument, comparison, value) hold, of the lower 32 bits, which is all these arguments have.

@@ -26,6 +26,19 @@ impl Home {
         self.worker(worker).unwrap()
     }
 
+    /// Freezes a worker, as whoever asked for it may.
+    fn freeze(&self, worker: &str) {
+        let group = format!("worker.{worker}");
+        for folder in self.cgroups() {
+            for (file, state) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+                let file = folder.join(&group).join(file);
+                if file.exists() {
+                    fs::write(file, state).unwrap();
+                }
+            }
+        }
+    }
+
     /// The process of a worker, as its record has it.
     fn worker(&self, worker: &str) -> Option<i32> {
         let text = fs::read(self.path.join(format!("keeper/workers/{worker}.json"))).ok()?;
@@ -73,11 +86,16 @@ fn a_worker_ends_with_its_owner() {
     home.nothing_left_of_workers();
 
     // Nor does it matter whether a keeper is there to see it, or how the owner ends.
-    for (worker, restarted) in [("w-2", false), ("w-3", true)] {
+    for (worker, restarted, frozen) in
+        [("w-2", false, false), ("w-3", true, false), ("w-4", true, true), ("w-5", false, true)]
+    {
         let mut command = std::process::Command::new(example());
         command.args(["functions", "--worker", worker, "--home"]).arg(&home.path);
         let mut owner = command.spawn().unwrap();
         let pid = until("it has made a worker", || home.worker(worker));
+        if frozen {
+            home.freeze(worker);
+        }
         home.kill_keeper();
         if restarted {
             home.start();
@@ -117,25 +135,6 @@ fn a_worker_outlives_its_keeper_and_is_stopped_by_the_next() {
     for worker in [&worker, &waiting] {
         home.client.stop_worker(&worker.name).unwrap();
     }
-    home.nothing_left_of_workers();
-    home.finish();
-}
-
-#[test]
-fn a_frozen_worker_ends_with_its_owner_too() {
-    let mut home = Home::new();
-    let mut worker = Started::waiting(&home, "w-1");
-    worker.ready();
-    let groups = worker.groups();
-    for (kind, file) in &groups {
-        match kind {
-            Group::FreezerV1 => drop(rustix::io::write(file, b"FROZEN").unwrap()),
-            Group::FreezerV2 => drop(rustix::io::write(file, b"1").unwrap()),
-            Group::MemoryPeak => {}
-        }
-    }
-    home.restart_keeper();
-    home.client.stop_worker(&worker.name).unwrap();
     home.nothing_left_of_workers();
     home.finish();
 }

@@ -148,8 +148,8 @@ pub(crate) async fn of_component(
     let component = super::components::find(&app, &tenant, &at).await?;
     let all = Search::all(Owner::Tenant(tenant.id));
     let search = Search {
-        // What is called a server's log is what the server itself says.
-        query: "source:postgres".parse().map_err(|error| Problem::internal(&error))?,
+        // What is called a component's log is what it says itself.
+        query: format!("source:{}", at.component.kind).parse().map_err(|error| Problem::internal(&error))?,
         since: query.since.map_or(all.since, |since| micros(since.0).saturating_add(1)),
         server: Some(component.id.handle()),
         view: view(&caller, Owner::Tenant(tenant.id)),

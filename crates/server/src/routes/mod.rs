@@ -5,12 +5,15 @@ pub(crate) mod components;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod invocations;
 pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod openapi;
 pub(crate) mod operations;
+pub(crate) mod packages;
 pub(crate) mod plan;
 pub(crate) mod queries;
+pub(crate) mod releases;
 pub(crate) mod steads;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
@@ -45,6 +48,9 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::clone))
         .routes(routes!(components::swap))
         .routes(routes!(components::remove))
+        .routes(routes!(releases::list))
+        .routes(routes!(releases::rollback))
+        .routes(routes!(packages::get))
         .routes(routes!(logs::of_component))
         .routes(routes!(logs::of_tenant))
         .routes(routes!(logs::stream))
@@ -71,9 +77,12 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(tokens::delete))
 }
 
-/// Routes that need one, and whose answers are never kept to be given again.
+/// Routes that need one, and whose requests or answers are too large to be kept to be given again.
 pub(crate) fn streaming() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(queries::run))
+    OpenApiRouter::new()
+        .routes(routes!(queries::run))
+        .routes(routes!(packages::put))
+        .routes(routes!(invocations::post))
 }
 
 /// A tenant.

@@ -69,8 +69,8 @@ async fn plan(
 ) -> Result<Json<wire::Plan>, Problem> {
     // The store shows the deciding function what is and what shall be; whether that takes a restart is noted there.
     let restarts: Mutex<BTreeMap<ComponentName, bool>> = Mutex::default();
-    let decide = |current: &BTreeMap<ComponentName, Spec>, engines: &_| {
-        let specs = wanted.decide(current, engines)?;
+    let decide = |current: &BTreeMap<ComponentName, Spec>, offer: &_| {
+        let specs = wanted.decide(current, offer)?;
         let both = specs.iter().filter_map(|(name, spec)| Some((name, spec.restarts(current.get(name)?))));
         if let Ok(mut restarts) = restarts.lock() {
             restarts.extend(both.map(|(name, restarts)| (name.clone(), restarts)));

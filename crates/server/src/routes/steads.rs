@@ -272,7 +272,7 @@ async fn apply(
         stead: &at.stead,
         app: &wanted.app,
         make_tenant,
-        decide: &|current, engines| wanted.decide(current, engines),
+        decide: &|current, offer| wanted.decide(current, offer),
         files: &wanted.files,
         if_generation,
         reason,

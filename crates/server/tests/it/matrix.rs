@@ -99,6 +99,13 @@ fn rows() -> Vec<Row> {
         // There is no server behind it: who is let through is told so.
         of_component("POST", "/query", "", Some(r#"{"sql": "select 1"}"#), "owdv", 503),
         of_component("GET", "/schema", "", None, "owdv", 503),
+        // It is no function: who is let through is told so.
+        of_component("GET", "/releases", "", None, ALL, 200),
+        of_component("POST", "/rollback", "", None, EDIT, 422),
+        of_component("POST", "/invocations", "", Some("{}"), EDIT, 422),
+        ("GET", "/v1/tenants/{tenant}/packages/{package}", "", None, EDIT, 404),
+        // No zip has this hash.
+        ("PUT", "/v1/tenants/{tenant}/packages/{package}", "", Some("{}"), EDIT, 422),
     ]);
     rows
 }
@@ -128,6 +135,7 @@ impl Named {
             .replace("{line}", &self.line)
             .replace("/operations/{id}", &format!("/operations/{}", self.operation))
             .replace("{person}", NOBODY)
+            .replace("{package}", &"0".repeat(64))
             .replace("{id}", NOBODY);
         let query = query.replace("tenant=acme", &format!("tenant={tenant}"));
         if query.is_empty() { path } else { format!("{path}?{query}") }

@@ -139,6 +139,7 @@ impl Rig {
             ca_path: folder.path().join("ca.pem"),
             logs: Arc::clone(&logs),
             sessions: Arc::new(Nowhere),
+            functions: Arc::new(server::functions::NoEngine),
             version: "0.0.0-test",
             shared: None,
             console: server::ConsoleSettings {
@@ -174,6 +175,7 @@ impl Rig {
             address: "127.0.0.1".into(),
             ports: (30_000, 30_099),
             engines: [15, 18].map(component::postgres::Major::new).into(),
+            runtimes: ["nodejs24.x".to_owned()].into(),
             isolated,
         };
         self.store.put_host(&host).await.unwrap();

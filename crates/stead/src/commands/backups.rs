@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use client::Client;
 use client::wire::{Backups, Component, Drill, Operation};
+use component::Kind;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -109,7 +110,7 @@ async fn made(
     named: &Named,
     copy: &Copy<'_>,
 ) -> Result<(String, String, Operation), Failure> {
-    let from = named.component(client, copy.from).await?.name;
+    let from = named.component(client, copy.from, Kind::Postgres).await?.name;
     let name = copy.name.map_or_else(|| format!("{from}-restored"), |name| full(&from, name));
     let at = copy.at.as_deref().map(moment).transpose()?;
     let asked = [
@@ -161,8 +162,8 @@ pub(super) async fn swap(
     let named = which.named()?;
     let client = context.client().await?;
     let (component, with) = (
-        named.component(&client, Some(component)).await?.name,
-        named.component(&client, Some(with)).await?.name,
+        named.component(&client, Some(component), Kind::Postgres).await?.name,
+        named.component(&client, Some(with), Kind::Postgres).await?.name,
     );
     if !yes {
         confirm(&format!(
@@ -191,7 +192,7 @@ pub(super) async fn drop(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, Some(component)).await?.name;
+    let component = named.component(&client, Some(component), Kind::Postgres).await?.name;
     if !yes {
         confirm(&format!("Remove {component} with its data?"))?;
     }

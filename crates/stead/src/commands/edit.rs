@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use component::Kind;
+
 use crate::cli::Which;
 use crate::commands::progress;
 use crate::context::Context;
@@ -47,7 +49,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, component).await?.name;
+    let component = named.component(&client, component, Kind::Postgres).await?.name;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
     let operation = match edit {
         Edit::Rotate => client.rotate(tenant, stead, &component, reason, None).await?,

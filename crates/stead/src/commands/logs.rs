@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use client::wire::LogLine;
 use client::{Client, LogNext, LogPart};
+use component::Kind;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -38,7 +39,7 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
     if !args.installation && !args.all {
         let named = args.which.named()?;
         part.component = match args.component.as_deref() {
-            Some(name) => Some(named.component(&client, Some(name)).await?.name),
+            Some(name) => Some(named.component(&client, Some(name), Kind::Postgres).await?.name),
             None => named.get(&client).await.map(|_| None)?,
         };
         part.stead = Some(named.stead.into());
@@ -63,16 +64,18 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<(), Failur
 /// The query of all that was said on the command line.
 fn query(args: &LogsArgs) -> Option<String> {
     let by = match args.by {
-        // Of the installation nothing is the servers' but what the control plane's own one says.
-        SaidBy::Postgres if args.installation => None,
+        SaidBy::Components if args.installation => None,
+        SaidBy::Components => Some("-source:gateway -source:keeper"),
+        SaidBy::Function => Some("source:function"),
         SaidBy::Postgres => Some("source:postgres"),
         SaidBy::Gateway => Some("source:gateway"),
         SaidBy::Keeper => Some("source:keeper"),
         SaidBy::All => None,
     };
     let grep = args.grep.as_ref().map(|pattern| format!("/{}/", escaped(pattern)));
+    let request = args.request.map(|id| format!("request_id:{id}"));
     let terms: Vec<String> =
-        by.map(str::to_owned).into_iter().chain(grep).chain(args.query.clone()).collect();
+        by.map(str::to_owned).into_iter().chain(grep).chain(request).chain(args.query.clone()).collect();
     Some(terms.join(" ")).filter(|query| !query.is_empty())
 }
 
@@ -217,7 +220,12 @@ fn show(context: &Context, line: &LogLine) -> Result<(), Failure> {
         |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
     );
     let rest = if line.cut { " ..." } else { "" };
-    let who = if line.source == "postgres" { String::new() } else { format!("{}: ", line.source) };
+    let component = line.component.as_deref().unwrap_or_default();
+    let who = match line.source.as_str() {
+        "postgres" => String::new(),
+        "function" => format!("{}: ", component.trim_start_matches("function.")),
+        other => format!("{other}: "),
+    };
     output::line(format!("{at}  {:<7}  {who}{}{rest}", line.severity, line.message))?;
     for name in ["detail", "hint", "context", "statement"] {
         if let Some(text) = line.fields.get(name).and_then(|value| value.as_str()) {

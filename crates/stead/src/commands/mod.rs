@@ -1,14 +1,17 @@
 //! The verbs.
 
 mod backups;
+mod dev;
 mod doctor;
 mod down;
 mod edit;
 mod history;
+mod invoke;
 mod logs;
 mod member;
 mod plan;
 mod progress;
+mod release;
 mod sql;
 mod status;
 mod tenant;
@@ -43,12 +46,19 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             let program = std::env::current_exe().map_err(Failure::failed)?;
             let mut options = keeper::Options::new(&context.home, program);
             options.engine_dirs = host::engine_dirs();
+            options.runtime_dirs = host::runtime_dirs();
             keeper::run(&options).map_err(Failure::failed)
         }
         Verb::Gateway { rank } => {
             quiet_log();
             asynchronously(async {
                 gateway::run(gateway::Options { home: context.home, rank }).await.map_err(Failure::failed)
+            })
+        }
+        Verb::Functions => {
+            quiet_log();
+            asynchronously(async {
+                functions::run(functions::Options { home: context.home }).await.map_err(Failure::failed)
             })
         }
         Verb::Archiver => {
@@ -113,6 +123,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Up { which, yes, reason, wait } => {
             up::run(&context, &which, yes, reason.as_deref(), wait).await
         }
+        Verb::Dev { which, yes } => dev::run(&context, &which, yes).await,
         Verb::Plan { which } => plan::run(&context, &which).await,
         Verb::Status { which, all } => status::run(&context, &which, all).await,
         Verb::Sql { which, component, command, file } => {
@@ -137,6 +148,15 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Move { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
+        }
+        Verb::Invoke { which, component, event, later } => {
+            invoke::run(&context, &which, component.as_deref(), event.as_deref(), later).await
+        }
+        Verb::Releases { which, component, lines } => {
+            release::list(&context, &which, component.as_deref(), lines).await
+        }
+        Verb::Rollback { which, component, to, reason } => {
+            release::rollback(&context, &which, component.as_deref(), to, reason.as_deref()).await
         }
         Verb::Backups { which } => backups::list(&context, &which).await,
         Verb::Clone { which, component, name, at, ttl, reason } => {
@@ -163,6 +183,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Keeper
         | Verb::Gateway { .. }
         | Verb::Archiver
+        | Verb::Functions
         | Verb::Recover { .. }
         | Verb::Tool(_)
         | Verb::Server(_)

@@ -1,7 +1,6 @@
 //! `stead plan`.
 
 use client::wire::{ComponentChange, Plan};
-use component::manifest;
 use serde_json::Value;
 
 use crate::cli::Which;
@@ -12,7 +11,7 @@ use crate::project::Project;
 
 /// Looks only, and so starts no server either: where none runs there is nothing to compare with.
 pub(super) async fn run(context: &Context, which: &Which) -> Result<(), Failure> {
-    let wanted = manifest::to_json(&Project::here()?.manifest()?);
+    let wanted = Project::here()?.wanted()?.body;
     let named = which.named()?;
     let client = context.client().await?;
     let plan = client.plan(named.tenant.as_str(), named.stead.as_str(), &wanted).await?;

@@ -1,10 +1,11 @@
 //! `stead up`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::Client;
 use client::wire::{Component, Plan, Stead};
-use component::manifest;
+use component::function::Digest;
 use serde_json::Value;
 
 use crate::cli::{UrlFormat, Which};
@@ -12,7 +13,7 @@ use crate::commands::{confirm, plan, progress, status, url};
 use crate::context::{Context, Named};
 use crate::exit::Failure;
 use crate::output;
-use crate::project::{Project, Remembered};
+use crate::project::{Project, Remembered, Wanted};
 
 /// Between two looks at a stead that nobody edits.
 const LOOK: Duration = Duration::from_millis(200);
@@ -26,7 +27,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let project = Project::here()?;
     // Before anything is started: a manifest that cannot be read needs no server.
-    let wanted = manifest::to_json(&project.manifest()?);
+    let Wanted { body: wanted, packages } = project.wanted()?;
     let named = which.named()?;
     let client = context.client_or_start().await?;
     let until = Instant::now() + Duration::from_secs(wait);
@@ -38,6 +39,7 @@ pub(super) async fn run(
     if changes && !yes {
         confirm("Apply this?")?;
     }
+    upload(&client, &named, packages).await?;
     let before = if changes { None } else { Some(named.get(&client).await?) };
     // Also where nothing differs: what is stuck is then tried again now.
     let generation = Some(plan.generation);
@@ -75,6 +77,22 @@ async fn planned(
         }
         other => Ok(other?),
     }
+}
+
+/// Sends the packages that are not there yet.
+pub(super) async fn upload(
+    client: &Client,
+    named: &Named,
+    packages: BTreeMap<Digest, Vec<u8>>,
+) -> Result<(), Failure> {
+    let tenant = named.tenant.as_str();
+    for (digest, zip) in packages {
+        let digest = digest.hex();
+        if !client.has_package(tenant, &digest).await? {
+            client.put_package(tenant, &digest, zip).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Somebody else edited the stead between the plan and its application.

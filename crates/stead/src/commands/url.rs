@@ -5,6 +5,7 @@ use std::path::Path;
 
 use client::Client;
 use client::wire::{Component, Credentials};
+use component::Kind;
 
 use crate::cli::{UrlFormat, Which};
 use crate::context::{Context, Named};
@@ -20,7 +21,11 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, component).await?;
+    let component = named.component(&client, component, Kind::Postgres).await?;
+    if component.name.starts_with("function.") {
+        let called = function(&client, &named, &component).await?;
+        return if context.json { output::json(&called) } else { output::line(called.to_string()) };
+    }
     if context.json {
         let credentials =
             client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
@@ -35,6 +40,39 @@ pub(super) async fn run(
     output::line(of(context, &client, &named, &component, format, shared).await?)
 }
 
+/// How a function is called.
+#[derive(serde::Serialize)]
+struct Called {
+    url: String,
+    /// For `Authorization: Bearer`, where it takes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+impl std::fmt::Display for Called {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)?;
+        self.token.as_ref().map_or(Ok(()), |token| write!(f, "\nAuthorization: Bearer {token}"))
+    }
+}
+
+async fn function(client: &Client, named: &Named, component: &Component) -> Result<Called, Failure> {
+    let name = &component.name;
+    let Some(endpoint) = &component.endpoint else {
+        return Err(Failure::Failed(format!(
+            "{name} has no URL; write `url = true` below its heading in stead.toml, and apply that"
+        )));
+    };
+    let host = &endpoint.host;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let token = if component.spec["url"] == "token" {
+        Some(client.credentials(named.tenant.as_str(), named.stead.as_str(), name).await?.password)
+    } else {
+        None
+    };
+    Ok(Called { url: format!("http://{host}:{}", endpoint.port), token })
+}
+
 pub(super) async fn of(
     context: &Context,
     client: &Client,
@@ -43,6 +81,9 @@ pub(super) async fn of(
     format: UrlFormat,
     shared: bool,
 ) -> Result<String, Failure> {
+    if component.name.starts_with("function.") {
+        return Ok(function(client, named, component).await?.url);
+    }
     let credentials =
         client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
     let ca = context.ca_file(client).await?;

@@ -55,7 +55,8 @@ pub(crate) fn replace(home: &Path) -> Result<gateway::route::Status, Failure> {
         super::privileges::become_user(host.control_uid(), host.gid())
             .map_err(|error| Failure::Failed(format!("cannot give up root: {error}")))?;
     }
-    let local = Local::open(home, "localhost", &engine_dirs).map_err(Failure::failed)?;
+    let local =
+        Local::open(home, "localhost", &engine_dirs, &super::runtime_dirs()).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Between two looks at all log files: a line is found within a second.
 const LOOK: Duration = Duration::from_millis(300);
+/// The same while somebody follows them.
+const LOOK_FOLLOWED: Duration = Duration::from_millis(40);
 /// Between two looks at what servers are called.
 const NAMES: Duration = Duration::from_secs(10);
 /// Between two moments at which everything is on the disk; what a loss of power takes is read again.
@@ -54,8 +56,9 @@ pub(super) async fn collect(
             checked = Instant::now();
         }
         if !more {
+            let pause = if logs.is_followed() { LOOK_FOLLOWED } else { LOOK };
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = logs.look_asked() => {}
                 _ = stop.changed() => {}
             }

@@ -1,6 +1,7 @@
 //! The processes of a host, put together: the only place that names a concrete driver.
 
 pub(crate) mod background;
+mod functions;
 pub(crate) mod gateway;
 pub(crate) mod inner;
 pub(crate) mod logs;
@@ -18,6 +19,17 @@ pub(crate) fn engine_dirs() -> Vec<PathBuf> {
     let mut dirs = named.unwrap_or_default();
     dirs.push(crate::context::default_home().join("engines"));
     // A relative path would mean another folder to the keeper.
+    dirs.retain(|dir| dir.is_absolute());
+    dirs
+}
+
+/// Folders of interpreters for functions: `STEAD_RUNTIMES`, then the system's, then those of the default home.
+pub(crate) fn runtime_dirs() -> Vec<PathBuf> {
+    let named =
+        std::env::var_os("STEAD_RUNTIMES").map(|dirs| std::env::split_paths(&dirs).collect::<Vec<_>>());
+    let mut dirs = named.unwrap_or_default();
+    dirs.extend(["/usr/local/lib/stead/runtimes", "/var/lib/stead/runtimes"].map(PathBuf::from));
+    dirs.push(crate::context::default_home().join("runtimes"));
     dirs.retain(|dir| dir.is_absolute());
     dirs
 }

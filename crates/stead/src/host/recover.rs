@@ -107,7 +107,8 @@ async fn recover(
     location: archiver::Location,
     engine_dirs: &[PathBuf],
 ) -> Result<String, Failure> {
-    let local = Local::open(home, "localhost", engine_dirs).map_err(Failure::failed)?;
+    let local =
+        Local::open(home, "localhost", engine_dirs, &super::runtime_dirs()).map_err(Failure::failed)?;
     let key = InstallationKey::read_or_make(&home.join("keys/installation.key")).map_err(Failure::failed)?;
     let name = serve::host_name(&local, home);
     let shown = location.url.clone();

@@ -156,7 +156,8 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         Failure::Failed(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
     })?;
     let listen = listener.local_addr().map_err(Failure::failed)?;
-    let local = Local::open(home, &args.address, engine_dirs).map_err(Failure::failed)?;
+    let local =
+        Local::open(home, &args.address, engine_dirs, &super::runtime_dirs()).map_err(Failure::failed)?;
     let names = certificate_names(&args);
     certificates::ensure(home, &names, Timestamp::now()).map_err(Failure::failed)?;
     // The folder of the authority is closed, because its key is there; its certificate is for every client
@@ -183,6 +184,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         }
     };
     local.gateway().await.map_err(Failure::failed)?;
+    local.functions(args.gateway_listen.clone()).await.map_err(Failure::failed)?;
     let key_path = home.join("keys/installation.key");
     let key = InstallationKey::read_or_make(&key_path).map_err(Failure::failed)?;
     let wrapping = wrapping(&key);
@@ -197,6 +199,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
             address: args.address.clone(),
             ports: args.ports,
             engines: local.engines().majors(),
+            runtimes: local.runtimes().names(),
             isolated: local.host().isolated,
         })
         .await
@@ -235,6 +238,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         ca_path: certificates::ca_path(home),
         logs: Arc::clone(&logs),
         sessions: Arc::new(super::inner::InnerDoor { home: home.to_owned() }),
+        functions: Arc::new(super::functions::InvokeSocket::new(home)),
         version: env!("CARGO_PKG_VERSION"),
         shared: args.shared(),
         console: args.console.settings(listen).map_err(Failure::failed)?,

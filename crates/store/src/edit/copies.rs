@@ -7,7 +7,9 @@ use component::{ComponentName, OperationId, Spec, SteadName, TenantName};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::rows::{announce, create, next_generation, open_operation, open_target, request_deletion};
+use super::rows::{
+    announce, create, next_generation, open_operation, open_target, request_deletion, wake_users,
+};
 use super::{EditError, Line, check_quota, hold, json_of};
 use crate::journal::Actor;
 use crate::{Store, fail_point};
@@ -72,7 +74,7 @@ impl Store {
             )));
         }
         let origin = Origin { component: from.clone(), id: source.id, archive: backups.archive, at };
-        let Spec::Postgres(spec) = &source.spec;
+        let Spec::Postgres(spec) = &source.spec else { return Err(EditError::NoServer(from.clone())) };
         let spec = Spec::Postgres(component::postgres::Spec {
             beside: true,
             origin: Some(origin),
@@ -120,18 +122,17 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
         let (old, new) = (held.existing(tenant, stead, name)?, held.existing(tenant, stead, with)?);
-        let of = |spec: &Spec| {
-            let Spec::Postgres(spec) = spec;
-            spec.origin.as_ref().map(|origin| origin.id)
+        let (Spec::Postgres(of_old), Spec::Postgres(of_new)) = (&old.spec, &new.spec) else {
+            return Err(EditError::Unrelated(with.clone(), name.clone()));
         };
-        if of(&new.spec) != Some(old.id) && of(&old.spec) != Some(new.id) {
+        let of = |spec: &component::postgres::Spec| spec.origin.as_ref().map(|origin| origin.id);
+        if of(of_new) != Some(old.id) && of(of_old) != Some(new.id) {
             return Err(EditError::Unrelated(with.clone(), name.clone()));
         }
         let (stead_id, _) = held.stead_of(tenant, stead)?;
         let operation = OperationId::random();
         open_operation(&mut tx, operation, &held.tenant, stead, "swap", actor).await?;
         // What the two are for goes with the names; what they are made of stays with the data.
-        let (Spec::Postgres(of_old), Spec::Postgres(of_new)) = (&old.spec, &new.spec);
         let role = |spec: &component::postgres::Spec, own: &component::postgres::Spec| {
             Spec::Postgres(component::postgres::Spec {
                 origin: own.origin.clone(),
@@ -186,6 +187,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
+        wake_users(&mut tx, stead_id).await?;
         next_generation(&mut tx, stead_id).await?;
         announce(&mut tx).await?;
         fail_point!("store::swap-before-commit");

@@ -3,6 +3,7 @@
 use component::{ComponentName, OperationId, SteadName, TenantName};
 use serde_json::{Value, json};
 
+use super::rows::wake_users;
 use super::{EditError, Line, hold, touch};
 use crate::journal::Actor;
 use crate::secret::{self, Account};
@@ -32,6 +33,8 @@ impl Store {
         let (before, after) = (json!({ "version": version - 1 }), json!({ "version": version }));
         line.write(&mut tx, "password.rotated", before, after).await?;
         touch(&mut tx, operation, id, name).await?;
+        let (stead_id, _) = held.stead_of(tenant, stead)?;
+        wake_users(&mut tx, stead_id).await?;
         fail_point!("store::rotate-before-commit");
         tx.commit().await?;
         Ok(operation)

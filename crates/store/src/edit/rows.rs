@@ -165,3 +165,14 @@ pub(super) async fn wake_unsettled(
     .await?;
     announce(tx).await
 }
+
+/// Has the functions of a stead looked at now: how a server is reached that they may use has changed.
+pub(super) async fn wake_users(tx: &mut PgConnection, stead: uuid::Uuid) -> Result<(), EditError> {
+    sqlx::query!(
+        "update components set wake_at = now(), wakes = wakes + 1 where stead_id = $1 and spec ->> 'kind' = 'function'",
+        stead
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use client::wire::Credentials;
+use component::Kind;
 use driver_local::Engines;
 
 use crate::cli::Which;
@@ -23,7 +24,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, component).await?;
+    let component = named.component(&client, component, Kind::Postgres).await?;
     let credentials =
         client.credentials(named.tenant.as_str(), named.stead.as_str(), &component.name).await?;
     if context.json {

@@ -1,0 +1,358 @@
+//! Functions of this host: packages unpacked, and the engine told by a file a function.
+//!
+//! A release goes in two writes of that file: first the engine is told of it beside the one that answers and asked to
+//! bring it up; once a worker of it has started, the second write has it answer. That second rename is the moment from
+//! which on it does. Killed in between, a look finds the first file and goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use component::function::{Access, Digest, Engine, Missed, Observed, Seen, Spec, Step};
+use component::postgres::OWNER_ROLE;
+use component::status::Endpoint;
+use component::{Condition, ConditionKind, DriverError, Status, Target};
+use functions::route::{
+    Database, Egress, FunctionStatus, Prepared, Request, Route, Schedule, Settings, Url, Version,
+};
+use jiff::Timestamp;
+use keeper::wire::{Limits, Name, Restart, Runs, Stop, StopSignal, Unit, Wanted};
+use secrecy::ExposeSecret;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, Local, files};
+
+/// The engine's unit.
+const UNIT: &str = "functions";
+/// Connections that a function's workers have to one server, together.
+const CONNECTIONS: u32 = 10;
+
+impl Local {
+    /// Has the engine of functions run; their URLs listen on these addresses.
+    ///
+    /// # Errors
+    /// When the keeper does not start it.
+    pub async fn functions(&self, listen: Vec<IpAddr>) -> Result<(), Error> {
+        if !self.host().isolated {
+            // Nothing would keep what a tenant wrote from everything else here.
+            return Ok(());
+        }
+        let runtimes = self.0.runtimes.all().clone();
+        let settings = Settings { listen, runtimes, egress_networks: Vec::new() };
+        let folder = self.functions_folder();
+        let text = serde_json::to_string(&settings).map_err(|error| Error::Functions(error.to_string()))?;
+        files::write_atomically(&folder.join("functions.json"), &text, 0o640)?;
+        let unit = Unit {
+            name: Name::parse(UNIT).map_err(|error| Error::Functions(error.to_string()))?,
+            generation: 1,
+            wanted: Wanted::Running,
+            runs: Runs::Functions,
+            args: Vec::new(),
+            env: files::environment(),
+            limits: Limits::default(),
+            stop: Stop { signal: StopSignal::Term, timeout_ms: 10_000 },
+            restart: Restart::Always,
+            sleeps: false,
+        };
+        self.ensure(unit).await.map_err(|error| Error::Functions(error.to_string()))?;
+        let _ = self.ask_functions(&Request::Refresh).await;
+        Ok(())
+    }
+
+    fn functions_folder(&self) -> PathBuf {
+        self.0.home.join("functions")
+    }
+
+    fn function_route(&self, handle: &str) -> PathBuf {
+        self.functions_folder().join(format!("routes/{handle}.json"))
+    }
+
+    fn package(&self, package: Digest) -> PathBuf {
+        self.0.home.join("packages").join(package.hex())
+    }
+
+    /// What the engine is told of a function; `None` where it is told nothing.
+    fn declared_function(&self, handle: &str) -> Result<Option<Route>, DriverError> {
+        let path = self.function_route(handle);
+        match std::fs::read(&path) {
+            // One that cannot be read is one that has to be written anew.
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unreadable(handle)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DriverError::Unavailable(format!("cannot read {}: {error}", path.display()))),
+        }
+    }
+
+    fn declare_function(&self, route: &Route) -> Result<(), DriverError> {
+        let text =
+            serde_json::to_string(route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        files::write_atomically(&self.function_route(&route.function), &text, 0o640)
+            .map_err(|error| DriverError::Unavailable(error.to_string()))
+    }
+
+    /// Asks the engine.
+    async fn ask_functions(&self, request: &Request) -> Result<Vec<u8>, io::Error> {
+        functions::ask(&self.0.home, request).await
+    }
+
+    pub(crate) async fn observe_function(
+        &self,
+        target: &Target,
+        spec: &Spec,
+    ) -> Result<Observed, DriverError> {
+        let handle = target.id.handle();
+        let is = self.declared_function(&handle)?;
+        let declared = match &is {
+            None => Seen::Absent,
+            Some(is) if *is == wanted(target, spec, Some(is)) => Seen::Same,
+            Some(_) => Seen::Differs,
+        };
+        let answer = self.ask_functions(&Request::Function { function: handle }).await;
+        let status: Option<Option<FunctionStatus>> =
+            answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok());
+        let engine = match status {
+            None => Engine::Down,
+            Some(Some(FunctionStatus { trouble: Some(why), .. })) => Engine::NoPort(why),
+            Some(_) => Engine::Serves,
+        };
+        Ok(Observed {
+            runtime_present: spec.runtime.is_provided() || self.0.runtimes.has(spec.runtime.name()),
+            unpacked: self.package(spec.package).is_dir(),
+            declared,
+            newest: target.release,
+            live: is.as_ref().and_then(|route| route.live),
+            known: is.map(|route| route.versions.into_keys().collect::<BTreeSet<_>>()).unwrap_or_default(),
+            engine,
+        })
+    }
+
+    pub(crate) async fn act_function(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        step: &Step,
+    ) -> Result<(), DriverError> {
+        let handle = target.id.handle();
+        let is = self.declared_function(&handle)?;
+        match step {
+            Step::Unpack => self.unpack_package(target, spec.package).await,
+            Step::Declare => {
+                let next = is.as_ref().map_or(1, |is| is.generation + 1);
+                self.declare_function(&Route { generation: next, ..wanted(target, spec, is.as_ref()) })?;
+                crate::fail_point!("driver-local::function-declared");
+                self.read_again(&handle).await
+            }
+            Step::Release(number) => {
+                let request = Request::Prepare { function: handle.clone(), version: *number };
+                let answer = self.ask_functions(&request).await.map_err(|error| down(&error))?;
+                let prepared: Prepared = serde_json::from_slice(&answer)
+                    .map_err(|error| DriverError::Unavailable(error.to_string()))?;
+                crate::fail_point!("driver-local::function-prepared");
+                match (prepared, is) {
+                    (Prepared::Ready, Some(is)) => {
+                        let (generation, live) = (is.generation + 1, Some(*number));
+                        self.declare_function(&Route { generation, live, ..is })?;
+                        crate::fail_point!("driver-local::function-released");
+                        self.read_again(&handle).await
+                    }
+                    // It was taken away meanwhile; the next look sees that.
+                    (Prepared::Ready, None) => Ok(()),
+                    (Prepared::Broken { error_type, message, log }, is) => {
+                        let before = is.and_then(|is| is.live);
+                        Err(DriverError::Refused(broken(*number, before, &error_type, &message, &log)))
+                    }
+                    (Prepared::Unavailable { why }, _) => Err(DriverError::Unavailable(why)),
+                }
+            }
+            Step::Retire => {
+                if let Some(mut is) = is {
+                    let live = is.live;
+                    is.versions.retain(|number, _| Some(*number) == live);
+                    self.declare_function(&Route { generation: is.generation + 1, ..is })?;
+                }
+                self.read_again(&handle).await
+            }
+            Step::Remove => {
+                match std::fs::remove_file(self.function_route(&handle)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(DriverError::Unavailable(format!(
+                            "its route cannot be removed: {error}"
+                        )));
+                    }
+                    _ => {}
+                }
+                crate::fail_point!("driver-local::function-removed");
+                self.read_again(&handle).await
+            }
+        }
+    }
+
+    /// Has the engine go by the file as it is now. One that is down reads it when it comes back.
+    async fn read_again(&self, handle: &str) -> Result<(), DriverError> {
+        let _ = self.ask_functions(&Request::Function { function: handle.to_owned() }).await;
+        Ok(())
+    }
+
+    /// Puts the files of a package on the host: whole, or not at all.
+    async fn unpack_package(&self, target: &Target, package: Digest) -> Result<(), DriverError> {
+        let into = self.package(package);
+        let zip = target.files.zip(package).await?;
+        let unpacked = tokio::task::spawn_blocking(move || unpack(&zip, package, &into)).await;
+        match unpacked.map_err(|error| DriverError::Unavailable(error.to_string()))? {
+            Err(package::UnpackError::Write { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                let message =
+                    "the disk of the host is full, so the package cannot be unpacked; free some space on it";
+                Err(DriverError::Refused(Condition {
+                    kind: ConditionKind::DiskFull,
+                    message: message.into(),
+                }))
+            }
+            Err(error) => Err(DriverError::Unavailable(error.to_string())),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    pub(crate) fn report_function(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        observed: &Observed,
+        status: &mut Status,
+    ) {
+        status.live = observed.live;
+        status.version = Some(spec.runtime.to_string());
+        if observed.live.is_some() && status.provisioned_at.is_none() {
+            status.provisioned_at = Some(Timestamp::now());
+        }
+        status.endpoint = spec.url.map(|_| Endpoint {
+            host: self.0.address.clone(),
+            port: target.port,
+            database: String::new(),
+            role: String::new(),
+        });
+    }
+}
+
+/// Unpacks beside the place, and moves it there once it is on the disk.
+fn unpack(zip: &[u8], package: Digest, into: &Path) -> Result<(), package::UnpackError> {
+    if package::digest(zip) != package {
+        let source =
+            io::Error::new(io::ErrorKind::InvalidData, "the package in the store is not what it was");
+        return Err(package::UnpackError::Write { path: into.to_owned(), source });
+    }
+    let wrong = |source| package::UnpackError::Write { path: into.to_owned(), source };
+    let draft = into.with_extension("new");
+    match std::fs::remove_dir_all(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(error)),
+        _ => {}
+    }
+    std::fs::create_dir(&draft).map_err(wrong)?;
+    package::unpack(zip, &draft)?;
+    let open = std::fs::File::open(&draft).map_err(wrong)?;
+    rustix::fs::syncfs(&open).map_err(|error| wrong(error.into()))?;
+    crate::fail_point!("driver-local::package-drafted");
+    match std::fs::rename(&draft, into) {
+        // Somebody else was quicker; what is there is the same.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other.map_err(wrong),
+    }
+}
+
+/// What the engine should be told, given what it is told now: releases that it knows stay, and so does what answers.
+fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
+    let mut versions = is.map(|is| is.versions.clone()).unwrap_or_default();
+    versions.insert(target.release, version(spec));
+    let token = || Digest::new(Sha256::digest(target.password.expose_secret()).into()).hex();
+    Route {
+        function: target.id.handle(),
+        generation: is.map_or(1, |is| is.generation),
+        tenant: target.tenant.to_string(),
+        stead: target.stead.to_string(),
+        component: target.name.to_string(),
+        url: spec
+            .url
+            .map(|access| Url { port: target.port, token_sha256: (access == Access::Token).then(token) }),
+        live: is.and_then(|is| is.live).filter(|live| versions.contains_key(live)),
+        versions,
+        canary: None,
+        databases: databases(target),
+        schedule: spec.schedule.as_ref().map(|schedule| Schedule {
+            cron: schedule.cron.clone(),
+            zone: schedule.zone.clone(),
+            missed: match schedule.missed {
+                Missed::Skip => functions::route::Missed::Skip,
+                Missed::Once => functions::route::Missed::Once,
+            },
+        }),
+        dead_letter: None,
+    }
+}
+
+fn version(spec: &Spec) -> Version {
+    Version {
+        package: spec.package.hex(),
+        code_bytes: 0,
+        runtime: spec.runtime.to_string(),
+        handler: spec.handler.clone(),
+        memory_mib: spec.memory_mib.into(),
+        timeout_ms: u64::from(spec.timeout_s) * 1000,
+        tmp_mib: spec.tmp_mib.into(),
+        concurrency: spec.concurrency,
+        environment: spec.environment.clone(),
+        egress: spec
+            .egress
+            .iter()
+            .map(|egress| Egress { name: egress.name().to_owned(), port: egress.port() })
+            .collect(),
+    }
+}
+
+fn databases(target: &Target) -> BTreeMap<String, Database> {
+    let database = |(name, used): (&component::ComponentName, &component::Used)| {
+        let database = Database {
+            server: used.id.handle(),
+            database: name.local.to_string(),
+            role: OWNER_ROLE.to_owned(),
+            password: used.password.expose_secret().to_owned(),
+            connections: CONNECTIONS,
+        };
+        (name.local.to_string(), database)
+    };
+    target.uses.iter().map(database).collect()
+}
+
+/// In place of a route that cannot be read: equal to none.
+fn unreadable(handle: &str) -> Route {
+    Route {
+        function: handle.to_owned(),
+        generation: 0,
+        tenant: String::new(),
+        stead: String::new(),
+        component: String::new(),
+        url: None,
+        versions: BTreeMap::new(),
+        live: None,
+        canary: None,
+        databases: BTreeMap::new(),
+        schedule: None,
+        dead_letter: None,
+    }
+}
+
+fn down(error: &io::Error) -> DriverError {
+    DriverError::Unavailable(format!("the engine of functions does not answer: {error}"))
+}
+
+/// What a person has to know of a release that does not start.
+fn broken(number: u64, before: Option<u64>, error_type: &str, message: &str, log: &str) -> Condition {
+    let goes_on = match before {
+        Some(before) => format!("release {before} goes on answering"),
+        None => "nothing answers yet".into(),
+    };
+    let log = log.trim_end();
+    let log = if log.is_empty() { String::new() } else { format!("\n{log}") };
+    let message = format!("release {number} does not start, {goes_on}; {error_type}: {message}{log}");
+    Condition { kind: ConditionKind::FunctionBroken, message }
+}

@@ -1,0 +1,56 @@
+//! Ways to functions, wherever they are: for calls that people and programs make through the API.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use component::ComponentId;
+
+/// A call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Of which function.
+    pub function: ComponentId,
+    /// What its handler is given: JSON.
+    pub event: Bytes,
+    /// Whether it is only to be taken, and worked at later.
+    pub later: bool,
+}
+
+/// What came of it, as AWS Lambda's Invoke API says it.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status: 200, 202 where it was taken for later, or why it was not called.
+    pub status: u16,
+    /// Identity of the invocation.
+    pub request_id: String,
+    /// The release that answered.
+    pub release: Option<i64>,
+    /// `Unhandled` where the handler failed.
+    pub error: Option<String>,
+    /// The handler's answer, or what went wrong.
+    pub payload: Bytes,
+    /// The end of what it wrote, at most 4 KiB.
+    pub log: String,
+}
+
+/// Calls functions.
+#[async_trait]
+pub trait Functions: Send + Sync {
+    /// Calls one, and waits for its answer.
+    ///
+    /// # Errors
+    /// When nobody is there to be asked.
+    async fn invoke(&self, call: Call) -> io::Result<Answer>;
+}
+
+/// No engine anywhere.
+#[derive(Debug, Clone, Copy)]
+pub struct NoEngine;
+
+#[async_trait]
+impl Functions for NoEngine {
+    async fn invoke(&self, _: Call) -> io::Result<Answer> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "there is no engine of functions here"))
+    }
+}
