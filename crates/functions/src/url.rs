@@ -23,6 +23,7 @@ use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::engine::Engine;
 use crate::function::Function;
@@ -34,6 +35,8 @@ use event::Asked;
 const MAX_BODY: usize = 6 * 1024 * 1024;
 /// A client that has begun a request has so long for its header.
 const HEADER_TIME: Duration = Duration::from_secs(30);
+/// And then so long for its body.
+const BODY_TIME: Duration = Duration::from_secs(60);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -219,7 +222,10 @@ fn may_call(headers: &HeaderMap, expected: &str) -> bool {
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Box<Response<Body>>> {
-    match Limited::new(body, MAX_BODY).collect().await {
+    let Ok(read) = timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await else {
+        return Err(Box::new(said(StatusCode::REQUEST_TIMEOUT, "Request Timeout")));
+    };
+    match read {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let mut refusal = said(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");

@@ -133,10 +133,13 @@ impl Spool {
         std::fs::create_dir_all(&folder)?;
         // By when it was accepted, so that the oldest goes first; and the same again for the same event.
         let name = format!("{:015}-{}.json", event.accepted_at.as_millisecond(), event.id);
+        let new = folder.join(format!("{NEW}{}", event.id));
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(folder.join(name))?;
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(record)?;
         file.sync_all()?;
+        std::fs::rename(&new, folder.join(name))?;
+        File::open(&folder)?.sync_all()?;
         let mut names: Vec<_> = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
         names.sort();
         for old in names.iter().take(names.len().saturating_sub(KEPT)) {

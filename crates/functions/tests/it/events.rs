@@ -12,7 +12,8 @@ const LATER: [(&str, &str); 1] = [("X-Amz-Invocation-Type", "Event")];
 fn files(home: &Home, folder: &str) -> Vec<String> {
     let folder = home.path.join("functions/spool").join(folder);
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path().display().to_string()).collect()
+    let names = entries.map(|entry| entry.path().display().to_string());
+    names.filter(|name| !name.contains("/.new-")).collect()
 }
 
 /// How often a line was printed.
@@ -104,6 +105,42 @@ fn an_accepted_event_survives_any_kill() {
     }
 }
 
+/// Sends an event that fails to an engine that is killed at a fail point; then another one runs without.
+fn killed(home: &mut Home, at: &str) {
+    use std::io::Write;
+    home.node(CODE);
+    home.start_engine(&["retry=20"], &[("FAILPOINTS", &format!("{at}=1*return"))]);
+    let before = home.engine_pid();
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(home.path.join("functions/invoke.sock")).unwrap();
+    let body = "{\"fail\":true}";
+    let target = "POST /2015-03-31/functions/f1/invocations";
+    let head = format!(
+        "{target} HTTP/1.1\r\nHost: x\r\nX-Amz-Invocation-Type: Event\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + body).as_bytes()).unwrap();
+    until("another one runs", || home.try_engine_pid().filter(|pid| *pid != before));
+    home.start_engine(&["retry=20"], &[]);
+}
+
+#[test]
+fn an_event_that_was_not_accepted_leaves_nothing() {
+    let mut home = Home::new();
+    killed(&mut home, "functions::event.written");
+    until("nothing waits", || files(&home, "events/f1").is_empty().then_some(()));
+    assert_eq!(count(&home, "got"), 0);
+}
+
+#[test]
+fn an_event_is_buried_once_whoever_is_killed() {
+    let mut home = Home::new();
+    killed(&mut home, "functions::event.buried");
+    until("it is kept", || (files(&home, "dead/f1").len() == 1).then_some(()));
+    until("nothing waits", || files(&home, "events/f1").is_empty().then_some(()));
+    assert_eq!(files(&home, "dead/f1").len(), 1);
+}
+
 #[test]
 fn a_schedule_calls_and_makes_up_for_what_was_missed() {
     let home = Home::new();
@@ -125,6 +162,8 @@ fn a_schedule_calls_and_makes_up_for_what_was_missed() {
         let memory: Value = serde_json::from_slice(&fs::read(&path).unwrap()).ok()?;
         (memory["last"] != "2026-01-01T02:00:00Z").then_some(())
     });
+    // What was done and not yet forgotten would be done again.
+    until("nothing waits", || files(&home, "events/f1").is_empty().then_some(()));
     home.kill_engine();
     home.invoke("f1", &[], "{\"n\": 2}");
     home.line("f1", "got {\"n\":2}");

@@ -110,7 +110,12 @@ impl Home {
         };
         self.client.declare(&unit).unwrap();
         self.client.apply(&unit.name).unwrap();
-        until("the engine answers", || self.refresh());
+        // The one before may answer until it has ended.
+        until("the engine answers", || {
+            let unit = self.client.unit(&unit_name()).ok()??;
+            let answers = unit.generation == self.generation && unit.state == UnitState::Running;
+            self.refresh().filter(|status| answers && Some(status.pid) == unit.pid)
+        });
     }
 
     /// As `kill -9` of the keeper, and another one.
