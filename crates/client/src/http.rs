@@ -358,7 +358,7 @@ impl Client {
     /// Uploads a package.
     pub async fn put_package(&self, tenant: &str, package: &str, zip: Vec<u8>) -> Result<Package, Error> {
         let request = self.request(Method::PUT, &format!("tenants/{tenant}/packages/{package}"));
-        self.send(request.header("content-type", "application/zip").body(zip)).await
+        self.send(request.header("content-type", "application/octet-stream").body(zip)).await
     }
 
     /// Calls a function with an event, which is JSON.

@@ -258,6 +258,8 @@ pub enum Decision {
 pub struct Standing {
     /// Its removal was asked for.
     pub deleting: bool,
+    /// Another component of its stead uses it, and is still there.
+    pub used: bool,
     /// It was real once: what is missing then is lost, not new.
     pub provisioned: bool,
     /// Its backups have not been tried for as long as the spec says.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -48,18 +49,42 @@ impl Paths {
     }
 }
 
+/// With whom the engine shares what others of Stead's processes read and connect to: its own group is its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share(Option<u32>);
+
+impl Share {
+    /// With the group "stead" of a home, where that has a keeper.
+    pub(crate) fn of(home: &Path) -> Self {
+        Self(keeper::Host::read(home).ok().map(|host| host.gid()))
+    }
+
+    /// Gives what has a name to the group.
+    pub(crate) fn path(self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(path, None, self.0)
+    }
+
+    /// The same of what is open.
+    pub(crate) fn file(self, file: &File) -> io::Result<()> {
+        std::os::unix::fs::fchown(file, None, self.0)
+    }
+}
+
 /// Which version of a file was read: files are replaced by rename, so a new one has a new inode.
 type Stamp = (u64, i64, i64, u64);
+
+/// A route, or what is wrong with its file.
+type Found = Result<Arc<Route>, String>;
 
 /// Reads routes, each again only when its file is another.
 #[derive(Default)]
 pub(crate) struct Reader {
-    known: HashMap<String, (Stamp, Result<Arc<Route>, String>)>,
+    known: HashMap<String, (Stamp, Found)>,
 }
 
 impl Reader {
     /// Every function that has a route file, with its route or what is wrong with that.
-    pub(crate) fn read(&mut self, folder: &Path) -> io::Result<Vec<(String, Result<Arc<Route>, String>)>> {
+    pub(crate) fn read(&mut self, folder: &Path) -> io::Result<Vec<(String, Found)>> {
         let mut routes = Vec::new();
         let mut known = HashMap::new();
         for entry in std::fs::read_dir(folder)? {

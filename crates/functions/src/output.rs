@@ -29,6 +29,8 @@ pub(crate) enum Word {
     Closed(Box<Closing>),
     /// Something to be said about the worker.
     Platform { level: &'static str, message: String },
+    /// Nobody will tell of the worker's end: that both its pipes are closed has to do.
+    Alone,
     /// The end of what was printed so far is wanted.
     Tail(oneshot::Sender<Vec<u8>>),
 }
@@ -54,6 +56,7 @@ pub(crate) struct Output {
     /// The invocation whose START was written.
     started: Option<String>,
     tail: VecDeque<u8>,
+    alone: bool,
 }
 
 /// A pipe, and what has come of the line under way.
@@ -89,7 +92,7 @@ impl Output {
         stderr: pipe::Receiver,
     ) -> Self {
         let (stdout, stderr) = (Pipe::new(stdout), Pipe::new(stderr));
-        Self { worker, edition, log, stdout, stderr, started: None, tail: VecDeque::new() }
+        Self { worker, edition, log, stdout, stderr, started: None, tail: VecDeque::new(), alone: false }
     }
 
     /// Until nobody is left who prints or speaks.
@@ -97,6 +100,13 @@ impl Output {
         let mut first = vec![0; 16 * 1024];
         let mut second = vec![0; 16 * 1024];
         loop {
+            if self.alone
+                && !(self.stdout.open || self.stderr.open)
+                && let Some(worker) = self.worker.upgrade()
+            {
+                crate::minder::has_ended(&worker);
+                self.alone = false;
+            }
             tokio::select! {
                 word = words.recv() => match word {
                     Some(word) => {
@@ -195,6 +205,7 @@ impl Output {
         match word {
             Word::Closed(closing) => self.close(*closing),
             Word::Platform { level, message } => self.platform(level, Timestamp::now(), None, message, None),
+            Word::Alone => self.alone = true,
             Word::Tail(to) => drop(to.send(self.tail())),
         }
     }

@@ -105,6 +105,7 @@ impl Pass {
             }
             let standing = Standing {
                 deleting: self.deleting(),
+                used: self.lease.used,
                 provisioned: self.status.provisioned_at.is_some(),
                 drill_due: self.drill_due(),
                 settled: self.was_settled(),

@@ -47,7 +47,7 @@ const PROBLEMS: [(&str, &str, &str); 11] = [
 ];
 
 /// Operations whose body may be left out: it then means the defaults.
-const OPTIONAL: [&str; 3] = ["put_stead", "plan_stead", "put_tenant"];
+const OPTIONAL: [&str; 4] = ["put_stead", "plan_stead", "put_tenant", "invoke"];
 
 /// What the groups of operations are about.
 const TAGS: [(&str, &str); 11] = [

@@ -42,6 +42,8 @@ pub struct Lease {
     pub stead: SteadName,
     /// Looks in a row that ended in an error, before this one.
     pub attempt: i32,
+    /// Whether another component of its stead uses it; asked only of what is being removed.
+    pub used: bool,
     /// As a driver is told of it.
     pub target: Target,
 }
@@ -141,6 +143,14 @@ impl Store {
         let stead: SteadName = row.stead.parse().map_err(|_| Error::BadName("stead name"))?;
         let release = crate::release::newest(&mut *self.pool.acquire().await?, component.id).await?;
         let uses = self.used(row.stead_id, &component.spec).await?;
+        let used = component.deletion_requested_at.is_some()
+            && sqlx::query_scalar!(
+                "select exists (select from components where stead_id = $1 and jsonb_exists(spec -> 'uses', $2)) as \"used!\"",
+                row.stead_id,
+                component.name.to_string()
+            )
+            .fetch_one(&self.pool)
+            .await?;
         let target = Target {
             id: component.id,
             tenant,
@@ -168,6 +178,7 @@ impl Store {
             tenant: (TenantId(row.tenant_id), row.tenant),
             stead,
             attempt: row.attempt,
+            used,
             target,
         }))
     }

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{Condition, ConditionKind, Decision, Difference, Standing};
 
+/// Until it is looked again whether a server is still used, milliseconds: long enough to be asked anew.
+const USERS_MS: u64 = 100;
+
 /// The one thing to do next to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -111,6 +114,13 @@ impl Step {
 
 /// Decides; see [`crate::plan`].
 pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
+    if standing.deleting && standing.used {
+        return Decision::Wait {
+            reason: "waiting for the functions that use it to go".into(),
+            again_ms: USERS_MS,
+            condition: None,
+        };
+    }
     if standing.deleting {
         return removal(observed);
     }

@@ -14,7 +14,7 @@ fn run(world: &mut World, deleting: bool) -> (Decision, Vec<Step>) {
     let mut steps = Vec::new();
     for _ in 0..MOST {
         let standing =
-            Standing { deleting, provisioned: world.provisioned, drill_due: false, settled: false };
+            Standing { deleting, provisioned: world.provisioned, ..Standing::default() };
         match plan(&world.spec, &world.seen, standing) {
             Decision::Act(component::Step::Postgres(step)) => {
                 let before = world.seen.clone();
@@ -102,7 +102,7 @@ fn a_deletion_half_way_can_be_resumed_anywhere() {
             match plan(
                 &world.spec,
                 &world.seen,
-                Standing { deleting: true, provisioned: true, drill_due: false, settled: true },
+                Standing { deleting: true, provisioned: true, settled: true, ..Standing::default() },
             ) {
                 Decision::Act(component::Step::Postgres(step)) => {
                     world.act(&step);

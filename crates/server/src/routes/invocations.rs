@@ -39,7 +39,9 @@ pub(crate) struct InvokeQuery {
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/invocations",
     tag = "components", operation_id = "invoke", params(ComponentPath, InvokeQuery), request_body = Value,
     responses((status = 200, description = "It was called; `error` says whether its handler failed", body = wire::Invocation),
-              (status = 202, description = "The event is taken", body = wire::Invocation)))]
+              (status = 202, description = "The event is taken", body = wire::Invocation),
+              (status = 429, description = "As many calls as it may have are being answered", body = wire::Problem,
+               content_type = "application/problem+json")))]
 pub(crate) async fn post(
     State(app): State<App>,
     caller: Caller,

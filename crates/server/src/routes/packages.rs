@@ -36,7 +36,9 @@ pub(crate) struct PackagePath {
 /// One that was asked for stays for a day at least, also where no function runs it yet.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/packages/{package}", tag = "packages", operation_id = "package",
     params(PackagePath),
-    responses((status = 200, description = "It is there", body = wire::Package)))]
+    responses((status = 200, description = "It is there", body = wire::Package),
+              (status = 403, description = "The token does not allow this", body = wire::Problem,
+               content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(app): State<App>,
     caller: Caller,
@@ -56,7 +58,7 @@ pub(crate) async fn get(
 /// token is an operator's.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}/packages/{package}", tag = "packages", operation_id = "put_package",
     params(PackagePath),
-    request_body(content = Vec<u8>, content_type = "application/zip", description = "The zip"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The zip"),
     responses((status = 200, description = "It is there", body = wire::Package),
               (status = 201, description = "It was not there before", body = wire::Package)))]
 pub(crate) async fn put(

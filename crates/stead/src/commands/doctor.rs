@@ -1,6 +1,6 @@
 //! `stead doctor`: what is wrong on this host, and what to do.
 
-use driver_local::Engines;
+use driver_local::{Engines, Runtimes};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -24,7 +24,7 @@ struct Check {
 }
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    let mut checks = vec![home(context), engines(context), isolation()];
+    let mut checks = vec![home(context), engines(context), isolation(), functions(context)];
     checks.extend(huge_pages());
     checks.extend(keeper_and_disk(context));
     checks.push(gateway(context).await);
@@ -71,6 +71,39 @@ fn engines(context: &Context) -> Check {
         .filter_map(|major| engines.get(major).map(|engine| format!("{major} in {}", engine.bin.display())))
         .collect();
     check("engines", Finding::Good, list.join(", "))
+}
+
+/// What functions can be run here.
+fn functions(context: &Context) -> Check {
+    if !rustix::process::geteuid().is_root() {
+        let message = "not root: no functions, because nothing would keep their code from everything else of this user's";
+        return check("functions", Finding::Note, message);
+    }
+    let names = Runtimes::discover(&context.home, &host::runtime_dirs()).names();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    let lacks: Vec<&str> = [
+        ("user namespaces", "/proc/self/ns/user"),
+        ("filters of system calls", "/proc/sys/kernel/seccomp/actions_avail"),
+    ]
+    .into_iter()
+    .filter_map(|(what, path)| (!std::path::Path::new(path).exists()).then_some(what))
+    .collect();
+    let groups = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let freezes = groups.contains(" - cgroup2 ") || groups.contains("freezer");
+    match (names.is_empty(), lacks.is_empty(), freezes) {
+        (_, false, _) => {
+            let message = format!("this kernel has no {}, so workers do not start", lacks.join(" and no "));
+            check("functions", Finding::Wrong, message)
+        }
+        (true, ..) => {
+            check("functions", Finding::Note, "no interpreter: packages that bring their own run; run script/setup")
+        }
+        (_, _, false) => {
+            let message = format!("{names}; no cgroups that freeze, so workers go on between calls");
+            check("functions", Finding::Note, message)
+        }
+        _ => check("functions", Finding::Good, format!("{names}; and packages that bring their own program")),
+    }
 }
 
 fn isolation() -> Check {

@@ -93,7 +93,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 16] = [
+    let lists: [&[&str]; 19] = [
         &CREATE,
         &CREATE_FURTHER,
         &EDIT,
@@ -106,6 +106,9 @@ fn every_fail_point_is_driven() {
         &MOVE,
         &REPEAT,
         &crate::gateway::REPLACE,
+        &crate::functions::RELEASE,
+        &crate::functions::ROLLBACK,
+        &crate::functions::REMOVE,
         &crate::backups::CLONE,
         &crate::backups::SWAP,
         &crate::backups::RECOVER,

@@ -72,7 +72,7 @@ impl Installation {
         let mut command = Command::new(&self.binary);
         let ports = format!("{}-{}", self.first_port(), self.first_port() + PORTS - 2);
         command.args(args).env_clear().stdin(Stdio::null());
-        for name in ["PATH", "STEAD_ENGINES", "STEAD_LOG"] {
+        for name in ["PATH", "STEAD_ENGINES", "STEAD_RUNTIMES", "STEAD_LOG"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

@@ -13,6 +13,7 @@ mod damage;
 mod database;
 mod disk;
 mod drift;
+mod functions;
 mod gateway;
 mod installation;
 mod lifecycle;
