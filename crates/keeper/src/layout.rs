@@ -25,7 +25,8 @@ enum Owner {
 /// Every platform folder, parents first. Where two of Stead's users write, the folder is sticky: each
 /// may replace its own files only.
 const FOLDERS: &[(&str, Owner, u32)] = &[
-    ("units", Owner::Control, 0o750),
+    // With environments: nothing for the gateway or the function front door to read.
+    ("units", Owner::Control, 0o700),
     ("servers", Owner::Control, 0o750),
     ("spares", Owner::Control, 0o750),
     ("gateway", Owner::Control, 0o1770),

@@ -275,6 +275,7 @@ fn wrong_owners_and_modes_are_put_right() {
         "servers/one/guard",
     ];
     let before = paths.map(access);
+    assert_eq!(before[0].2, 0o700, "`units` is the control plane's alone");
     for path in paths {
         let path = home.path.join(path);
         chown(&path, Some(12345), Some(12345)).unwrap();
