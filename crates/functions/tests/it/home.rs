@@ -79,6 +79,14 @@ impl Home {
             |language, program: &str| Interpreter { language, folder: None, program: program.into() };
         runtimes.insert("nodejs20.x".to_owned(), interpreter(Language::Node, "/usr/bin/node"));
         runtimes.insert("python3.11".to_owned(), interpreter(Language::Python, "/usr/bin/python3.11"));
+        // What script/setup installs, where it did.
+        let dir = std::env::var_os("STEAD_RUNTIMES").unwrap_or_else(|| "/var/lib/stead/runtimes".into());
+        let folder = Some(Path::new(&dir).join("nodejs24.x")).filter(|folder| folder.exists());
+        if folder.is_some() {
+            let program = "/var/lang/bin/node".to_owned();
+            let node = Interpreter { language: Language::Node, folder, program };
+            runtimes.insert("nodejs24.x".to_owned(), node);
+        }
         let settings =
             Settings { listen: vec!["127.0.0.1".parse().unwrap()], runtimes, egress_networks: Vec::new() };
         home.write("functions/functions.json", &serde_json::to_vec(&settings).unwrap());

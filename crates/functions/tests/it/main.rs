@@ -1,5 +1,6 @@
 //! The engine with a real keeper, real sandboxes and real interpreters. Needs root, node and python3.
 
+mod conformance;
 mod databases;
 mod events;
 mod failures;
