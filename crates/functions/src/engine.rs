@@ -29,7 +29,13 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(home: PathBuf, limits: Limits, log: Arc<Log>, usage: Arc<Usage>, events: Events) -> Arc<Self> {
+    pub(crate) fn new(
+        home: PathBuf,
+        limits: Limits,
+        log: Arc<Log>,
+        usage: Arc<Usage>,
+        events: Events,
+    ) -> Arc<Self> {
         let sandboxes = Arc::new(Sandboxes::new(&home));
         Arc::new(Self {
             spares: Arc::new(Spares::new(sandboxes.clone())),

@@ -90,7 +90,9 @@ impl Events {
     pub(crate) fn take_up(&self, engine: &Arc<Engine>) {
         match self.spool.all() {
             Ok(events) => events.into_iter().for_each(|event| self.queue(engine, event)),
-            Err(error) => tracing::error!(%error, "cannot read the events that wait; they wait for the next start"),
+            Err(error) => {
+                tracing::error!(%error, "cannot read the events that wait; they wait for the next start")
+            }
         }
     }
 
@@ -251,7 +253,11 @@ async fn attend(engine: &Arc<Engine>, mut event: Event) -> Option<Event> {
             event.due = Timestamp::now().checked_add(pause).unwrap_or(event.due);
             let (spool, written) = (engine.events.spool.clone(), event.clone());
             let _ = tokio::task::spawn_blocking(move || spool.write_again(&written, &payload)).await;
-            tell(function.as_deref(), &event, &format!("failed ({}), is tried again at {}", failure.error_type, event.due));
+            tell(
+                function.as_deref(),
+                &event,
+                &format!("failed ({}), is tried again at {}", failure.error_type, event.due),
+            );
             fail_point!("functions::event.postponed");
             return Some(event);
         }

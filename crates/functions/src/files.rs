@@ -51,15 +51,18 @@ impl Paths {
 /// Which version of a file was read: files are replaced by rename, so a new one has a new inode.
 type Stamp = (u64, i64, i64, u64);
 
+/// A route, or what is wrong with its file.
+type Found = Result<Arc<Route>, String>;
+
 /// Reads routes, each again only when its file is another.
 #[derive(Default)]
 pub(crate) struct Reader {
-    known: HashMap<String, (Stamp, Result<Arc<Route>, String>)>,
+    known: HashMap<String, (Stamp, Found)>,
 }
 
 impl Reader {
     /// Every function that has a route file, with its route or what is wrong with that.
-    pub(crate) fn read(&mut self, folder: &Path) -> io::Result<Vec<(String, Result<Arc<Route>, String>)>> {
+    pub(crate) fn read(&mut self, folder: &Path) -> io::Result<Vec<(String, Found)>> {
         let mut routes = Vec::new();
         let mut known = HashMap::new();
         for entry in std::fs::read_dir(folder)? {

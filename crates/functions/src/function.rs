@@ -37,7 +37,14 @@ impl Function {
         let log = Arc::new(engine.log.of(&route));
         let tally = engine.usage.of(&route)?;
         let declared = Arc::new(Declared::new(route));
-        Ok(Arc::new(Self { engine, declared, log, tally, databases: Arc::default(), pools: Mutex::default() }))
+        Ok(Arc::new(Self {
+            engine,
+            declared,
+            log,
+            tally,
+            databases: Arc::default(),
+            pools: Mutex::default(),
+        }))
     }
 
     /// The route in force.

@@ -170,7 +170,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
 /// Serves until `stop` speaks.
 pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let paths = Paths::new(&options.home);
-    for folder in [&paths.functions, &paths.routes, &paths.logs, &paths.spool, &paths.usage, &paths.schedules] {
+    for folder in [&paths.functions, &paths.routes, &paths.logs, &paths.spool, &paths.usage, &paths.schedules]
+    {
         std::fs::create_dir_all(folder).map_err(file("create", folder))?;
     }
     let spool = paths.usage_spool.parent().unwrap_or(&options.home);

@@ -87,9 +87,12 @@ struct Whole<'a> {
     component: &'a str,
 }
 
+/// A line as it is written, and whose it is.
+type Written = (Arc<str>, Vec<u8>);
+
 /// Where lines go.
 pub(crate) struct Log {
-    lines: Mutex<Option<SyncSender<(Arc<str>, Vec<u8>)>>>,
+    lines: Mutex<Option<SyncSender<Written>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     bounds: Bounds,
 }
@@ -243,7 +246,7 @@ impl Files {
     /// Files open at once; of more, all are closed and opened again as they are needed.
     const MOST: usize = 256;
 
-    fn write_all_of(&mut self, inbox: &Receiver<(Arc<str>, Vec<u8>)>) {
+    fn write_all_of(&mut self, inbox: &Receiver<Written>) {
         while let Ok(first) = inbox.recv() {
             // As many lines as have come, in one write a file.
             for (function, line) in std::iter::once(first).chain(inbox.try_iter().take(512)) {

@@ -56,9 +56,10 @@ impl Names {
 pub(crate) fn may_reach(egress: &[Egress], name: &str, port: Option<u16>) -> bool {
     egress.iter().any(|declared| {
         let fits = match declared.name.strip_prefix("*.") {
-            Some(parent) => {
-                name.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty())
-            }
+            Some(parent) => name
+                .strip_suffix(parent)
+                .and_then(|rest| rest.strip_suffix('.'))
+                .is_some_and(|rest| !rest.is_empty()),
             None => declared.name == name,
         };
         fits && port.is_none_or(|port| port == declared.port)

@@ -49,7 +49,7 @@ struct Crew {
     /// Those that rest, and since when; the last came last.
     idle: Vec<(Arc<Worker>, Instant)>,
     starting: usize,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Box<Job>>,
     /// Workers that were there when the version was taken out of service end with what they are doing.
     leaving: Vec<Arc<Worker>>,
     /// One was ready once, and none was found broken since.
@@ -74,7 +74,7 @@ impl Pool {
     pub(crate) async fn call(self: &Arc<Self>, call: Call) -> Result<Outcome, Refused> {
         let id = call.id.clone();
         let (reply, mut answer) = oneshot::channel();
-        let queued = self.submit(Job { call, reply })?;
+        let queued = self.submit(Box::new(Job { call, reply }))?;
         let lost = || Refused::Unavailable("the engine is stopping; try again".to_owned());
         if queued {
             match timeout(self.engine.limits.queue_wait, &mut answer).await {
@@ -91,7 +91,7 @@ impl Pool {
     }
 
     /// Answers whether it has to wait.
-    fn submit(self: &Arc<Self>, mut job: Job) -> Result<bool, Refused> {
+    fn submit(self: &Arc<Self>, mut job: Box<Job>) -> Result<bool, Refused> {
         let mut crew = self.lock();
         if crew.closed {
             return Err(Refused::Unavailable("the function was removed".to_owned()));
@@ -168,7 +168,7 @@ impl Pool {
                 if told.is_none()
                     && let Some(job) = crew.waiting.pop_front()
                 {
-                    self.refuse(job, &unstarted);
+                    self.refuse(*job, &unstarted);
                 }
                 Err(unstarted)
             }

@@ -215,7 +215,8 @@ mod tests {
         // On 29 March 2026 02:30 does not exist in Berlin, on 25 October it exists twice.
         let mut last = moment("2026-03-28T12:00:00Z");
         let mut runs = Vec::new();
-        let schedule = Schedule { cron: "30 2 * * *".into(), zone: "Europe/Berlin".into(), missed: Missed::Once };
+        let schedule =
+            Schedule { cron: "30 2 * * *".into(), zone: "Europe/Berlin".into(), missed: Missed::Once };
         for hour in 0..48 {
             let now = moment("2026-03-28T12:00:00Z") + jiff::SignedDuration::from_hours(hour);
             if let Step::Run(time) = decide(&schedule, last, now).unwrap() {

@@ -257,8 +257,7 @@ impl Record {
         let Self { minute, number, invocations, errors, throttles, duration_ms, mib_ms, .. } = *self;
         let minute = minute.cast_unsigned();
         let (sent, received) = (self.sent_bytes, self.received_bytes);
-        let numbers =
-            [minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent, received];
+        let numbers = [minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent, received];
         let mut bytes = [0; NUMBERS * 8];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -275,7 +274,17 @@ impl Record {
         let [minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent, received] = numbers;
         let minute = minute.cast_signed();
         let (sent_bytes, received_bytes) = (sent, received);
-        Self { minute, number, invocations, errors, throttles, duration_ms, mib_ms, sent_bytes, received_bytes }
+        Self {
+            minute,
+            number,
+            invocations,
+            errors,
+            throttles,
+            duration_ms,
+            mib_ms,
+            sent_bytes,
+            received_bytes,
+        }
     }
 }
 
@@ -322,7 +331,7 @@ mod tests {
         let line = tally.line(&tally.lock().0);
         tally.usage.append(&line).unwrap();
         open().end();
-        assert_eq!(lines(&spool), [line.clone()]);
+        assert_eq!(lines(&spool), [line]);
         let tally = open();
         tally.invocation(Duration::from_millis(1), 128, false);
         tally.end();

@@ -143,10 +143,10 @@ impl Worker {
     }
 
     /// Gives it an invocation, unless it cannot take one.
-    pub(crate) fn give(&self, job: Job) -> Result<(), Job> {
+    pub(crate) fn give(&self, job: Box<Job>) -> Result<(), Box<Job>> {
         let mut state = self.lock();
         let State::Resting { .. } = &*state else { return Err(job) };
-        let running = Box::new(Running::new(job, &self.edition));
+        let running = Box::new(Running::new(*job, &self.edition));
         let delivery = running.delivery(&self.edition);
         let State::Resting { next, frozen, .. } = std::mem::replace(&mut *state, State::Working(running))
         else {
@@ -383,15 +383,16 @@ impl Worker {
 impl Running {
     fn new(job: Job, edition: &Edition) -> Self {
         let began = Instant::now();
+        let Job { call, reply } = job;
         Self {
             nonce: uuid::Uuid::new_v4().to_string(),
-            reply: Some(job.reply),
+            reply: Some(reply),
             began,
             began_at: Timestamp::now(),
             deadline: began + edition.timeout(),
             stream: None,
             delivered: false,
-            call: job.call,
+            call,
         }
     }
 

@@ -119,7 +119,10 @@ mod tests {
         let mut frames = of(b"Z\0\0\0\x05IQ\0\0\0\x08ab");
         let want = |tag| if tag == b'Z' { Want::Whole } else { Want::Passing };
         assert_eq!(frames.next(want).unwrap(), Some(Piece::Whole(b'Z', Bytes::from_static(b"I"))));
-        assert_eq!(frames.next(want).unwrap(), Some(Piece::Begin(b'Q', Bytes::from_static(b"Q\0\0\0\x08ab"))));
+        assert_eq!(
+            frames.next(want).unwrap(),
+            Some(Piece::Begin(b'Q', Bytes::from_static(b"Q\0\0\0\x08ab")))
+        );
         assert!(!frames.between());
         assert_eq!(frames.next(want).unwrap(), None);
         frames.buffer.extend_from_slice(b"cdZ\0");

@@ -118,7 +118,9 @@ impl Pool {
         let Ok(Ok(place)) = place else {
             return Err(fatal(
                 "53300",
-                &format!("all {most} connections of the function are in use; let fewer calls use one at once, or allow it more"),
+                &format!(
+                    "all {most} connections of the function are in use; let fewer calls use one at once, or allow it more"
+                ),
             ));
         };
         loop {

@@ -342,7 +342,8 @@ impl Session<'_> {
                 self.tell_made();
             }
             let Some(lease) = &mut self.lease else { return Ok(()) };
-            let want = |tag| if matches!(tag, b'Z' | b'C' | b'1' | b'3') { Want::Whole } else { Want::Passing };
+            let want =
+                |tag| if matches!(tag, b'Z' | b'C' | b'1' | b'3') { Want::Whole } else { Want::Passing };
             match lease.server.frames.next(want)? {
                 None => return Ok(()),
                 Some(Piece::More(bytes)) => self.to_client.put_slice(&bytes),
@@ -423,7 +424,12 @@ impl Session<'_> {
         if !kept_back {
             self.to_client.put_slice(&message(tag, body));
         }
-        if tag == b'Z' && body == b"I" && self.expected.is_empty() && self.to_server.is_empty() && self.from_client.between() {
+        if tag == b'Z'
+            && body == b"I"
+            && self.expected.is_empty()
+            && self.to_server.is_empty()
+            && self.from_client.between()
+        {
             self.put_back();
         }
     }

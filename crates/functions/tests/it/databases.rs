@@ -39,14 +39,16 @@ fn unit(home: &Home, name: &str, program: EngineProgram, args: &[&str], restart:
 fn server(home: &Home) {
     let tree = Tree::Servers(Name::parse("s1").unwrap());
     home.client.create_tree(&tree).unwrap();
-    let args = ["-D", "/stead/data", "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8"];
+    let args =
+        ["-D", "/stead/data", "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8"];
     let init = unit(home, "init", EngineProgram::Initdb, &args, Restart::Never);
     until("initdb is done", || {
         let state = home.client.unit(&init).unwrap().unwrap().state;
         matches!(state, UnitState::Exited { code: Some(0), .. }).then_some(())
     });
     let folder = keeper::tree_dir(&home.path, &tree);
-    let conf = "unix_socket_directories = '/stead/run'\nlisten_addresses = ''\nfsync = off\nmax_connections = 20\n";
+    let conf =
+        "unix_socket_directories = '/stead/run'\nlisten_addresses = ''\nfsync = off\nmax_connections = 20\n";
     let path = folder.join("data/postgresql.conf");
     fs::write(&path, fs::read_to_string(&path).unwrap() + conf).unwrap();
     fs::write(folder.join("data/pg_hba.conf"), "local all app scram-sha-256\nlocal all all trust\n").unwrap();
@@ -54,7 +56,11 @@ fn server(home: &Home) {
     let socket = folder.join("run");
     let sql = |text: &str| {
         let mut command = Command::new(format!("{BIN}/psql"));
-        command.args(["-XAtq", "-U", "postgres", "-d", "postgres", "-c", text, "-h"]).arg(&socket).output().unwrap()
+        command
+            .args(["-XAtq", "-U", "postgres", "-d", "postgres", "-c", text, "-h"])
+            .arg(&socket)
+            .output()
+            .unwrap()
     };
     until("the server answers", || sql("select 1").status.success().then_some(()));
     assert!(sql(&format!("create role app login password '{PASSWORD}'")).status.success());

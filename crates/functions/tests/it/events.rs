@@ -80,7 +80,8 @@ fn an_accepted_event_survives_any_kill() {
         home.node(code);
         home.start_engine(&["retry=100"], &[("FAILPOINTS", &format!("{at}=1*return"))]);
         let target = "POST /2015-03-31/functions/f1/invocations";
-        let mut stream = std::os::unix::net::UnixStream::connect(home.path.join("functions/invoke.sock")).unwrap();
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(home.path.join("functions/invoke.sock")).unwrap();
         use std::io::Write;
         let body = "{\"fail\":true}";
         let before = home.engine_pid();
@@ -108,12 +109,14 @@ fn a_schedule_calls_and_makes_up_for_what_was_missed() {
     let home = Home::new();
     let version = home.version("nodejs20.x", "index.handler", &[("index.mjs", CODE)]);
     let mut route = home.route("f1", version);
-    let schedule = |cron: &str| Schedule { cron: cron.into(), zone: "Europe/Berlin".into(), missed: Missed::Once };
+    let schedule =
+        |cron: &str| Schedule { cron: cron.into(), zone: "Europe/Berlin".into(), missed: Missed::Once };
     // As if the last run had been long ago.
     let memory = json!({ "cron": "0 3 * * *", "zone": "Europe/Berlin", "last": "2026-01-01T02:00:00Z" });
     let path = home.path.join("functions/spool/schedules/f1");
     fs::write(&path, memory.to_string()).unwrap();
-    std::os::unix::fs::chown(&path, Some(keeper::Host::read(&home.path).unwrap().functions_uid()), None).unwrap();
+    std::os::unix::fs::chown(&path, Some(keeper::Host::read(&home.path).unwrap().functions_uid()), None)
+        .unwrap();
     route.schedule = Some(schedule("0 3 * * *"));
     home.put(&route);
     let line = home.line("f1", "Scheduled Event");

@@ -42,7 +42,8 @@ fn declared_names_are_reached_where_they_lead_to_allowed_networks() {
     let host = String::from_utf8(std::fs::read("/etc/hostname").unwrap()).unwrap().trim().to_owned();
     let (port, other) = (server(), server());
     let mut version = home.version("nodejs20.x", "index.handler", &[("index.mjs", CODE)]);
-    version.egress = vec![Egress { name: host.clone(), port }, Egress { name: "never.invalid".into(), port: other }];
+    version.egress =
+        vec![Egress { name: host.clone(), port }, Egress { name: "never.invalid".into(), port: other }];
     home.put(&home.route("f1", version));
     let ask = |question: Value| home.invoke("f1", &[], &question.to_string()).json();
     let address = ask(json!({ "lookup": host }));

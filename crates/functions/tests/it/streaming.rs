@@ -10,6 +10,7 @@ export const handler = awslambda.streamifyResponse(async (event, stream, context
     stream = awslambda.HttpResponseStream.from(stream, { statusCode: 201, headers: { 'x-mine': 'yes' }, cookies: ['a=1'] });
   } else stream.setContentType('text/plain');
   for (let n = 0; n < 5; n++) { stream.write('part ' + n + '\\n'); await new Promise(done => setTimeout(done, 10)); }
+  if (how === '/exit') process.exit(5);
   if (how === '/error') throw new TypeError('in the middle');
   stream.end();
 });";
@@ -30,6 +31,16 @@ fn a_streamed_answer_arrives_with_its_prelude_or_without() {
     assert_eq!(home.line("f1", "Error Type: TypeError")["level"], "info");
     // The worker is as good as before.
     assert_eq!(home.get(&route, "/plain").text(), parts);
+}
+
+#[test]
+fn a_worker_that_is_lost_in_the_middle_cuts_its_answer_off() {
+    let home = Home::new();
+    let route = home.node(CODE);
+    let broken = home.get(&route, "/exit");
+    assert!(broken.cut_off && broken.text().starts_with("part 0"), "{broken:?}");
+    home.line("f1", "Status: error");
+    assert!(!home.get(&route, "/plain").cut_off);
 }
 
 #[test]
