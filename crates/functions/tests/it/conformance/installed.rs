@@ -124,12 +124,8 @@ pub(crate) const NODE: Program = Program {
 
 pub(crate) const NODE_STREAM: Program = Program { handler: "app.stream", ..NODE };
 
-pub(crate) const PYTHON: Program = Program {
-    name: "our bootstrap for Python",
-    runtime: "python3.11",
-    files: &[("app.py", APP_PY)],
-    ..NODE
-};
+pub(crate) const PYTHON: Program =
+    Program { name: "our bootstrap for Python", runtime: "python3.11", files: &[("app.py", APP_PY)], ..NODE };
 
 pub(crate) const FASTAPI: Program = Program {
     name: "FastAPI behind Mangum",
