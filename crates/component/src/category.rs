@@ -33,6 +33,7 @@ const FIRST_WORDS: [(Category, &[&str]); 4] = [
             "account",
             "credentials",
             "invitation",
+            "invocation",
             "logs",
             "member",
             "person",

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,27 @@ impl Paths {
             spool,
             functions,
         }
+    }
+}
+
+/// With whom the engine shares what others of Stead's processes read and connect to: its own group is its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share(Option<u32>);
+
+impl Share {
+    /// With the group "stead" of a home, where that has a keeper.
+    pub(crate) fn of(home: &Path) -> Self {
+        Self(keeper::Host::read(home).ok().map(|host| host.gid()))
+    }
+
+    /// Gives what has a name to the group.
+    pub(crate) fn path(self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(path, None, self.0)
+    }
+
+    /// The same of what is open.
+    pub(crate) fn file(self, file: &File) -> io::Result<()> {
+        std::os::unix::fs::fchown(file, None, self.0)
     }
 }
 

@@ -68,7 +68,7 @@ pub use usage::UsageLine;
 use control::Control;
 use engine::Engine;
 use events::Events;
-use files::Paths;
+use files::{Paths, Share};
 use log::{Bounds, Log};
 use usage::Usage;
 
@@ -178,14 +178,16 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     std::fs::create_dir_all(spool).map_err(file("create", spool))?;
     let _lock = lock(&paths.lock)?.ok_or_else(|| Error::Running(options.home.clone()))?;
     raise_descriptor_limit();
+    let share = Share::of(&options.home);
     let bounds = Bounds { rate: limits.log_rate, burst: limits.log_burst, rotate_at: limits.rotate_at };
-    let log = Log::open(&paths.logs, bounds).map_err(file("write logs into", &paths.logs))?;
-    let usage = Usage::open(&paths.usage_spool, &paths.usage).map_err(file("open", &paths.usage_spool))?;
+    let log = Log::open(&paths.logs, share, bounds).map_err(file("write logs into", &paths.logs))?;
+    let usage =
+        Usage::open(&paths.usage_spool, &paths.usage, share).map_err(file("open", &paths.usage_spool))?;
     let events = Events::open(&paths.spool).map_err(file("open", &paths.spool))?;
     let (rescan, farewell) = (limits.rescan, limits.farewell);
     let engine = Engine::new(options.home.clone(), limits, log.clone(), usage, events);
-    let status = status::bind(&paths.socket).map_err(file("listen on", &paths.socket))?;
-    let invoke = status::bind(&paths.invoke).map_err(file("listen on", &paths.invoke))?;
+    let status = status::bind(&paths.socket, share).map_err(file("listen on", &paths.socket))?;
+    let invoke = status::bind(&paths.invoke, share).map_err(file("listen on", &paths.invoke))?;
     fail_point!("functions::sockets_bound");
     let (commands, inbox) = mpsc::channel(64);
     let answering = tokio::spawn(status::serve(engine.clone(), status, commands));

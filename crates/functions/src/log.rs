@@ -19,6 +19,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::files::Share;
 use crate::route::Route;
 
 /// Lines waiting to be written.
@@ -99,10 +100,10 @@ pub(crate) struct Log {
 
 impl Log {
     /// Begins the thread that writes into a folder.
-    pub(crate) fn open(folder: &Path, bounds: Bounds) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(folder: &Path, share: Share, bounds: Bounds) -> io::Result<Arc<Self>> {
         let (lines, inbox) = sync_channel(WAITING);
-        let mut files =
-            Files { folder: folder.to_owned(), rotate_at: bounds.rotate_at, open: HashMap::new() };
+        let (folder, rotate_at) = (folder.to_owned(), bounds.rotate_at);
+        let mut files = Files { folder, share, rotate_at, open: HashMap::new() };
         let writer = std::thread::Builder::new()
             .name("function-log".into())
             .spawn(move || files.write_all_of(&inbox))?;
@@ -231,6 +232,7 @@ impl FunctionLog {
 /// The open files.
 struct Files {
     folder: PathBuf,
+    share: Share,
     rotate_at: u64,
     open: HashMap<Arc<str>, LogFile>,
 }
@@ -256,7 +258,7 @@ impl Files {
                 }
             }
             for (function, file) in &mut self.open {
-                if let Err(error) = file.flush(self.rotate_at) {
+                if let Err(error) = file.flush(self.rotate_at, self.share) {
                     tracing::error!(%error, %function, "cannot write a function's log");
                 }
             }
@@ -271,7 +273,7 @@ impl Files {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let path = self.folder.join(format!("function-{function}.jsonl"));
-                let file = open(&path)?;
+                let file = open(&path, self.share)?;
                 let size = file.metadata()?.len();
                 Ok(entry.insert(LogFile { path, file, size, batch: Vec::new() }))
             }
@@ -280,12 +282,12 @@ impl Files {
 }
 
 impl LogFile {
-    fn flush(&mut self, rotate_at: u64) -> io::Result<()> {
+    fn flush(&mut self, rotate_at: u64, share: Share) -> io::Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
         if self.size >= rotate_at {
-            self.rotate()?;
+            self.rotate(share)?;
         }
         let written = self.file.write_all(&self.batch);
         self.size += u64::try_from(self.batch.len()).unwrap_or(0);
@@ -294,7 +296,7 @@ impl LogFile {
         written
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
+    fn rotate(&mut self, share: Share) -> io::Result<()> {
         let numbered = |n: u32| {
             let mut name = self.path.clone().into_os_string();
             name.push(format!(".{n}"));
@@ -307,13 +309,15 @@ impl LogFile {
             }
         }
         std::fs::rename(&self.path, numbered(1))?;
-        self.file = open(&self.path)?;
+        self.file = open(&self.path, share)?;
         self.size = 0;
         Ok(())
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, share: Share) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    share.file(&file)?;
+    Ok(file)
 }

@@ -15,6 +15,7 @@ use crate::egress;
 use crate::engine::Engine;
 use crate::freezer::Groups;
 use crate::invocation::Failure;
+use crate::output::Word;
 use crate::worker::{State, Worker};
 
 /// A worker that has rested so long is frozen; less would freeze one between two calls of a busy client.
@@ -51,13 +52,30 @@ pub(crate) async fn mind(
                         return ended(&worker, end);
                     }
                 }
-                Ok(None) => return ended(&worker, End::default()),
+                // The keeper has ended; the next one knows the worker, but tells nobody of its end.
+                Ok(None) => return mind_alone(engine, worker).await,
                 Err(error) => {
                     tracing::warn!(%error, worker = %worker.name, "a worker's control socket broke");
                     engine.stop_worker(&worker);
                     return ended(&worker, End::default());
                 }
             },
+            () = worker.minder.notified() => {}
+            () = until(again) => {}
+        }
+    }
+}
+
+/// Minds a worker of whose end nobody tells, until it has finished what it does: then it goes.
+async fn mind_alone(engine: Arc<Engine>, worker: Arc<Worker>) {
+    worker.say(Word::Alone);
+    if let Some(pool) = worker.pool.upgrade() {
+        pool.release(&worker);
+    }
+    loop {
+        let again = look(&engine, &worker);
+        tokio::select! {
+            () = worker.ended() => return,
             () = worker.minder.notified() => {}
             () = until(again) => {}
         }
@@ -128,6 +146,11 @@ fn hear(
         WorkerMessage::Ready => {}
     }
     None
+}
+
+/// As far as anybody knows.
+pub(crate) fn has_ended(worker: &Worker) {
+    worker.lost(|id| failure(id, End::default()));
 }
 
 fn ended(worker: &Arc<Worker>, end: End) {

@@ -29,6 +29,8 @@ pub(crate) enum Word {
     Closed(Box<Closing>),
     /// Something to be said about the worker.
     Platform { level: &'static str, message: String },
+    /// Nobody will tell of the worker's end: that both its pipes are closed has to do.
+    Alone,
     /// The end of what was printed so far is wanted.
     Tail(oneshot::Sender<Vec<u8>>),
 }
@@ -56,6 +58,7 @@ pub(crate) struct Output {
     /// It has ended, and what it printed is being read.
     ending: bool,
     tail: VecDeque<u8>,
+    alone: bool,
 }
 
 /// A pipe, and what has come of the line under way.
@@ -91,7 +94,8 @@ impl Output {
         stderr: pipe::Receiver,
     ) -> Self {
         let (stdout, stderr) = (Pipe::new(stdout), Pipe::new(stderr));
-        Self { worker, edition, log, stdout, stderr, started: None, ending: false, tail: VecDeque::new() }
+        let tail = VecDeque::new();
+        Self { worker, edition, log, stdout, stderr, started: None, ending: false, tail, alone: false }
     }
 
     /// Until nobody is left who prints or speaks.
@@ -99,6 +103,13 @@ impl Output {
         let mut first = vec![0; 16 * 1024];
         let mut second = vec![0; 16 * 1024];
         loop {
+            if self.alone
+                && !(self.stdout.open || self.stderr.open)
+                && let Some(worker) = self.worker.upgrade()
+            {
+                crate::minder::has_ended(&worker);
+                self.alone = false;
+            }
             tokio::select! {
                 biased;
                 word = words.recv() => match word {
@@ -204,6 +215,7 @@ impl Output {
         match word {
             Word::Closed(closing) => self.close(*closing),
             Word::Platform { level, message } => self.platform(level, Timestamp::now(), None, message, None),
+            Word::Alone => self.alone = true,
             Word::Tail(to) => drop(to.send(self.tail())),
         }
     }

@@ -259,6 +259,19 @@ impl Pool {
         result.await.unwrap_or_else(|_| Err(Unstarted::Unavailable("the engine is stopping".to_owned())))
     }
 
+    /// Lets one worker go, once it has finished what it does.
+    pub(crate) fn release(self: &Arc<Self>, worker: &Arc<Worker>) {
+        let mut crew = self.lock();
+        let resting = crew.idle.len();
+        crew.idle.retain(|(idle, _)| !Arc::ptr_eq(idle, worker));
+        let rested = crew.idle.len() < resting;
+        crew.leaving.push(worker.clone());
+        drop(crew);
+        if rested {
+            self.dismiss(worker);
+        }
+    }
+
     /// Lets every worker go that is there now, once it has finished what it does; those who wait are served first.
     pub(crate) fn drain(self: &Arc<Self>) {
         let mut crew = self.lock();

@@ -90,7 +90,9 @@ impl Sandboxes {
         limits: WorkerLimits,
     ) -> Result<Sandbox, Failed> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = Name::parse(format!("w-{number}")).map_err(|error| Failed::Refused(error.to_string()))?;
+        // An earlier engine's workers may not all have ended yet.
+        let name = Name::parse(format!("w-{:x}-{number:x}", std::process::id()))
+            .map_err(|error| Failed::Refused(error.to_string()))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(io::Error::from)?;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use keeper::wire::{WorkerLimits, WorkerMessage};
-use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep};
 
 use crate::environment;
@@ -93,7 +92,9 @@ impl Spares {
             if is_alive(&mut spare) {
                 return Ok(spare);
             }
-            tell_why(&mut spare).await;
+            tell_why(&mut spare);
+            // One of a keeper that has ended lives still, and cannot be claimed any more.
+            self.throw_away(spare);
         }
         self.make(kind).await
     }
@@ -195,9 +196,9 @@ fn is_alive(spare: &mut Sandbox) -> bool {
 }
 
 /// A spare ends when its interpreter cannot even read a line: whoever operates the host wants to know why.
-async fn tell_why(spare: &mut Sandbox) {
+fn tell_why(spare: &mut Sandbox) {
     let mut said = vec![0; 2048];
-    let length = spare.errors.read(&mut said).await.unwrap_or(0);
+    let length = spare.errors.try_read(&mut said).unwrap_or(0);
     said.truncate(length);
     let said = String::from_utf8_lossy(&said).into_owned();
     tracing::warn!(worker = %spare.name, said, "a spare worker ended before it was needed");

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Command;
 use crate::engine::Engine;
+use crate::files::Share;
 use crate::route::{Prepared, Request};
 
 /// Longest request, bytes.
@@ -26,12 +27,13 @@ struct Complaint {
 }
 
 /// Opens a socket, in place of one that a killed process left.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path, share: Share) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    share.path(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::fail_point;
+use crate::files::Share;
 use crate::route::Route;
 
 /// A record is so many numbers of eight bytes.
@@ -90,9 +91,10 @@ pub(crate) struct Tally {
 
 impl Usage {
     /// Opens the spool, and the folder of what is under way.
-    pub(crate) fn open(spool: &Path, folder: &Path) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(spool: &Path, folder: &Path, share: Share) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(folder)?;
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(spool)?;
+        share.file(&file)?;
         // What a killed process left of a line would spoil the next one.
         let length = file.metadata()?.len();
         let mut last = [b'\n'];
@@ -306,7 +308,8 @@ mod tests {
     fn what_was_counted_survives_the_process_and_is_told_once() {
         let folder = tempfile::tempdir().unwrap();
         let (spool, under_way) = (folder.path().join("functions.jsonl"), folder.path().join("usage"));
-        let open = || Usage::open(&spool, &under_way).unwrap().of(&route("f1")).unwrap();
+        let open =
+            || Usage::open(&spool, &under_way, Share::of(folder.path())).unwrap().of(&route("f1")).unwrap();
         let tally = open();
         tally.invocation(Duration::from_micros(1500), 128, false);
         tally.invocation(Duration::from_micros(10), 128, true);
@@ -324,7 +327,8 @@ mod tests {
     fn a_line_that_was_written_just_before_a_kill_is_not_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let (spool, under_way) = (folder.path().join("functions.jsonl"), folder.path().join("usage"));
-        let open = || Usage::open(&spool, &under_way).unwrap().of(&route("f1")).unwrap();
+        let open =
+            || Usage::open(&spool, &under_way, Share::of(folder.path())).unwrap().of(&route("f1")).unwrap();
         let tally = open();
         tally.invocation(Duration::from_millis(1), 128, false);
         // The line is in the spool, and the record has not been begun anew.

@@ -4,6 +4,7 @@
 //! Entered by the launcher's child in fresh namespaces, still as root. Every mount is private to it and
 //! goes away with its last process.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
@@ -40,6 +41,13 @@ pub(crate) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom
 
 /// Size of a server's private `/tmp`.
 const TMP_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Options of a `/proc` that shows a process its own user's processes only, and of the kernel nothing; older kernels know
+/// fewer of them.
+pub(crate) const PROCESSES_ALONE: &[&CStr] = &[c"hidepid=invisible,subset=pid", c"hidepid=2", c""];
+
+/// Options of one that shows no other user's processes, but the kernel.
+pub(crate) const OWN_PROCESSES: &[&CStr] = &[c"hidepid=invisible", c"hidepid=2"];
 
 /// What a sandbox is made of.
 pub(crate) struct Sandbox {
@@ -250,18 +258,16 @@ pub(crate) fn system() -> Result<(), Failed> {
     Ok(())
 }
 
-pub(crate) fn proc() -> Result<(), Failed> {
+fn proc() -> Result<(), Failed> {
     dir("proc")?;
-    mount_proc(Path::new("proc"))
+    mount_proc(Path::new("proc"), PROCESSES_ALONE)
 }
 
-/// A `/proc` of the new process namespace that shows a process its own user's processes only, and of the
-/// kernel nothing; older kernels know fewer of the options.
-pub(crate) fn mount_proc(at: &Path) -> Result<(), Failed> {
-    let options = [c"hidepid=invisible,subset=pid", c"hidepid=2", c""];
+/// Mounts a `/proc` of the new process namespace, with the first of these options that the kernel knows.
+pub(crate) fn mount_proc(at: &Path, options: &[&CStr]) -> Result<(), Failed> {
     let mut last = Ok(());
-    for options in options.into_iter().skip(if left_out(Layer::Proc) { 2 } else { 0 }) {
-        last = rustix::mount::mount("proc", at, "proc", quiet(), options);
+    for options in options {
+        last = rustix::mount::mount("proc", at, "proc", quiet(), *options);
         if last.is_ok() {
             break;
         }

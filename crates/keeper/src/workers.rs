@@ -18,6 +18,7 @@ mod control;
 mod launch;
 mod network;
 mod order;
+mod proc;
 mod record;
 mod seal;
 mod syscalls;

@@ -9,7 +9,6 @@ use component::Role;
 use component::status::Endpoint;
 use component::{ComponentId, Phase, Status};
 use secrecy::ExposeSecret;
-use server::functions::{Answer, Call, Functions};
 use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
@@ -22,13 +21,6 @@ struct NoServers;
 impl Sessions for NoServers {
     async fn open(&self, _: ComponentId, _: &str) -> std::io::Result<Stream> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no server"))
-    }
-}
-
-#[async_trait]
-impl Functions for NoServers {
-    async fn invoke(&self, _: Call) -> std::io::Result<Answer> {
-        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no engine"))
     }
 }
 
@@ -60,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             logs::Options::default(),
         )?),
         sessions: Arc::new(NoServers),
-        functions: Arc::new(NoServers),
+        functions: Arc::new(server::functions::NoEngine),
         version: "0.0.0-example",
         shared: None,
         console: server::ConsoleSettings { url: format!("http://{listen}").parse()?, provider: None },

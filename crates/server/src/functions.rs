@@ -43,3 +43,14 @@ pub trait Functions: Send + Sync {
     /// When nobody is there to be asked.
     async fn invoke(&self, call: Call) -> io::Result<Answer>;
 }
+
+/// No engine anywhere.
+#[derive(Debug, Clone, Copy)]
+pub struct NoEngine;
+
+#[async_trait]
+impl Functions for NoEngine {
+    async fn invoke(&self, _: Call) -> io::Result<Answer> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "there is no engine of functions here"))
+    }
+}

@@ -92,6 +92,14 @@ pub(crate) enum Verb {
         #[arg(long, default_value = "5m", value_name = "TIME", value_parser = server::seconds)]
         wait: u64,
     },
+    /// Bring a stead up, and then every save: watch the folder, and show what functions write.
+    Dev {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Show what `up` would change; starts and changes nothing.
     Plan {
         #[command(flatten)]
@@ -440,6 +448,9 @@ pub(crate) struct LogsArgs {
     /// Only lines in which this regular expression is found, in letters of either case.
     #[arg(long, short, value_name = "PATTERN")]
     pub(crate) grep: Option<String>,
+    /// Only lines of this call of a function, by its request id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<uuid::Uuid>,
     /// Only lines of which this is true: words, "phrases", field:value, /patterns/, - for not.
     #[arg(long, short = 'q', value_name = "QUERY", allow_hyphen_values = true)]
     pub(crate) query: Option<String>,
@@ -459,6 +470,26 @@ pub(crate) struct LogsArgs {
     /// What is no tenant's: control plane, gateway, archiver; operators only.
     #[arg(long, conflicts_with_all = ["all", "component"])]
     pub(crate) installation: bool,
+}
+
+impl LogsArgs {
+    /// What is said from now on.
+    pub(crate) fn following(which: Which) -> Self {
+        Self {
+            which,
+            component: None,
+            lines: Count::Most(1),
+            follow: true,
+            grep: None,
+            request: None,
+            query: None,
+            since: None,
+            until: None,
+            by: SaidBy::Components,
+            all: false,
+            installation: false,
+        }
+    }
 }
 
 /// Who said a line.

@@ -41,6 +41,11 @@ impl Project {
         Some(Self { folder: folder.to_owned() })
     }
 
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The same, or what to do about it.
     pub(crate) fn here() -> Result<Self, Failure> {
         Self::find(Path::new(".")).ok_or_else(|| {

@@ -282,3 +282,80 @@ def handler(event, context):
     return answer(b.until(b'Z', b'E'))";
     assert_eq!(run(&home, 1, code), json!(["E", [], ["53300"]]));
 }
+
+/// Copies a folder into a package that was made.
+fn add(home: &Home, package: &str, from: &std::path::Path) {
+    let to = home.path.join("packages").join(package);
+    let done = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// Where the client libraries are: `python` as pip installs with `--target` (asyncpg, pg8000, psycopg), `node` with a
+/// `node_modules` of npm's (pg, postgres). Without the variable there is nothing to test with.
+fn clients() -> Option<std::path::PathBuf> {
+    std::env::var_os("STEAD_TEST_FUNCTION_CLIENTS").map(Into::into)
+}
+
+#[test]
+fn pythons_libraries_work_as_they_are() {
+    let Some(clients) = clients() else { return };
+    let home = Home::new();
+    server(&home);
+    let code = "import asyncio, os, asyncpg, pg8000.native, psycopg
+async def with_asyncpg():
+    pool = await asyncpg.create_pool(os.environ['DATABASE_URL'], min_size=5, max_size=10)
+    async def one(n):
+        async with pool.acquire() as c:
+            async with c.transaction():
+                return await c.fetchval('select $1::int + $2::int', n, 1) + await c.fetchval('select $1::int', n)
+    sums = await asyncio.gather(*(one(n) for n in range(200)))
+    await pool.close()
+    return sum(sums)
+def handler(event, context):
+    first = asyncio.run(with_asyncpg())
+    many = [pg8000.native.Connection('app', host='127.0.0.1', database='main', password='x') for _ in range(4)]
+    second = sum(c.run('select :n::int', n=n)[0][0] for n in range(20) for c in many)
+    third = 0
+    sessions = [psycopg.connect('host=127.0.0.1 dbname=main', prepare_threshold=1) for _ in range(4)]
+    for n in range(20):
+        for c in sessions:
+            third += c.execute('select %s::int', (n,)).fetchone()[0]
+            c.commit()
+    with sessions[0].pipeline():
+        cursors = [sessions[0].execute('select %s::int', (n,)) for n in range(10)]
+    third += sum(cursor.fetchone()[0] for cursor in cursors)
+    return [first, second, third]";
+    let route = using(&home, 2, &[("index.py", code)]);
+    add(&home, &route.versions[&1].package, &clients.join("python"));
+    home.put(&route);
+    let response = home.invoke("f1", &[], "null");
+    assert_eq!(response.text(), "[40000, 760, 805]", "{}", home.log());
+}
+
+#[test]
+fn nodes_libraries_work_as_they_are() {
+    let Some(clients) = clients() else { return };
+    let home = Home::new();
+    server(&home);
+    let code = "import pg from 'pg'; import postgres from 'postgres';
+export const handler = async () => {
+  const pool = new pg.Pool({ max: 10, ssl: false });
+  const one = async (n) => (await pool.query({ name: 'sum', text: 'select $1::int + 1 as n', values: [n] })).rows[0].n;
+  const first = await Promise.all(Array.from({ length: 200 }, (_, n) => one(n)));
+  const plain = (await pool.query('select $1::text as t', ['x'])).rows[0].t;
+  await pool.end();
+  const sql = postgres(process.env.DATABASE_URL, { max: 8 });
+  const second = await Promise.all(Array.from({ length: 200 }, (_, n) => sql`select ${n}::int as n`.then((rows) => rows[0].n)));
+  const third = await sql.begin(async (sql) => (await sql`select ${1}::int as n`)[0].n + (await sql`select ${2}::int as n`)[0].n);
+  await sql.end();
+  const add = (a, b) => a + b;
+  return [first.reduce(add), plain, second.reduce(add), third];
+}";
+    let mut route = using(&home, 2, &[("index.mjs", code)]);
+    let version = route.versions.get_mut(&1).unwrap();
+    version.runtime = "nodejs20.x".to_owned();
+    add(&home, &version.package, &clients.join("node"));
+    home.put(&route);
+    let response = home.invoke("f1", &[], "null");
+    assert_eq!(response.json(), json!([20100, "x", 19900, 3]), "{}", home.log());
+}

@@ -130,6 +130,15 @@ impl Home {
         until("the engine answers", || self.refresh());
     }
 
+    /// As `kill -9` of the keeper, and another one.
+    pub(crate) fn restart_keeper(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.kill().unwrap();
+            keeper.wait().unwrap();
+        }
+        self.start_keeper();
+    }
+
     /// As `kill -9` of the engine; the keeper starts it again.
     pub(crate) fn kill_engine(&self) {
         let before = self.engine_pid();

@@ -1,12 +1,22 @@
 //! The engine with a real keeper, real sandboxes and real interpreters. Needs root, node and python3.
 
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
 mod databases;
+#[cfg(test)]
 mod events;
+#[cfg(test)]
 mod failures;
+#[cfg(test)]
 mod home;
+#[cfg(test)]
 mod http;
+#[cfg(test)]
 mod network;
+#[cfg(test)]
 mod runtimes;
+#[cfg(test)]
 mod streaming;
+#[cfg(test)]
 mod versions;

@@ -128,6 +128,57 @@ fn who_rests_is_frozen_thawed_for_a_call_and_ended_in_the_end() {
 }
 
 #[test]
+fn a_keeper_that_is_killed_costs_no_invocation() {
+    let mut home = Home::new();
+    let code = "export const handler = async (event) => {
+      console.log('begun'); await new Promise(done => setTimeout(done, 1000)); if (event.exit) process.exit(4); return process.uptime() }";
+    home.node(code);
+    let socket = home.path.join("functions/invoke.sock");
+    let call = |payload: &'static str| {
+        let socket = socket.clone();
+        thread::spawn(move || {
+            let target = "POST /2015-03-31/functions/f1/invocations";
+            Connection::unix(&socket).ask(target, &[], payload.as_bytes())
+        })
+    };
+    let slow = call("{}");
+    until("it has begun", || {
+        home.lines("f1").iter().any(|line| line["message"].as_str().unwrap().contains("begun")).then_some(())
+    });
+    home.restart_keeper();
+    let response = slow.join().unwrap();
+    assert_eq!((response.status, response.header("x-amz-function-error")), (200, None), "{}", home.log());
+    // That one goes, of whose end nobody would tell.
+    until("it has gone", || {
+        (home.function("f1").workers == functions::route::Workers::default()).then_some(())
+    });
+    let lost = call("{\"exit\": true}");
+    until("it has begun", || (home.function("f1").workers.busy == 1).then_some(()));
+    home.restart_keeper();
+    let response = lost.join().unwrap().json();
+    assert_eq!(response["errorType"], "Runtime.ExitError", "{response}");
+}
+
+#[test]
+fn others_of_stead_reach_what_is_theirs_to_reach() {
+    use std::os::unix::fs::MetadataExt;
+    let home = Home::new();
+    home.node("export const handler = async () => console.log('hello')");
+    home.invoke("f1", &[], "1");
+    home.line("f1", "hello");
+    let gid = keeper::Host::read(&home.path).unwrap().gid();
+    for (path, mode) in [
+        ("functions/functions.sock", 0o660),
+        ("functions/invoke.sock", 0o660),
+        ("logs/function-f1.jsonl", 0o640),
+        ("spool/functions.jsonl", 0o640),
+    ] {
+        let meta = std::fs::metadata(home.path.join(path)).unwrap();
+        assert_eq!((meta.gid(), meta.mode() & 0o777), (gid, mode), "{path}");
+    }
+}
+
+#[test]
 fn a_token_is_asked_for_where_one_is_declared() {
     use sha2::{Digest, Sha256};
     let home = Home::new();
@@ -160,7 +211,7 @@ fn a_route_that_makes_no_sense_changes_nothing_and_is_told() {
     assert!(status.trouble.unwrap().contains("none of `versions`"));
     assert_eq!(home.get(&good, "/").text(), "\"one\"");
     std::fs::remove_file(home.path.join("functions/routes/f1.json")).unwrap();
-    assert_eq!(home.refresh().unwrap().functions, [String::new(); 0]);
+    assert!(home.refresh().unwrap().functions.is_empty());
     until("its port is closed", || {
         std::net::TcpStream::connect(("127.0.0.1", good.url.as_ref().unwrap().port)).is_err().then_some(())
     });

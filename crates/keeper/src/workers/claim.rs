@@ -17,7 +17,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Signal, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 
-use super::{control, launch::TASK, network};
+use super::{control, launch::TASK, network, proc};
 use crate::layers::{Layer, left_out};
 use crate::sandbox::{self, Failed, INNER, While};
 use crate::sys::{self, Forked};
@@ -90,6 +90,7 @@ fn inside(root: &OwnedFd, worker: &OwnedFd, socket: &OwnedFd, claim: &WorkerClai
         let flags = sandbox::allowed(MountFlags::NOSUID | MountFlags::NODEV);
         rustix::mount::mount_remount(inner.join("tmp"), flags, size.as_c_str()).when("resize /tmp")?;
     }
+    proc::tell(claim.limits.memory_bytes)?;
     if claim.egress.is_empty() {
         return Ok(());
     }

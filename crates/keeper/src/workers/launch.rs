@@ -16,7 +16,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::MountFlags;
 
 use super::syscalls::Filters;
-use super::{control, network, order, seal};
+use super::{control, network, order, proc, seal};
 use crate::cgroup::Door;
 use crate::launch::{self, Held};
 use crate::layers::{Layer, left_out};
@@ -175,7 +175,8 @@ fn enter(plan: &Plan) -> Result<OwnedFd, Failed> {
     if left_out(Layer::Root) {
         // The host's, but for a `/proc` that shows its own processes.
         sandbox::keep_mounts_private()?;
-        sandbox::mount_proc(Path::new("/proc"))?;
+        let options = if left_out(Layer::Proc) { &[c""] } else { sandbox::PROCESSES_ALONE };
+        sandbox::mount_proc(Path::new("/proc"), options)?;
         rustix::process::chdir("/").when("enter the root")?;
         return seal::user_namespace(plan.uid);
     }
@@ -193,7 +194,7 @@ fn enter(plan: &Plan) -> Result<OwnedFd, Failed> {
         for (name, text) in &plan.order.files {
             fs::write(Path::new("var/runtime").join(name), text).when(name)?;
         }
-        sandbox::proc()?;
+        proc::mount()?;
         dir("tmp")?;
         let size = match left_out(Layer::Sizes) {
             false => format!("mode=1777,size={}", plan.order.limits.tmp_bytes),

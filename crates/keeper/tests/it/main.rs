@@ -13,6 +13,8 @@ mod isolation;
 #[cfg(test)]
 mod launch;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod orphans;
 #[cfg(test)]
 mod refusals;

@@ -258,6 +258,15 @@ impl Started {
         until("it writes", || self.writes_within(Duration::from_secs(1)).then_some(()));
     }
 
+    /// The next line that it writes.
+    pub(crate) fn line(&mut self) -> String {
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while self.stdout.read(&mut byte).unwrap() > 0 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
+    }
+
     /// All that it writes until its end, while something else is done again and again.
     pub(crate) fn output_while(&mut self, mut act: impl FnMut()) -> String {
         let mut text = Vec::new();

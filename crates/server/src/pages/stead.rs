@@ -41,14 +41,46 @@ impl Overview {
         component.disk_bytes.filter(|bytes| *bytes > 0)
     }
 
+    fn is_function(&self, component: &Component) -> bool {
+        component.name.starts_with("function.")
+    }
+
     fn settings(&self, component: &Component) -> Vec<(&'static str, String)> {
-        settings(&component.spec)
+        if self.is_function(component) { function(&component.spec) } else { settings(&component.spec) }
     }
 
     /// A component's part of an address.
     fn at(&self, component: &Component) -> String {
         format!("{}/components/{}", self.frame.of_stead(), component.name)
     }
+}
+
+/// What a function is set to, in words.
+fn function(spec: &Value) -> Vec<(&'static str, String)> {
+    let text = |key: &str| spec[key].as_str().unwrap_or_default().to_owned();
+    let list = |key: &str| {
+        let items: Vec<&str> = spec[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if items.is_empty() { "nothing".to_owned() } else { items.join(", ") }
+    };
+    let url = match spec["url"].as_str() {
+        Some("public") => "anybody",
+        Some(_) => "who has its token",
+        None => "nobody: it has no URL",
+    };
+    let schedule = spec["schedule"]["cron"]
+        .as_str()
+        .map(|cron| format!("{cron} {}", spec["schedule"]["zone"].as_str().unwrap_or_default()));
+    let mut rows = vec![
+        ("Handler", text("handler")),
+        ("Memory", format!("{} MiB", spec["memory_mib"])),
+        ("Time limit", format!("{} s", spec["timeout_s"])),
+        ("Calls at once", spec["concurrency"].to_string()),
+        ("May be called by", url.to_owned()),
+        ("Uses", list("uses")),
+        ("Reaches outside", list("egress")),
+    ];
+    rows.extend(schedule.map(|schedule| ("Schedule", schedule)));
+    rows
 }
 
 /// What a server is set to, in words.

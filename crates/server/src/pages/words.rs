@@ -14,6 +14,7 @@ const ACTIONS: &[(&str, &str, &str)] = &[
     ("component.ready", "Ready for the first time", "a component"),
     ("component.recovered", "Recovered from its backup", "a recovery"),
     ("component.removed", "Component removed", "the removal of a component"),
+    ("component.rolled_back", "Earlier release wanted again", "a rollback"),
     ("component.step", "Step done", "a step"),
     ("component.swapped", "Swapped with another server", "a swap of two servers"),
     ("component.updated", "Changes in force", "a change"),
@@ -25,12 +26,14 @@ const ACTIONS: &[(&str, &str, &str)] = &[
     ("drift.found", "Found changed by nobody who was asked", "a change"),
     ("drift.repaired", "Put back as wanted", "a repair"),
     ("host.recovered", "Host recovered from backups", "a recovery"),
+    ("invocation.made", "Function called by hand", "a call of a function"),
     ("keeper.started", "Keeper of the host started", "a start"),
     ("member.added", "Member added", "a new member"),
     ("member.edited", "Role of a member changed", "a change of a member's role"),
     ("member.invitation_withdrawn", "Invitation taken back", "to take an invitation back"),
     ("member.invited", "Somebody invited", "an invitation"),
     ("member.removed", "Member removed", "the removal of a member"),
+    ("package.uploaded", "Code uploaded", "an upload of code"),
     ("password.rotated", "Password replaced by a new one", "a new password"),
     ("reader.opened", "Role for looking made in the database", "a role for looking"),
     ("server.asleep", "Server fell asleep", "sleep"),
@@ -113,6 +116,7 @@ pub(crate) fn operation(kind: &str) -> &str {
         "move" => "Move",
         "clone" => "Clone",
         "swap" => "Swap",
+        "rollback" => "Rollback",
         other => other,
     }
 }
@@ -131,6 +135,10 @@ pub(crate) fn state(state: &str) -> (&str, &'static str) {
 pub(crate) fn step(step: &str) -> String {
     let (first, rest) = step.split_once(' ').unwrap_or((step, ""));
     let words = match first {
+        "declare" => "tells the engine of it",
+        "release" => "brings up release",
+        "retire" => "forgets earlier releases",
+        "unpack" => "unpacks the code",
         "claim" => "takes a server that was prepared",
         "restore" => "restores the backup",
         "configure" => "writes the configuration",
@@ -148,7 +156,7 @@ pub(crate) fn step(step: &str) -> String {
         "leave" => "leaves the old place",
         "close" => "lets no client in any more",
         "stop" => "stops the server",
-        "remove" => "removes the server",
+        "remove" => "removes it",
         _ => return step.to_owned(),
     };
     if rest.is_empty() { words.to_owned() } else { format!("{words} {rest}") }

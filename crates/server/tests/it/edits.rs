@@ -292,7 +292,7 @@ async fn migrations_come_with_the_body_and_are_found_by_hash() {
     let made = rig.put(FLIGHTS, &body).await.is(StatusCode::ACCEPTED);
     assert_eq!(made.body["components"][0]["spec"]["schema"][0]["name"], "0001_tables.sql");
     let lease = rig.store.claim(crate::rig::HOST).await.unwrap().unwrap();
-    let component::Spec::Postgres(spec) = &lease.target.spec;
+    let component::Spec::Postgres(spec) = &lease.target.spec else { panic!("a server") };
     assert_eq!(lease.target.files.read(&spec.schema[0].sha256).await.unwrap(), sql);
     assert!(lease.target.files.read("00").await.is_err());
 }

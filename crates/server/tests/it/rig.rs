@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use server::functions::{Call, Functions};
 use server::{Sessions, Settings, Stream};
 use store::Store;
 use store::host::Host;
@@ -32,13 +31,6 @@ pub(crate) struct Nowhere;
 impl Sessions for Nowhere {
     async fn open(&self, _: ComponentId, _: &str) -> std::io::Result<Stream> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no server"))
-    }
-}
-
-#[async_trait]
-impl Functions for Nowhere {
-    async fn invoke(&self, _: Call) -> std::io::Result<server::functions::Answer> {
-        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "there is no engine"))
     }
 }
 
@@ -147,7 +139,7 @@ impl Rig {
             ca_path: folder.path().join("ca.pem"),
             logs: Arc::clone(&logs),
             sessions: Arc::new(Nowhere),
-            functions: Arc::new(Nowhere),
+            functions: Arc::new(server::functions::NoEngine),
             version: "0.0.0-test",
             shared: None,
             console: server::ConsoleSettings {
@@ -183,6 +175,7 @@ impl Rig {
             address: "127.0.0.1".into(),
             ports: (30_000, 30_099),
             engines: [15, 18].map(component::postgres::Major::new).into(),
+            runtimes: ["nodejs24.x".to_owned()].into(),
             isolated,
         };
         self.store.put_host(&host).await.unwrap();

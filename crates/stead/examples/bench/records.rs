@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use component::Role;
 use component::postgres::{Major, Wish, resolve};
 use component::status::{Backups, Drill, Endpoint};
-use component::{ComponentId, Condition, ConditionKind, Phase, Status};
+use component::{ComponentId, Condition, ConditionKind, Offer, Phase, Status};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use server::{Sessions, Settings, Stream};
@@ -85,6 +85,7 @@ impl Full {
             version: "bench",
             shared: None,
             sessions: Arc::new(NoServers),
+            functions: Arc::new(server::functions::NoEngine),
             console: server::ConsoleSettings {
                 url: format!("http://{address}").parse().unwrap(),
                 provider: None,
@@ -293,7 +294,7 @@ fn texts() -> [String; 3] {
         owner: Some("team-flights".into()),
         ..Wish::default()
     };
-    let spec = resolve(&wish, None, &[Major::new(18)].into()).unwrap();
+    let spec = resolve(&wish, None, &Offer { engines: [Major::new(18)].into(), ..Offer::default() }).unwrap();
     let at = Timestamp::now();
     let now = Some(at);
     let (host, database, role) = ("db.example.com".into(), "main".into(), "owner".into());

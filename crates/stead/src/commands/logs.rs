@@ -73,8 +73,9 @@ fn query(args: &LogsArgs) -> Option<String> {
         SaidBy::All => None,
     };
     let grep = args.grep.as_ref().map(|pattern| format!("/{}/", escaped(pattern)));
+    let request = args.request.map(|id| format!("request_id:{id}"));
     let terms: Vec<String> =
-        by.map(str::to_owned).into_iter().chain(grep).chain(args.query.clone()).collect();
+        by.map(str::to_owned).into_iter().chain(grep).chain(request).chain(args.query.clone()).collect();
     Some(terms.join(" ")).filter(|query| !query.is_empty())
 }
 
@@ -219,7 +220,12 @@ fn show(context: &Context, line: &LogLine) -> Result<(), Failure> {
         |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
     );
     let rest = if line.cut { " ..." } else { "" };
-    let who = if line.source == "postgres" { String::new() } else { format!("{}: ", line.source) };
+    let component = line.component.as_deref().unwrap_or_default();
+    let who = match line.source.as_str() {
+        "postgres" => String::new(),
+        "function" => format!("{}: ", component.trim_start_matches("function.")),
+        other => format!("{other}: "),
+    };
     output::line(format!("{at}  {:<7}  {who}{}{rest}", line.severity, line.message))?;
     for name in ["detail", "hint", "context", "statement"] {
         if let Some(text) = line.fields.get(name).and_then(|value| value.as_str()) {

@@ -1,6 +1,7 @@
 //! The verbs.
 
 mod backups;
+mod dev;
 mod doctor;
 mod down;
 mod edit;
@@ -122,6 +123,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Up { which, yes, reason, wait } => {
             up::run(&context, &which, yes, reason.as_deref(), wait).await
         }
+        Verb::Dev { which, yes } => dev::run(&context, &which, yes).await,
         Verb::Plan { which } => plan::run(&context, &which).await,
         Verb::Status { which, all } => status::run(&context, &which, all).await,
         Verb::Sql { which, component, command, file } => {

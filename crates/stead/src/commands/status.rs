@@ -97,13 +97,20 @@ fn show_component(component: &Component) -> Result<(), Failure> {
     output::line(format!("  {}  {}", component.name, phase(component)))?;
     let field = |name: &str| component.spec.get(name).map(output::plain).unwrap_or_default();
     let mut rows = Vec::new();
-    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
-    if let Some(endpoint) = &component.endpoint {
-        row("reached at", format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database));
+    if component.name.starts_with("function.") {
+        rows.extend(function(component));
+    } else {
+        if let Some(endpoint) = &component.endpoint {
+            rows.push(vec![
+                "reached at".to_owned(),
+                format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database),
+            ]);
+        }
+        let version = component.version.clone().unwrap_or_else(|| field("engine"));
+        rows.push(vec!["engine".to_owned(), format!("{version}, size {}", field("size"))]);
+        rows.push(vec!["allows".to_owned(), field("allow")]);
     }
-    let version = component.version.clone().unwrap_or_else(|| field("engine"));
-    row("engine", format!("{version}, size {}", field("size")));
-    row("allows", field("allow"));
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     if let Some(bytes) = component.disk_bytes {
         row("on disk", format!("{} MiB", bytes / (1024 * 1024)));
     }
@@ -135,7 +142,38 @@ fn show_component(component: &Component) -> Result<(), Failure> {
         output::line(format!("    {text}"))?;
     }
     for condition in &component.conditions {
-        output::line(format!("    ! {}: {}", condition.kind, condition.message))?;
+        // What code printed before it failed comes in lines of its own.
+        let message = condition.message.replace('\n', "\n      ");
+        output::line(format!("    ! {}: {message}", condition.kind))?;
     }
     Ok(())
+}
+
+/// What is told of a function alone.
+fn function(component: &Component) -> Vec<Vec<String>> {
+    let field = |name: &str| component.spec.get(name).map(output::plain).unwrap_or_default();
+    let given = |name: &str| component.spec.get(name).is_some_and(|value| !value.is_null());
+    let lists = |name: &str| component.spec[name].as_array().is_some_and(|list| !list.is_empty());
+    let mut rows = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    if let Some(endpoint) = &component.endpoint {
+        let who = if field("url") == "token" { "with its token" } else { "by anybody" };
+        row("called at", format!("http://{}:{}, {who}", endpoint.host, endpoint.port));
+    }
+    let live = component.live.map_or_else(|| "none answers yet".into(), |live| format!("{live} answers"));
+    row("release", live);
+    let limits =
+        format!("{} MiB, {} s, {} at once", field("memory_mib"), field("timeout_s"), field("concurrency"));
+    row("runs", format!("{} {} with {limits}", field("runtime"), field("handler")));
+    if lists("uses") {
+        row("uses", field("uses"));
+    }
+    if given("schedule") {
+        let part = |name: &str| component.spec["schedule"][name].as_str().unwrap_or_default().to_owned();
+        row("schedule", format!("{} {}", part("cron"), part("zone")));
+    }
+    if lists("egress") {
+        row("reaches", field("egress"));
+    }
+    rows
 }

@@ -34,6 +34,7 @@ impl Rig {
             address: "127.0.0.1".into(),
             ports: (30_000, 30_099),
             engines: [Major::new(15)].into(),
+            runtimes: ["nodejs24.x".to_owned()].into(),
             isolated: true,
         };
         store.put_host(&host).await.unwrap();
@@ -45,7 +46,10 @@ impl Rig {
     pub(crate) async fn apply(&self, size: Size) -> Result<Edited, EditError> {
         let decide = |current: &BTreeMap<ComponentName, Spec>, engines: &_| {
             let wish = Wish { size: Some(size), protect: Some(false), ..Wish::default() };
-            let current = current.get(&self.name).map(|Spec::Postgres(spec)| spec);
+            let current = current.get(&self.name).and_then(|spec| match spec {
+                Spec::Postgres(spec) => Some(spec),
+                Spec::Function(_) => None,
+            });
             let spec = resolve(&wish, current, engines).map_err(|refused| (self.name.clone(), refused))?;
             Ok(BTreeMap::from([(self.name.clone(), Spec::Postgres(spec))]))
         };
