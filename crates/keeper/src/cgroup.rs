@@ -1,5 +1,10 @@
 //! Limits by cgroups. Each controller is looked for by itself, since one host has it in a hierarchy of
 //! version 1, another in version 2, and a third not at all: then the limit is not enforced, and said so.
+//!
+//! Below Stead's folder every unit has a group, and all workers together have one, in which each has its own. Where
+//! processors are scarce, all workers together so get as much of them as one server does. On version 1 no unit is in
+//! the hierarchy of processors, where what is in no group counts process by process, or session by session, as much
+//! as a group does.
 
 mod worker;
 
@@ -21,6 +26,8 @@ struct Hierarchy {
     v2: bool,
     memory: bool,
     pids: bool,
+    /// Workers' shares of the processors are set in it.
+    cpu: bool,
     /// Its groups can be frozen, and workers are frozen in it.
     freezer: bool,
 }
@@ -49,12 +56,19 @@ impl Cgroups {
             // Every group of version 2 can be frozen, without a controller.
             let freezes = if mount.v2 { !v1_freezer } else { mount.has("freezer") };
             let freezer = freezes && !known(|h| h.freezer);
-            if !memory && !pids && !freezer {
+            let cpu = mount.has("cpu") && !known(|h| h.cpu);
+            if !memory && !pids && !cpu && !freezer {
                 continue;
             }
             let folder = mount.at.join(format!("stead-{hash}"));
-            let hierarchy = Hierarchy { folder, v2: mount.v2, memory, pids, freezer };
-            match hierarchy.prepare(&mount.at) {
+            let mut hierarchy = Hierarchy { folder, v2: mount.v2, memory, pids, cpu, freezer };
+            let mut prepared = hierarchy.prepare(&mount.at);
+            if cpu && prepared.is_err() {
+                // Version 2 has it for no group while a process of real time is about; the others it has.
+                hierarchy.cpu = false;
+                prepared = hierarchy.prepare(&mount.at);
+            }
+            match prepared {
                 Ok(()) => hierarchies.push(hierarchy),
                 Err(error) => {
                     said.push(format!("cgroups at `{}` cannot be used: {error}", mount.at.display()))
@@ -64,6 +78,7 @@ impl Cgroups {
         for (name, of) in [
             ("memory", (|h| h.memory) as fn(&Hierarchy) -> bool),
             ("pids", |h| h.pids),
+            ("cpu", |h| h.cpu),
             ("freezer", |h| h.freezer),
         ] {
             if hierarchies.iter().any(of) {
@@ -71,6 +86,9 @@ impl Cgroups {
             }
             said.push(match name {
                 "freezer" => "this host has no `freezer` controller: idle workers are not frozen".into(),
+                "cpu" => {
+                    "this host has no `cpu` controller: a busy worker may hold up everything else".into()
+                }
                 _ => format!("this host has no `{name}` controller: that limit of units is not enforced"),
             });
         }
@@ -118,11 +136,14 @@ impl Cgroups {
 
     /// Names of units that have a group.
     pub(crate) fn units(&self) -> Vec<String> {
-        self.groups().into_iter().filter(|group| worker::of_group(group).is_none()).collect()
+        let mut units = self.groups("");
+        units.retain(|group| group != worker::ALL);
+        units
     }
 
-    fn groups(&self) -> Vec<String> {
-        let folders = self.hierarchies.iter().filter_map(|h| fs::read_dir(&h.folder).ok());
+    /// Groups in a folder of Stead's.
+    fn groups(&self, folder: &str) -> Vec<String> {
+        let folders = self.hierarchies.iter().filter_map(|h| fs::read_dir(h.folder.join(folder)).ok());
         let entries = folders.flatten().flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
@@ -134,7 +155,9 @@ impl Cgroups {
 
     /// Removes Stead's own folders, when every group is gone.
     pub(crate) fn remove_all(&self) {
-        for group in self.groups() {
+        let workers = self.workers();
+        workers.iter().for_each(|worker| drop(self.remove_worker(worker)));
+        for group in self.groups("") {
             let _ = self.remove(&group);
         }
         for hierarchy in &self.hierarchies {
@@ -170,7 +193,7 @@ impl Hierarchy {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(names), Some(path)) = (fields.next(), fields.next()) else { return false };
         let has = |name: &str| names.split(',').any(|n| n == name);
-        let of = [("memory", self.memory), ("pids", self.pids), ("freezer", self.freezer)];
+        let of = [("memory", self.memory), ("pids", self.pids), ("cpu", self.cpu), ("freezer", self.freezer)];
         let ours = if self.v2 { names.is_empty() } else { of.iter().any(|(name, used)| *used && has(name)) };
         // The path is relative to the hierarchy's root; the folder's last two parts are Stead's own.
         let own: PathBuf = folder.components().rev().take(2).collect::<Vec<_>>().iter().rev().collect();
@@ -178,15 +201,18 @@ impl Hierarchy {
     }
 
     fn controllers(&self) -> String {
-        let names = [("+memory", self.memory), ("+pids", self.pids)];
+        let names = [("+memory", self.memory), ("+pids", self.pids), ("+cpu", self.cpu)];
         names.iter().filter(|(_, used)| *used).map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
     }
 
     fn prepare(&self, mount: &Path) -> io::Result<()> {
+        let workers = self.folder.join(worker::ALL);
         exists_is_fine(fs::create_dir(&self.folder))?;
+        exists_is_fine(fs::create_dir(&workers))?;
         if self.v2 && !self.controllers().is_empty() {
-            fs::write(mount.join("cgroup.subtree_control"), self.controllers())?;
-            fs::write(self.folder.join("cgroup.subtree_control"), self.controllers())?;
+            for parent in [mount, &self.folder, &workers] {
+                fs::write(parent.join("cgroup.subtree_control"), self.controllers())?;
+            }
         }
         Ok(())
     }
@@ -255,6 +281,7 @@ mod tests {
             v2: false,
             memory: true,
             pids: false,
+            cpu: false,
             freezer: false,
         };
         let folder = v1.folder.join("pg");
@@ -262,7 +289,7 @@ mod tests {
         assert!(!v1.is_line_of("4:memory:/stead-1", &folder));
         assert!(!v1.is_line_of("8:pids:/stead-1/pg", &folder));
         let folder = "/sys/fs/cgroup/stead-1".into();
-        let v2 = Hierarchy { folder, v2: true, memory: true, pids: true, freezer: true };
+        let v2 = Hierarchy { folder, v2: true, memory: true, pids: true, cpu: true, freezer: true };
         assert!(v2.is_line_of("0::/stead-1/pg", &v2.folder.join("pg")));
     }
 

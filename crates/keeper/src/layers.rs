@@ -9,6 +9,8 @@
 pub(crate) enum Layer {
     /// Limits of memory and of processes.
     Limits,
+    /// Shares of the processors, where a hierarchy has nothing else to do.
+    Shares,
     /// Sizes of `/tmp` and `/dev/shm`.
     Sizes,
     PidNamespace,

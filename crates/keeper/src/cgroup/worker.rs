@@ -1,7 +1,9 @@
-//! Groups of workers: limits without a way out by swap, the freezer, and what the kernel counted.
+//! Groups of workers: limits without a way out by swap, shares of the processors by memory, the freezer, and what the
+//! kernel counted.
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -9,13 +11,12 @@ use super::{Cgroups, Door, Hierarchy, exists_is_fine};
 use crate::layers::{Layer, left_out};
 use crate::wire::{Group, Name, WorkerLimits};
 
-/// A dot is in no unit's name, so that no unit's group can have this one's.
-const PREFIX: &str = "worker.";
+/// The group that all workers are in. A dot is in no unit's name, so that no unit's group can have this one's.
+pub(super) const ALL: &str = "all.workers";
 
-/// The worker whose group this is.
-pub(super) fn of_group(group: &str) -> Option<Name> {
-    Name::parse(group.strip_prefix(PREFIX)?).ok()
-}
+/// With so many bytes of memory a worker counts as much as a process that is in no group: Lambda gives one processor
+/// for it.
+const ONE_PROCESSOR_BYTES: u64 = 1769 * 1024 * 1024;
 
 /// What the kernel counted of a worker.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Cgroups {
     /// that cannot be set is an error here: what runs in a worker is a stranger's.
     pub(crate) fn make_worker(&self, worker: &Name, limits: &WorkerLimits) -> io::Result<Door> {
         let mut door = Door::default();
-        for hierarchy in &self.hierarchies {
+        for hierarchy in self.of_workers() {
             let folder = hierarchy.folder.join(group(worker));
             exists_is_fine(fs::create_dir(&folder))?;
             hierarchy.limit_worker(&folder, limits)?;
@@ -42,9 +43,13 @@ impl Cgroups {
 
     /// Gives a worker other limits.
     pub(crate) fn limit_worker(&self, worker: &Name, limits: &WorkerLimits) -> io::Result<()> {
-        self.hierarchies
-            .iter()
+        self.of_workers()
             .try_for_each(|hierarchy| hierarchy.limit_worker(&hierarchy.folder.join(group(worker)), limits))
+    }
+
+    fn of_workers(&self) -> impl Iterator<Item = &Hierarchy> {
+        let wanted = |h: &&Hierarchy| h.memory || h.pids || h.freezer || !left_out(Layer::Shares);
+        self.hierarchies.iter().filter(wanted)
     }
 
     /// What lets somebody else freeze a worker and see its use of memory.
@@ -96,12 +101,18 @@ impl Cgroups {
 
     /// Workers that have a group.
     pub(crate) fn workers(&self) -> Vec<Name> {
-        self.groups().iter().filter_map(|group| of_group(group)).collect()
+        self.groups(ALL).into_iter().filter_map(|group| Name::parse(group).ok()).collect()
     }
 }
 
 fn group(worker: &Name) -> String {
-    format!("{PREFIX}{worker}")
+    format!("{ALL}/{worker}")
+}
+
+/// A weight in proportion to memory, where `one` is the usual one and what the kernel allows has bounds.
+fn weight(memory_bytes: u64, one: u64, bounds: RangeInclusive<u64>) -> String {
+    let weight = memory_bytes.saturating_mul(one) / ONE_PROCESSOR_BYTES;
+    weight.clamp(*bounds.start(), *bounds.end()).to_string()
 }
 
 /// `oom_kill` of `memory.oom_control` or `memory.events`.
@@ -124,6 +135,13 @@ impl Hierarchy {
         }
         if self.pids {
             fs::write(folder.join("pids.max"), limits.pids.to_string())?;
+        }
+        if self.cpu {
+            let (file, weight) = match self.v2 {
+                false => ("cpu.shares", weight(limits.memory_bytes, 1024, 2..=262_144)),
+                true => ("cpu.weight", weight(limits.memory_bytes, 100, 1..=10_000)),
+            };
+            fs::write(folder.join(file), weight)?;
         }
         if !self.memory {
             return Ok(());
@@ -158,11 +176,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_unit_has_a_workers_group() {
-        let worker = Name::parse("a-1").unwrap();
-        assert_eq!(of_group(&group(&worker)), Some(worker));
-        assert_eq!(of_group("worker-a"), None);
-        assert!(Name::parse(format!("{PREFIX}a")).is_err());
+    fn no_unit_has_the_workers_group() {
+        assert!(Name::parse(ALL).is_err());
+    }
+
+    #[test]
+    fn processors_are_shared_by_memory() {
+        let shares = [0, 128, 256, 1024, 1769, 10_240, 1 << 40]
+            .map(|mib| weight(mib << 20, 1024, 2..=262_144).parse::<u64>().unwrap());
+        assert_eq!(shares, [2, 74, 148, 592, 1024, 5927, 262_144]);
+        assert_eq!(weight(16 << 20, 100, 1..=10_000), "1");
+        assert_eq!(weight(1769 << 20, 100, 1..=10_000), "100");
     }
 
     /// Version 2 alone, which not every machine that runs these tests has its controllers in.
@@ -173,8 +197,14 @@ mod tests {
             return;
         };
         let folder = mount.at.join(format!("stead-freezes-{}", std::process::id()));
-        let hierarchy =
-            Hierarchy { folder: folder.clone(), v2: true, memory: false, pids: false, freezer: true };
+        let hierarchy = Hierarchy {
+            folder: folder.clone(),
+            v2: true,
+            memory: false,
+            pids: false,
+            cpu: false,
+            freezer: true,
+        };
         if hierarchy.prepare(&mount.at).is_err() {
             assert!(!rustix::process::geteuid().is_root(), "root can make groups");
             return;
@@ -194,7 +224,7 @@ mod tests {
                 let [(kind, file)] = <[_; 1]>::try_from(groups.handles(&worker)).unwrap();
                 assert_eq!(kind, Group::FreezerV2);
                 rustix::io::write(&file, b"1").unwrap();
-                let frozen = || fs::read_to_string(folder.join("worker.a/cgroup.events")).unwrap();
+                let frozen = || fs::read_to_string(folder.join(ALL).join("a/cgroup.events")).unwrap();
                 while !frozen().contains("frozen 1") {}
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
                 groups.thaw(&worker);

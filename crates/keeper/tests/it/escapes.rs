@@ -70,7 +70,8 @@ const ATTEMPTS: &[Attempt] = &[
     attempt(
         "raise its own limit",
         "Root+*+Landlock",
-        "[group] = [name for name in os.listdir(host['group']) if name.startswith('worker.')]\nopen(f\"{host['group']}/{group}/cgroup.procs\", 'w')",
+        "[group] = [at for at in os.scandir(host['group'] + '/all.workers') if at.is_dir()]\n\
+         open(group.path + '/cgroup.procs', 'w')",
     ),
     attempt("open the kernel's log", "Root+*+Landlock", "open('/dev/kmsg')"),
     attempt(

@@ -316,6 +316,11 @@ impl Home {
         found
     }
 
+    /// Folders of the group that all workers are in.
+    pub(crate) fn groups_of_workers(&self) -> Vec<PathBuf> {
+        self.cgroups().iter().map(|folder| folder.join("all.workers")).collect()
+    }
+
     /// cgroup folders of this home.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         use sha2::Digest;
@@ -341,6 +346,14 @@ impl Home {
     }
 }
 
+/// Removes a group with all below it.
+fn remove_groups(folder: &Path) -> std::io::Result<()> {
+    for group in fs::read_dir(folder)?.flatten().filter(|group| group.path().is_dir()) {
+        remove_groups(&group.path())?;
+    }
+    fs::remove_dir(folder)
+}
+
 impl Drop for Home {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -357,12 +370,7 @@ impl Drop for Home {
             left.is_empty().then_some(())
         });
         for folder in self.cgroups() {
-            for unit in fs::read_dir(&folder).unwrap().flatten() {
-                if unit.path().is_dir() {
-                    until("its group is empty", || fs::remove_dir(unit.path()).ok());
-                }
-            }
-            fs::remove_dir(folder).unwrap();
+            until("its groups are empty", || remove_groups(&folder).ok());
         }
         let _ = rustix::mount::unmount(&self.path, rustix::mount::UnmountFlags::DETACH);
         until("its folder is gone", || match fs::remove_dir_all(&self.path) {

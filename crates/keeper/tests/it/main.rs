@@ -23,6 +23,8 @@ mod sandboxed;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]
+mod shares;
+#[cfg(test)]
 mod user;
 #[cfg(test)]
 mod workers;

@@ -28,10 +28,9 @@ impl Home {
 
     /// Freezes a worker, as whoever asked for it may.
     fn freeze(&self, worker: &str) {
-        let group = format!("worker.{worker}");
-        for folder in self.cgroups() {
+        for folder in self.groups_of_workers() {
             for (file, state) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
-                let file = folder.join(&group).join(file);
+                let file = folder.join(worker).join(file);
                 if file.exists() {
                     fs::write(file, state).unwrap();
                 }
@@ -61,8 +60,8 @@ fn the_function_front_door_has_its_files_for_itself_and_asks_for_workers_only() 
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap().trim().to_owned();
     assert!(field("Uid:").starts_with(&host.functions_uid().to_string()));
-    assert!(field("Gid:").starts_with(&host.functions_gid().to_string()));
-    assert_eq!(field("Groups:"), host.gid().to_string());
+    assert!(field("Gid:").starts_with(&host.gid().to_string()));
+    assert_eq!(field("Groups:"), host.functions_gid().to_string());
     let cat = |path: &str| {
         let path = home.path.join(path).display().to_string();
         let mut command = as_user(host.gateway_uid(), host.gid(), "/bin/cat".as_ref());

@@ -62,10 +62,10 @@ impl Home {
         until("no record is left", || {
             fs::read_dir(self.path.join("keeper/workers")).unwrap().next().is_none().then_some(())
         });
-        for folder in self.cgroups() {
+        for folder in self.groups_of_workers() {
             until("no group is left", || {
-                let names = fs::read_dir(&folder).unwrap().flatten().map(|e| e.file_name());
-                (!names.into_iter().any(|n| n.to_string_lossy().starts_with("worker."))).then_some(())
+                let mut entries = fs::read_dir(&folder).unwrap().flatten();
+                (!entries.any(|entry| entry.path().is_dir())).then_some(())
             });
         }
         let of_workers = |pid: i32| {
