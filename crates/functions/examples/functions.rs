@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let home = PathBuf::from(values("--home").first().ok_or("--home is missing")?);
     if args.get(1).is_some_and(|arg| arg == "keeper") {
-        return Ok(keeper::run(&keeper::Options::new(home, std::env::current_exe()?))?);
+        let mut options = keeper::Options::new(home, std::env::current_exe()?);
+        let dirs = std::env::var_os("STEAD_RUNTIMES").unwrap_or_default();
+        options.runtime_dirs.extend(std::env::split_paths(&dirs).filter(|dir| dir.is_absolute()));
+        return Ok(keeper::run(&options)?);
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let mut limits = functions::Limits::default();

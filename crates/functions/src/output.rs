@@ -55,6 +55,8 @@ pub(crate) struct Output {
     pub(crate) stderr: Pipe,
     /// The invocation whose START was written.
     started: Option<String>,
+    /// It has ended, and what it printed is being read.
+    ending: bool,
     tail: VecDeque<u8>,
     alone: bool,
 }
@@ -92,7 +94,8 @@ impl Output {
         stderr: pipe::Receiver,
     ) -> Self {
         let (stdout, stderr) = (Pipe::new(stdout), Pipe::new(stderr));
-        Self { worker, edition, log, stdout, stderr, started: None, tail: VecDeque::new(), alone: false }
+        let tail = VecDeque::new();
+        Self { worker, edition, log, stdout, stderr, started: None, ending: false, tail, alone: false }
     }
 
     /// Until nobody is left who prints or speaks.
@@ -108,8 +111,14 @@ impl Output {
                 self.alone = false;
             }
             tokio::select! {
+                biased;
                 word = words.recv() => match word {
                     Some(word) => {
+                        if let Word::Closed(closing) = &word {
+                            // What is in the pipes by now is its own, whatever the worker does since.
+                            self.start(&closing.id, closing.began_at);
+                            self.ending = true;
+                        }
                         self.drain(&mut first);
                         self.hear(word);
                     }
@@ -167,7 +176,8 @@ impl Output {
     }
 
     fn line(&mut self, stream: Stream, line: &[u8], cut: bool) {
-        let current = self.worker.upgrade().and_then(|worker| worker.current());
+        let worker = self.worker.upgrade().filter(|_| !self.ending);
+        let current = worker.and_then(|worker| worker.current());
         if let Some((id, began_at)) = &current {
             self.start(id, *began_at);
         }
@@ -236,6 +246,7 @@ impl Output {
         }
         self.tail.clear();
         self.started = None;
+        self.ending = false;
     }
 
     fn platform(

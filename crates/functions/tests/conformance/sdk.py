@@ -99,19 +99,21 @@ for function in streamed:
                 chunks.append(event["PayloadChunk"]["Payload"])
             else:
                 complete = event["InvokeComplete"]
-        return b"".join(chunks), complete, first and time.monotonic() - first
+        # What `lambda_runtime` answers begins with what it would be over HTTP, as on Lambda.
+        return b"".join(chunks).rpartition(b"\0" * 8)[2], complete, first and time.monotonic() - first
 
     got, complete, lasted = stream({})
     assert got == pieces and not complete.get("ErrorCode"), (function, got, complete)
     assert lasted > 0.3, f"{function}: all pieces came at once, within {lasted} s"
     got, complete, _ = stream({"do": "break"})
-    assert got == pieces and complete["ErrorCode"], (function, got, complete)
+    # `lambda_runtime` writes its trailers into the body, so that nobody can know.
+    written = got.startswith(pieces + b"Lambda-Runtime-Function-Error-Type: ")
+    assert written or got == pieces and complete["ErrorCode"] and complete["ErrorDetails"], (function, got, complete)
     got, complete, _ = stream({"do": "fail"})
-    assert complete["ErrorCode"] == "Unhandled" or complete["ErrorCode"], (function, got, complete)
+    assert complete["ErrorCode"] and complete["ErrorDetails"], (function, got, complete)
 
 # One that does not stream, asked for pieces.
 answer = client.invoke_with_response_stream(FunctionName=whole, Payload="1")
 events = list(answer["EventStream"])
-assert events[0]["PayloadChunk"]["Payload"] == b'{"got":1}' or json.loads(events[0]["PayloadChunk"]["Payload"]) == {"got": 1}
-assert "InvokeComplete" in events[-1], events
+assert json.loads(events[0]["PayloadChunk"]["Payload"]) == {"got": 1} and "InvokeComplete" in events[-1], events
 print("well")

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use functions::route::{
@@ -54,9 +55,17 @@ fn example() -> PathBuf {
     path.join("examples/functions")
 }
 
-/// A port that nobody has.
+/// A port that nobody has. Below those that the kernel gives to connections, of which one could take it meanwhile.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id().wrapping_mul(131).wrapping_add(tried) % 22_000);
+        let port = u16::try_from(port).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn unit_name() -> Name {
@@ -79,6 +88,14 @@ impl Home {
             |language, program: &str| Interpreter { language, folder: None, program: program.into() };
         runtimes.insert("nodejs20.x".to_owned(), interpreter(Language::Node, "/usr/bin/node"));
         runtimes.insert("python3.11".to_owned(), interpreter(Language::Python, "/usr/bin/python3.11"));
+        // What script/setup installs, where it did.
+        let dir = std::env::var_os("STEAD_RUNTIMES").unwrap_or_else(|| "/var/lib/stead/runtimes".into());
+        let folder = Some(Path::new(&dir).join("nodejs24.x")).filter(|folder| folder.exists());
+        if folder.is_some() {
+            let program = "/var/lang/bin/node".to_owned();
+            let node = Interpreter { language: Language::Node, folder, program };
+            runtimes.insert("nodejs24.x".to_owned(), node);
+        }
         let settings =
             Settings { listen: vec!["127.0.0.1".parse().unwrap()], runtimes, egress_networks: Vec::new() };
         home.write("functions/functions.json", &serde_json::to_vec(&settings).unwrap());

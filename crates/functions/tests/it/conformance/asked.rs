@@ -37,7 +37,12 @@ impl Site<'_> {
     fn ask(&self, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let response = ask(&self.installed.whole, request, headers, body);
         let start: String = response.text().chars().take(1000).collect();
-        assert!(response.status < 300, "{}: {request}: {} {start}", self.installed.program.name, response.status);
+        assert!(
+            response.status < 300,
+            "{}: {request}: {} {start}",
+            self.installed.program.name,
+            response.status
+        );
         response
     }
 
@@ -68,7 +73,8 @@ impl Site<'_> {
     fn takes_and_gives_much(&self) {
         let name = self.installed.program.name;
         let text = "x".repeat(5_000_000);
-        let response = self.ask("POST /echo", &[("Content-Type", "text/plain; charset=utf-8")], text.as_bytes());
+        let response =
+            self.ask("POST /echo", &[("Content-Type", "text/plain; charset=utf-8")], text.as_bytes());
         assert!(response.body == text.as_bytes(), "{name}: 5 MB of text got lost");
         let response = ask(&self.installed.whole, "GET /text?bytes=7000000", &[], b"");
         assert_eq!(response.status, 502, "{name}: an answer of 7 MB");

@@ -23,6 +23,9 @@ pub(crate) struct Program {
     parts: &'static [(&'static str, &'static str)],
     /// What a caller of its URL sees of an error that it did not catch.
     pub(crate) failure: u16,
+    /// Whether it says of an answer in pieces that it broke off: `lambda_runtime` writes the trailers that say so into
+    /// the body, here as on Lambda.
+    pub(crate) tells_breaks: bool,
 }
 
 /// A program as functions of a home.
@@ -59,6 +62,7 @@ pub(crate) const AWSLAMBDARIC: Program = Program {
     ],
     parts: &[("python", ".")],
     failure: 502,
+    tells_breaks: true,
 };
 
 pub(crate) const RIC_3: Program = Program {
@@ -75,6 +79,7 @@ pub(crate) const RIC_3: Program = Program {
     ],
     parts: &[("ric3", "."), ("nodejs24.x/bin/node", "node")],
     failure: 502,
+    tells_breaks: true,
 };
 
 pub(crate) const RIC_4: Program = Program {
@@ -99,6 +104,7 @@ pub(crate) const RUST: Program = Program {
     files: &[],
     parts: &[("rust", ".")],
     failure: 502,
+    tells_breaks: false,
 };
 
 pub(crate) const RUST_HTTP: Program = Program { name: "lambda_http", handler: "http", ..RUST };
@@ -113,16 +119,13 @@ pub(crate) const NODE: Program = Program {
     files: &[("app.mjs", APP_MJS)],
     parts: &[],
     failure: 502,
+    tells_breaks: true,
 };
 
 pub(crate) const NODE_STREAM: Program = Program { handler: "app.stream", ..NODE };
 
-pub(crate) const PYTHON: Program = Program {
-    name: "our bootstrap for Python",
-    runtime: "python3.11",
-    files: &[("app.py", APP_PY)],
-    ..NODE
-};
+pub(crate) const PYTHON: Program =
+    Program { name: "our bootstrap for Python", runtime: "python3.11", files: &[("app.py", APP_PY)], ..NODE };
 
 pub(crate) const FASTAPI: Program = Program {
     name: "FastAPI behind Mangum",
@@ -132,6 +135,7 @@ pub(crate) const FASTAPI: Program = Program {
     files: &[("web.py", WEB_PY)],
     parts: &[("python", ".")],
     failure: 500,
+    tells_breaks: true,
 };
 
 pub(crate) const EXPRESS: Program = Program {

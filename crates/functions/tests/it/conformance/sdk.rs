@@ -24,7 +24,11 @@ pub(crate) fn everything(home: &Home, prefix: &str) {
     let mut python = Command::new(installed::python());
     python.env_clear().env("HOME", "/nonexistent");
     python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(SCRIPT));
-    python.args([format!("http://127.0.0.1:{}", relay.port), whole.whole.function.clone(), whole.broken.function]);
+    python.args([
+        format!("http://127.0.0.1:{}", relay.port),
+        whole.whole.function.clone(),
+        whole.broken.function,
+    ]);
     let output = python.args(streamed.iter().map(|it| &it.whole.function)).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(out, "well\n", "{err}");
