@@ -15,14 +15,14 @@ fn offer() -> Offer {
 fn wish() -> Wish {
     Wish {
         code: Some(CODE),
-        runtime: Some("nodejs24.x".parse().unwrap()),
+        runtime: Some("nodejs24.x".parse().expect("a runtime")),
         handler: Some("index.handler".into()),
         ..Wish::default()
     }
 }
 
 fn spec() -> Spec {
-    resolve(&wish(), None, &offer()).unwrap()
+    resolve(&wish(), None, &offer()).expect("a spec")
 }
 
 #[test]

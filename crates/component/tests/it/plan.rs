@@ -20,7 +20,7 @@ fn words(decision: Decision) -> String {
 }
 
 /// Of a server that was brought to its spec before.
-const SETTLED: Standing = 
+const SETTLED: Standing =
     Standing { deleting: false, used: false, provisioned: true, drill_due: false, settled: true };
 const DELETING: Standing = Standing { deleting: true, ..SETTLED };
 

@@ -13,8 +13,7 @@ const MOST: usize = 60;
 fn run(world: &mut World, deleting: bool) -> (Decision, Vec<Step>) {
     let mut steps = Vec::new();
     for _ in 0..MOST {
-        let standing =
-            Standing { deleting, provisioned: world.provisioned, ..Standing::default() };
+        let standing = Standing { deleting, provisioned: world.provisioned, ..Standing::default() };
         match plan(&world.spec, &world.seen, standing) {
             Decision::Act(component::Step::Postgres(step)) => {
                 let before = world.seen.clone();

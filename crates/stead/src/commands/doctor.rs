@@ -95,9 +95,11 @@ fn functions(context: &Context) -> Check {
             let message = format!("this kernel has no {}, so workers do not start", lacks.join(" and no "));
             check("functions", Finding::Wrong, message)
         }
-        (true, ..) => {
-            check("functions", Finding::Note, "no interpreter: packages that bring their own run; run script/setup")
-        }
+        (true, ..) => check(
+            "functions",
+            Finding::Note,
+            "no interpreter: packages that bring their own run; run script/setup",
+        ),
         (_, _, false) => {
             let message = format!("{names}; no cgroups that freeze, so workers go on between calls");
             check("functions", Finding::Note, message)

@@ -339,7 +339,11 @@ impl Installation {
             names.iter().map(|name| format!("{prefix}{name}.json")).collect()
         };
         assert_eq!(self.list("gateway/routes"), files(&handles, ""));
-        let units = [vec!["archiver.json".into(), "control.json".into(), "functions.json".into()], files(&places, "pg-")].concat();
+        let units = [
+            vec!["archiver.json".into(), "control.json".into(), "functions.json".into()],
+            files(&places, "pg-"),
+        ]
+        .concat();
         // One that was replaced has a number.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.list("units").into_iter().partition(|unit| unit.starts_with("gateway"));
