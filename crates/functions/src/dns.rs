@@ -9,7 +9,6 @@ use tokio::net::UdpSocket;
 
 use crate::engine::Engine;
 use crate::names::{self, Names};
-use crate::output::Word;
 use crate::route::Egress;
 use crate::worker::Worker;
 
@@ -41,7 +40,7 @@ pub(crate) async fn serve(_engine: Arc<Engine>, worker: Arc<Worker>, socket: Udp
             && told.insert(name.clone())
         {
             let message = format!("`{name}` was asked for, which the function's `egress` does not name");
-            worker.say(Word::Platform { level: "warning", message });
+            worker.output.say("warning", message);
         }
         // Whoever asks and does not listen asks again.
         let _ = socket.send_to(&answer, from).await;

@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use crate::control_socket;
 use crate::engine::Engine;
 use crate::names;
-use crate::output::Word;
 use crate::worker::Worker;
 
 /// Connections of one worker at once.
@@ -95,7 +94,7 @@ async fn pass(way: &Way, port: u16, mut inside: TcpStream) {
         Err(why) => {
             if way.told.fetch_add(1, Ordering::Relaxed) < TOLD {
                 let message = format!("no connection to {name}:{port}: {why}");
-                way.worker.say(Word::Platform { level: "warning", message });
+                way.worker.output.say("warning", message);
             }
             // A reset, at once: nobody waits for an answer.
             let _ = inside.set_zero_linger();

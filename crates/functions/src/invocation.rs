@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// A call, before it has a worker.
@@ -128,7 +128,7 @@ impl Failure {
 pub(crate) struct Outcome {
     pub(crate) answer: Answer,
     /// The end of the log, where it was asked for.
-    pub(crate) tail: Option<oneshot::Receiver<Vec<u8>>>,
+    pub(crate) tail: Option<Vec<u8>>,
     /// The version that ran.
     pub(crate) version: u64,
 }

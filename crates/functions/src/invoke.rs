@@ -235,7 +235,7 @@ async fn whole(outcome: Outcome) -> Response<Body> {
         insert(&mut response, FUNCTION_ERROR, "Unhandled");
     }
     if let Some(tail) = tail {
-        insert(&mut response, LOG_RESULT, &STANDARD.encode(tail.await.unwrap_or_default()));
+        insert(&mut response, LOG_RESULT, &STANDARD.encode(tail));
     }
     response
 }
@@ -255,10 +255,6 @@ async fn collect(mut pieces: tokio::sync::mpsc::Receiver<Piece>) -> (Bytes, bool
 
 async fn streamed(outcome: Outcome) -> Response<Body> {
     let Outcome { answer, tail, version } = outcome;
-    let tail = match tail {
-        Some(tail) => Some(tail.await.unwrap_or_default()),
-        None => None,
-    };
     let (body, content_type) = match answer {
         Answer::Whole(body) => {
             (messages([event_stream::chunk(&body), event_stream::complete(None, tail)]), None)

@@ -15,7 +15,6 @@ use crate::egress;
 use crate::engine::Engine;
 use crate::freezer::Groups;
 use crate::invocation::Failure;
-use crate::output::Word;
 use crate::worker::{State, Worker};
 
 /// A worker that has rested so long is frozen; less would freeze one between two calls of a busy client.
@@ -68,7 +67,9 @@ pub(crate) async fn mind(
 
 /// Minds a worker of whose end nobody tells, until it has finished what it does: then it goes.
 async fn mind_alone(engine: Arc<Engine>, worker: Arc<Worker>) {
-    worker.say(Word::Alone);
+    if worker.output.leave_alone() {
+        return has_ended(&worker);
+    }
     if let Some(pool) = worker.pool.upgrade() {
         pool.release(&worker);
     }

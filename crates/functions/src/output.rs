@@ -1,19 +1,17 @@
 //! What a worker prints, line by line, and the lines that Lambda puts around it.
 //!
-//! A line belongs to the invocation that is under way when it is read. When an invocation ends, what is in the pipes
-//! by then is read first, so that its END comes behind its own lines. START is written with the first line or with the
-//! end, whichever comes first: an invocation that prints nothing costs one wake of this task.
+//! A line belongs to the invocation that was the last to begin when it was read. So that this is the one that printed it,
+//! what is in the pipes when an invocation ends is read there and then, before the worker can get the next; between
+//! these moments a task of its own reads. START is written with the first line or with the end, whichever comes first.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot};
 
-use crate::edition::Edition;
 use crate::invocation::Failure;
 use crate::log::{FunctionLog, Line, Report, Stream};
 use crate::worker::Worker;
@@ -22,166 +20,204 @@ use crate::worker::Worker;
 const LONGEST_LINE: usize = 200 * 1024;
 /// What `X-Amz-Log-Type: Tail` gives, bytes.
 const TAIL: usize = 4096;
-
-/// What the output task is told.
-pub(crate) enum Word {
-    /// An invocation has ended.
-    Closed(Box<Closing>),
-    /// Something to be said about the worker.
-    Platform { level: &'static str, message: String },
-    /// Nobody will tell of the worker's end: that both its pipes are closed has to do.
-    Alone,
-    /// The end of what was printed so far is wanted.
-    Tail(oneshot::Sender<Vec<u8>>),
-}
+/// Read at once, bytes.
+const PART: usize = 16 * 1024;
+/// How often at once: a function that prints without end must not hold anybody up for ever.
+const PARTS: usize = 64;
 
 /// An invocation that has ended.
 pub(crate) struct Closing {
     pub(crate) id: String,
-    pub(crate) began_at: Timestamp,
     pub(crate) duration: Duration,
     pub(crate) init: Option<Duration>,
     pub(crate) memory_peak: Option<u64>,
     pub(crate) failure: Option<Failure>,
-    pub(crate) tail: Option<oneshot::Sender<Vec<u8>>>,
 }
 
-/// Reads both pipes of a worker.
+/// Both pipes of a worker, and what has come out of them.
 pub(crate) struct Output {
-    pub(crate) worker: std::sync::Weak<Worker>,
-    pub(crate) edition: Arc<Edition>,
-    pub(crate) log: Arc<FunctionLog>,
-    pub(crate) stdout: Pipe,
-    pub(crate) stderr: Pipe,
-    /// The invocation whose START was written.
-    started: Option<String>,
-    /// It has ended, and what it printed is being read.
-    ending: bool,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    printed: Mutex<Printed>,
+}
+
+/// What there is to know to write the next line.
+struct Printed {
+    log: std::sync::Arc<FunctionLog>,
+    version: u64,
+    memory_mib: u64,
+    buffer: Vec<u8>,
+    stdout: Partial,
+    stderr: Partial,
+    /// The invocation that was the last to begin, and when.
+    latest: Option<(String, Timestamp)>,
+    /// Its START was written.
+    started: bool,
     tail: VecDeque<u8>,
+    /// Nobody tells of the worker's end: that both its pipes are closed has to do.
     alone: bool,
 }
 
-/// A pipe, and what has come of the line under way.
-pub(crate) struct Pipe {
-    pipe: pipe::Receiver,
+/// A line under way.
+struct Partial {
     line: Vec<u8>,
-    /// The line was longer; the rest is left out.
+    /// It was longer; the rest is left out.
     cut: bool,
     open: bool,
 }
 
-impl Pipe {
-    pub(crate) fn new(pipe: pipe::Receiver) -> Self {
-        Self { pipe, line: Vec::new(), cut: false, open: true }
-    }
-
-    async fn read(&mut self, buffer: &mut [u8]) -> usize {
-        if !self.open {
-            return std::future::pending().await;
-        }
-        let length = self.pipe.read(buffer).await.unwrap_or(0);
-        self.open = length > 0;
-        length
+impl Default for Partial {
+    fn default() -> Self {
+        Self { line: Vec::new(), cut: false, open: true }
     }
 }
 
 impl Output {
     pub(crate) fn new(
-        worker: std::sync::Weak<Worker>,
-        edition: Arc<Edition>,
-        log: Arc<FunctionLog>,
+        log: std::sync::Arc<FunctionLog>,
+        (version, memory_mib): (u64, u64),
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
     ) -> Self {
-        let (stdout, stderr) = (Pipe::new(stdout), Pipe::new(stderr));
-        let tail = VecDeque::new();
-        Self { worker, edition, log, stdout, stderr, started: None, ending: false, tail, alone: false }
+        let printed = Printed {
+            log,
+            version,
+            memory_mib,
+            buffer: vec![0; PART],
+            stdout: Partial::default(),
+            stderr: Partial::default(),
+            latest: None,
+            started: false,
+            tail: VecDeque::new(),
+            alone: false,
+        };
+        Self { stdout, stderr, printed: Mutex::new(printed) }
     }
 
-    /// Until nobody is left who prints or speaks.
-    pub(crate) async fn run(mut self, mut words: mpsc::UnboundedReceiver<Word>) {
-        let mut first = vec![0; 16 * 1024];
-        let mut second = vec![0; 16 * 1024];
+    /// Reads what is printed, until nobody is left who could.
+    pub(crate) async fn read(&self, worker: Weak<Worker>) {
         loop {
-            if self.alone
-                && !(self.stdout.open || self.stderr.open)
-                && let Some(worker) = self.worker.upgrade()
-            {
-                crate::minder::has_ended(&worker);
-                self.alone = false;
+            let (stdout, stderr) = {
+                let printed = self.lock();
+                (printed.stdout.open, printed.stderr.open)
+            };
+            if !stdout && !stderr {
+                break;
             }
             tokio::select! {
-                biased;
-                word = words.recv() => match word {
-                    Some(word) => {
-                        if let Word::Closed(closing) = &word {
-                            // What is in the pipes by now is its own, whatever the worker does since.
-                            self.start(&closing.id, closing.began_at);
-                            self.ending = true;
-                        }
-                        self.drain(&mut first);
-                        self.hear(word);
-                    }
-                    None => break,
-                },
-                length = self.stdout.read(&mut first) => {
-                    self.take(Stream::Stdout, first.get(..length).unwrap_or_default());
-                }
-                length = self.stderr.read(&mut second) => {
-                    self.take(Stream::Stderr, second.get(..length).unwrap_or_default());
-                }
+                ready = self.stdout.readable(), if stdout => if ready.is_err() { return },
+                ready = self.stderr.readable(), if stderr => if ready.is_err() { return },
             }
+            self.read_now();
+            tokio::task::yield_now().await;
         }
-        self.drain(&mut first);
+        if self.lock().alone
+            && let Some(worker) = worker.upgrade()
+        {
+            crate::minder::has_ended(&worker);
+        }
     }
 
-    /// What is in the pipes now.
-    fn drain(&mut self, buffer: &mut [u8]) {
-        // A function that prints without end must not hold this up for ever.
-        for _ in 0..64 {
-            let mut any = false;
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                let pipe = if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr };
-                match pipe.pipe.try_read(buffer) {
-                    Ok(0) => pipe.open = false,
-                    Ok(length) => {
-                        any = true;
-                        self.take(stream, buffer.get(..length).unwrap_or_default());
-                    }
-                    Err(_) => {}
-                }
-            }
-            if !any {
-                return;
+    fn read_now(&self) {
+        let mut printed = self.lock();
+        for _ in 0..PARTS {
+            let stdout = printed.part(Stream::Stdout, |buffer| self.stdout.try_read(buffer));
+            let stderr = printed.part(Stream::Stderr, |buffer| self.stderr.try_read(buffer));
+            if !stdout && !stderr {
+                break;
             }
         }
+    }
+
+    /// Everything that was printed is read first, by the kernel's word: the runtime knows only what it was told of at its
+    /// last look.
+    fn drained(&self) -> MutexGuard<'_, Printed> {
+        let mut printed = self.lock();
+        for _ in 0..PARTS {
+            let stdout = printed.part(Stream::Stdout, |buffer| Ok(rustix::io::read(&self.stdout, buffer)?));
+            let stderr = printed.part(Stream::Stderr, |buffer| Ok(rustix::io::read(&self.stderr, buffer)?));
+            if !stdout && !stderr {
+                break;
+            }
+        }
+        printed
+    }
+
+    /// An invocation begins.
+    pub(crate) fn begin(&self, id: &str, at: Timestamp) {
+        let mut printed = self.lock();
+        printed.latest = Some((id.to_owned(), at));
+        printed.started = false;
+    }
+
+    /// It has ended; the end of its log.
+    pub(crate) fn close(&self, closing: Closing) -> Vec<u8> {
+        self.drained().close(closing)
+    }
+
+    /// Something is said about the worker.
+    pub(crate) fn say(&self, level: &str, message: String) {
+        self.lock().platform(level, Timestamp::now(), None, message, None);
+    }
+
+    /// The end of what was printed so far.
+    pub(crate) fn tail(&self) -> Vec<u8> {
+        self.drained().tail()
+    }
+
+    /// From now on nobody tells of the worker's end; answers whether it is known already.
+    pub(crate) fn leave_alone(&self) -> bool {
+        let mut printed = self.drained();
+        printed.alone = true;
+        !printed.stdout.open && !printed.stderr.open
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Printed> {
+        self.printed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Printed {
+    /// Reads once; answers whether there was something.
+    fn part(&mut self, stream: Stream, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> bool {
+        if !self.of(stream).open {
+            return false;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let length = read(&mut buffer);
+        match length {
+            Ok(length) if length > 0 => self.take(stream, buffer.get(..length).unwrap_or_default()),
+            Err(ref error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => self.of(stream).open = false,
+        }
+        self.buffer = buffer;
+        length.is_ok_and(|length| length > 0)
+    }
+
+    fn of(&mut self, stream: Stream) -> &mut Partial {
+        if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr }
     }
 
     fn take(&mut self, stream: Stream, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let pipe = if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr };
-            let room = LONGEST_LINE.saturating_sub(pipe.line.len());
+            let partial = self.of(stream);
+            let room = LONGEST_LINE.saturating_sub(partial.line.len());
             let (text, ends) = match part.split_last() {
                 Some((b'\n', text)) => (text, true),
                 _ => (part, false),
             };
-            pipe.cut |= text.len() > room;
-            pipe.line.extend_from_slice(text.get(..room).unwrap_or(text));
+            partial.cut |= text.len() > room;
+            partial.line.extend_from_slice(text.get(..room).unwrap_or(text));
             if ends {
-                let line = std::mem::take(&mut pipe.line);
-                let cut = std::mem::take(&mut pipe.cut);
+                let line = std::mem::take(&mut partial.line);
+                let cut = std::mem::take(&mut partial.cut);
                 self.line(stream, &line, cut);
             }
         }
     }
 
     fn line(&mut self, stream: Stream, line: &[u8], cut: bool) {
-        let worker = self.worker.upgrade().filter(|_| !self.ending);
-        let current = worker.and_then(|worker| worker.current());
-        if let Some((id, began_at)) = &current {
-            self.start(id, *began_at);
-        }
-        let id = current.map(|(id, _)| id).or_else(|| self.started.clone());
+        self.start();
         let mut text = String::from_utf8_lossy(line).into_owned();
         if cut {
             text.push_str(" [cut]");
@@ -193,36 +229,29 @@ impl Output {
         self.log.write(&Line {
             at: Timestamp::now(),
             level,
-            version: Some(self.edition.number),
-            request_id: id.as_deref(),
+            version: Some(self.version),
+            request_id: self.latest.as_ref().map(|(id, _)| id.as_str()),
             stream,
             message: message.into(),
             report: None,
         });
     }
 
-    fn start(&mut self, id: &str, began_at: Timestamp) {
-        if self.started.as_deref() == Some(id) {
+    /// Writes START of the latest invocation, unless it was.
+    fn start(&mut self) {
+        if self.started {
             return;
         }
-        self.started = Some(id.to_owned());
+        let Some((id, began_at)) = self.latest.clone() else { return };
+        self.started = true;
         self.tail.clear();
-        let message = format!("START RequestId: {id} Version: {}", self.edition.number);
-        self.platform("info", began_at, Some(id), message, None);
+        let message = format!("START RequestId: {id} Version: {}", self.version);
+        self.platform("info", began_at, Some(&id), message, None);
     }
 
-    fn hear(&mut self, word: Word) {
-        match word {
-            Word::Closed(closing) => self.close(*closing),
-            Word::Platform { level, message } => self.platform(level, Timestamp::now(), None, message, None),
-            Word::Alone => self.alone = true,
-            Word::Tail(to) => drop(to.send(self.tail())),
-        }
-    }
-
-    fn close(&mut self, closing: Closing) {
-        let Closing { id, began_at, duration, init, memory_peak, failure, tail } = closing;
-        self.start(&id, began_at);
+    fn close(&mut self, closing: Closing) -> Vec<u8> {
+        self.start();
+        let Closing { id, duration, init, memory_peak, failure } = closing;
         let now = Timestamp::now();
         if let Some(failure) = failure.as_ref().filter(|failure| failure.fatal) {
             self.platform("error", now, Some(&id), failure.message(), None);
@@ -234,19 +263,16 @@ impl Output {
         let report = Report {
             duration_ms,
             billed_ms: billed,
-            memory_mib: self.edition.version.memory_mib,
+            memory_mib: self.memory_mib,
             max_memory_mib: memory_peak.map(|bytes| bytes.div_ceil(1 << 20)),
             init_ms: init.map(millis),
             error_type: failure.map(|failure| failure.error_type),
         };
         let message = report_line(&id, &report);
         self.platform("info", now, Some(&id), message, Some(report));
-        if let Some(to) = tail {
-            let _ = to.send(self.tail());
-        }
+        let tail = self.tail();
         self.tail.clear();
-        self.started = None;
-        self.ending = false;
+        tail
     }
 
     fn platform(
@@ -261,7 +287,7 @@ impl Output {
         self.log.write(&Line {
             at,
             level,
-            version: Some(self.edition.number),
+            version: Some(self.version),
             request_id: id,
             stream: Stream::Platform,
             message: message.into(),

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use keeper::wire::{WorkerClaim, WorkerLimits, WorkerStart};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::engine::Engine;
 use crate::environment;
 use crate::invocation::Failure;
-use crate::output::{Output, Word};
+use crate::output::Output;
 use crate::pool::Pool;
 use crate::route::{Interpreter, Version};
 use crate::sandboxes::{Kind, Sandbox};
@@ -67,14 +67,14 @@ async fn attempt(pool: &Arc<Pool>, limit: Duration) -> Result<Arc<Worker>, Unsta
     let plan = plan(pool).map_err(Unstarted::Unavailable)?;
     let mut sandbox = claimed(pool, &plan.kind).await?;
     let (started, ready) = oneshot::channel();
-    let (words, inbox) = mpsc::unbounded_channel();
     let edition = pool.edition.clone();
-    let worker = Worker::new(sandbox.name.clone(), edition.clone(), Arc::downgrade(pool), words, started);
+    let shown = (edition.number, edition.version.memory_mib);
+    let output = Output::new(pool.log.clone(), shown, sandbox.output, sandbox.errors);
+    let worker = Worker::new(sandbox.name.clone(), edition, Arc::downgrade(pool), output, started);
     let worker = Arc::new(worker);
     let said = std::mem::take(&mut sandbox.said);
-    let output =
-        Output::new(Arc::downgrade(&worker), edition, pool.log.clone(), sandbox.output, sandbox.errors);
-    tokio::spawn(output.run(inbox));
+    let reading = worker.clone();
+    tokio::spawn(async move { reading.output.read(Arc::downgrade(&reading)).await });
     tokio::spawn(minder::mind(engine.clone(), worker.clone(), sandbox.control, said));
     tokio::spawn(runtime_api::serve(worker.clone(), sandbox.runtime_api));
     tokio::spawn(database::serve(engine.clone(), worker.clone(), sandbox.postgres));
@@ -89,14 +89,14 @@ async fn attempt(pool: &Arc<Pool>, limit: Duration) -> Result<Arc<Worker>, Unsta
         Ok(Err(_)) => NotStarted::Unavailable("the worker was lost".to_owned()),
         Err(_) => NotStarted::Late,
     };
-    let unstarted = unstarted(&worker, result, limit).await;
+    let unstarted = unstarted(&worker, result, limit);
     engine.stop_worker(&worker);
     worker.lost(|_| Failure::found("Runtime.ExitError", "Error: stopped".to_owned()));
     Err(unstarted)
 }
 
 /// Why, with the end of its log, in which it is said too.
-async fn unstarted(worker: &Worker, why: NotStarted, limit: Duration) -> Unstarted {
+fn unstarted(worker: &Worker, why: NotStarted, limit: Duration) -> Unstarted {
     let failure = match why {
         NotStarted::Broken(failure) => failure,
         NotStarted::Late => {
@@ -108,10 +108,8 @@ async fn unstarted(worker: &Worker, why: NotStarted, limit: Duration) -> Unstart
     let kind = &failure.error_type;
     let message =
         format!("INIT_REPORT Phase: init\tStatus: error\tError Type: {kind}\t{}", failure.message());
-    let (tail, log) = oneshot::channel();
-    worker.say(Word::Tail(tail));
-    let log = log.await.unwrap_or_default();
-    worker.say(Word::Platform { level: "error", message });
+    let log = worker.output.tail();
+    worker.output.say("error", message);
     Unstarted::Broken { failure, log: String::from_utf8_lossy(&log).into_owned() }
 }
 

@@ -17,7 +17,7 @@ use crate::edition::Edition;
 use crate::freezer::Groups;
 use crate::invocation::{Answer, Call, Failure, Outcome, Piece, Refused};
 use crate::names::Names;
-use crate::output::{Closing, Word};
+use crate::output::{Closing, Output};
 use crate::pool::Pool;
 
 /// Where a finished call is told.
@@ -92,12 +92,6 @@ pub(crate) enum Wrong {
     Stale,
 }
 
-/// How an invocation ended, for its log.
-pub(crate) enum Ending<'a> {
-    Fine,
-    Failed(&'a Failure),
-}
-
 /// See above.
 pub(crate) struct Worker {
     pub(crate) name: Name,
@@ -107,7 +101,7 @@ pub(crate) struct Worker {
     pub(crate) names: Names,
     /// Wakes the minder.
     pub(crate) minder: Notify,
-    output: mpsc::UnboundedSender<Word>,
+    pub(crate) output: Output,
     state: Mutex<State>,
     has_ended: watch::Sender<bool>,
     claimed: Instant,
@@ -120,7 +114,7 @@ impl Worker {
         name: Name,
         edition: Arc<Edition>,
         pool: Weak<Pool>,
-        output: mpsc::UnboundedSender<Word>,
+        output: Output,
         started: oneshot::Sender<Result<(), NotStarted>>,
     ) -> Self {
         Self {
@@ -148,6 +142,7 @@ impl Worker {
         let State::Resting { .. } = &*state else { return Err(job) };
         let running = Box::new(Running::new(*job, &self.edition));
         let delivery = running.delivery(&self.edition);
+        self.output.begin(&running.call.id, running.began_at);
         let State::Resting { next, frozen, .. } = std::mem::replace(&mut *state, State::Working(running))
         else {
             // Just looked at.
@@ -234,12 +229,22 @@ impl Worker {
             Answer::Failed(failure) => Some(failure.clone()),
             Answer::Whole(_) | Answer::Streamed { .. } => None,
         };
-        let (close, tail) = self.closing(&running, failure.as_ref().map_or(Ending::Fine, Ending::Failed));
-        if let Some(reply) = running.reply.take() {
-            let _ = reply.send(Ok(Outcome { answer, tail, version: self.edition.number }));
-        }
-        self.close(close);
+        let closing = self.closing(&running, failure);
+        self.conclude(&mut running, closing, answer);
         Ok(())
+    }
+
+    /// Tells the caller and the log. The caller first, unless he wants to see the log.
+    fn conclude(&self, running: &mut Running, closing: Closing, answer: Answer) {
+        let Some(reply) = running.reply.take() else { return self.close(closing).clear() };
+        let version = self.edition.number;
+        if running.call.tail {
+            let tail = Some(self.close(closing));
+            let _ = reply.send(Ok(Outcome { answer, tail, version }));
+        } else {
+            let _ = reply.send(Ok(Outcome { answer, tail: None, version }));
+            self.close(closing);
+        }
     }
 
     /// The answer begins and comes in pieces.
@@ -264,12 +269,12 @@ impl Worker {
     /// The last piece has come, or none will.
     pub(crate) fn end_stream(&self, id: &str, failure: Option<Failure>) {
         let Some(running) = self.take(id) else { return };
-        let (close, _) = self.closing(&running, failure.as_ref().map_or(Ending::Fine, Ending::Failed));
+        let closing = self.closing(&running, failure.clone());
         if let Some(pieces) = running.stream {
             // A reader that is slow has a full channel; it must not make the worker wait.
             tokio::spawn(async move { drop(pieces.send(Piece::End(failure)).await) });
         }
-        self.close(close);
+        self.close(closing);
     }
 
     /// From now on it is no more; what it did until now.
@@ -295,15 +300,15 @@ impl Worker {
             }
             State::Working(mut running) => {
                 let failure = why(Some(&running.call.id));
-                let (close, tail) = self.closing(&running, Ending::Failed(&failure));
-                if let Some(pieces) = running.stream.take() {
-                    let end = Piece::End(Some(failure));
-                    tokio::spawn(async move { drop(pieces.send(end).await) });
-                } else if let Some(reply) = running.reply.take() {
-                    let answer = Answer::Failed(failure);
-                    let _ = reply.send(Ok(Outcome { answer, tail, version: self.edition.number }));
+                let closing = self.closing(&running, Some(failure.clone()));
+                match running.stream.take() {
+                    Some(pieces) => {
+                        let end = Piece::End(Some(failure));
+                        tokio::spawn(async move { drop(pieces.send(end).await) });
+                        self.close(closing);
+                    }
+                    None => self.conclude(&mut running, closing, Answer::Failed(failure)),
                 }
-                self.close(close);
             }
             State::Starting(None) | State::Resting { .. } | State::Answered | State::Ended => {}
         }
@@ -332,51 +337,22 @@ impl Worker {
         }
     }
 
-    fn closing(
-        &self,
-        running: &Running,
-        ending: Ending<'_>,
-    ) -> (Closing, Option<oneshot::Receiver<Vec<u8>>>) {
-        let (tail, receiver) = if running.call.tail {
-            let (tail, receiver) = oneshot::channel();
-            (Some(tail), Some(receiver))
-        } else {
-            (None, None)
-        };
-        let peak = self.groups.get().and_then(Groups::memory_peak);
-        let closing = Closing {
+    fn closing(&self, running: &Running, failure: Option<Failure>) -> Closing {
+        Closing {
             id: running.call.id.clone(),
-            began_at: running.began_at,
             duration: running.began.elapsed(),
             init: self.init.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            memory_peak: peak,
-            failure: match ending {
-                Ending::Fine => None,
-                Ending::Failed(failure) => Some(failure.clone()),
-            },
-            tail,
-        };
-        (closing, receiver)
+            memory_peak: self.groups.get().and_then(Groups::memory_peak),
+            failure,
+        }
     }
 
-    fn close(&self, closing: Closing) {
+    /// The end of the invocation's log.
+    fn close(&self, closing: Closing) -> Vec<u8> {
         if let Some(pool) = self.pool.upgrade() {
             pool.count(&closing);
         }
-        let _ = self.output.send(Word::Closed(Box::new(closing)));
-    }
-
-    /// The id of the invocation under way.
-    pub(crate) fn current(&self) -> Option<(String, Timestamp)> {
-        match &*self.lock() {
-            State::Working(running) => Some((running.call.id.clone(), running.began_at)),
-            _ => None,
-        }
-    }
-
-    /// Lets its output say something for it.
-    pub(crate) fn say(&self, word: Word) {
-        let _ = self.output.send(word);
+        self.output.close(closing)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
+use rustix::net::RecvFlags;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -170,7 +171,10 @@ impl Server {
 
     /// Whether nothing was said while nobody listened. What a server says unasked is most often its last word.
     pub(super) fn is_quiet(&self) -> bool {
-        matches!(self.reader.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        // Asked of the kernel itself: the runtime knows only what it was told of at its last look.
+        let stream: &UnixStream = self.reader.as_ref();
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(stream, &mut [0u8; 1], flags), Err(rustix::io::Errno::AGAIN))
     }
 
     /// Whether a statement is prepared here.

@@ -194,3 +194,32 @@ fn a_flood_of_lines_is_bounded() {
         .sum();
     assert!(size < 400_000, "{size}");
 }
+
+#[test]
+fn every_line_belongs_to_its_invocation() {
+    let home = Home::new();
+    let code = "import os\ndef handler(event, context):\n    os.write(1, b'I am ' + context.aws_request_id.encode() + b'\\n' * 1)\n    os.write(2, b'I am ' + context.aws_request_id.encode() + b'\\n')\n";
+    let mut version = home.version("python3.11", "index.handler", &[("index.py", code)]);
+    version.concurrency = 1;
+    home.put(&home.route("f1", version));
+    let mut connection = crate::http::Connection::unix(&home.path.join("functions/invoke.sock"));
+    for _ in 0..300 {
+        let response = connection.ask("POST /2015-03-31/functions/f1/invocations", &[], b"1");
+        assert_eq!(response.status, 200);
+    }
+    let own = |line: &&Value| line["message"].as_str().is_some_and(|text| text.starts_with("I am "));
+    let lines = until("all lines are there", || {
+        let lines = home.lines("f1");
+        (lines.iter().filter(|line| line["report"].is_object()).count() == 300).then_some(lines)
+    });
+    assert_eq!(lines.iter().filter(own).count(), 600);
+    for line in lines.iter().filter(own) {
+        let id = line["request_id"].as_str().unwrap();
+        assert_eq!(line["message"], format!("I am {id}"), "{line}");
+    }
+    // START, two lines, END, REPORT; of one after the other.
+    for five in lines.chunks(5) {
+        assert!(five.iter().all(|line| line["request_id"] == five[0]["request_id"]), "{five:?}");
+        assert!(five[0]["message"].as_str().unwrap().starts_with("START"), "{five:?}");
+    }
+}
