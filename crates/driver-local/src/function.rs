@@ -199,8 +199,10 @@ impl Local {
     /// Puts the files of a package on the host: whole, or not at all.
     async fn unpack_package(&self, target: &Target, package: Digest) -> Result<(), DriverError> {
         let into = self.package(package);
+        // Of its own for each function: several of one package are brought up at once.
+        let draft = into.with_extension(format!("new-{}", target.id.handle()));
         let zip = target.files.zip(package).await?;
-        let unpacked = tokio::task::spawn_blocking(move || unpack(&zip, package, &into)).await;
+        let unpacked = tokio::task::spawn_blocking(move || unpack(&zip, package, &into, &draft)).await;
         match unpacked.map_err(|error| DriverError::Unavailable(error.to_string()))? {
             Err(package::UnpackError::Write { source, .. })
                 if source.kind() == io::ErrorKind::StorageFull =>
@@ -239,26 +241,27 @@ impl Local {
 }
 
 /// Unpacks beside the place, and moves it there once it is on the disk.
-fn unpack(zip: &[u8], package: Digest, into: &Path) -> Result<(), package::UnpackError> {
+fn unpack(zip: &[u8], package: Digest, into: &Path, draft: &Path) -> Result<(), package::UnpackError> {
     if package::digest(zip) != package {
         let source =
             io::Error::new(io::ErrorKind::InvalidData, "the package in the store is not what it was");
         return Err(package::UnpackError::Write { path: into.to_owned(), source });
     }
     let wrong = |source| package::UnpackError::Write { path: into.to_owned(), source };
-    let draft = into.with_extension("new");
-    match std::fs::remove_dir_all(&draft) {
+    match std::fs::remove_dir_all(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(error)),
         _ => {}
     }
-    std::fs::create_dir(&draft).map_err(wrong)?;
-    package::unpack(zip, &draft)?;
-    let open = std::fs::File::open(&draft).map_err(wrong)?;
+    std::fs::create_dir(draft).map_err(wrong)?;
+    package::unpack(zip, draft)?;
+    let open = std::fs::File::open(draft).map_err(wrong)?;
     rustix::fs::syncfs(&open).map_err(|error| wrong(error.into()))?;
     crate::fail_point!("driver-local::package-drafted");
-    match std::fs::rename(&draft, into) {
+    match std::fs::rename(draft, into) {
         // Somebody else was quicker; what is there is the same.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+            std::fs::remove_dir_all(draft).map_err(wrong)
+        }
         other => other.map_err(wrong),
     }
 }

@@ -69,13 +69,14 @@ async fn pgbench_in_every_protocol() {
     }
 }
 
-/// A pipeline of two programs through two gateways, and what it carried is what was there.
+/// A pipeline of two programs through two gateways, and what it carried is what was there. Not from Debian's 15: since
+/// 15.20 its dumps set `pg_attver` on every column, which other servers do not know.
 #[tokio::test(flavor = "multi_thread")]
 async fn pg_dump_into_psql() {
-    let (_from, home, route, gateway) = front_door(15).await;
+    let (_from, home, route, gateway) = front_door(16).await;
     let (_into, there, route_there, gateway_there) = front_door(18).await;
     psql(
-        15,
+        16,
         &home,
         &route,
         "create table t (id int primary key, b bytea, note text); \
@@ -89,7 +90,7 @@ async fn pg_dump_into_psql() {
     result(&mut load).unwrap();
     assert!(dump.wait().unwrap().success());
     let digest = "select count(*), md5(string_agg(t::text, '' order by id)) from t; select lo_get(4711)";
-    assert_eq!(psql(15, &home, &route, digest), psql(18, &there, &route_there, digest));
+    assert_eq!(psql(16, &home, &route, digest), psql(18, &there, &route_there, digest));
     gateway.stop().await;
     gateway_there.stop().await;
 }

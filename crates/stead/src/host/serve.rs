@@ -323,6 +323,9 @@ async fn expire(store: Store, mut stop: watch::Receiver<bool>) {
         if let Err(error) = store.remove_expired().await {
             tracing::warn!(%error, "what is over cannot be removed; trying again");
         }
+        if let Err(error) = store.sweep_packages().await {
+            tracing::warn!(%error, "packages that no release needs cannot be removed; trying again");
+        }
         if let Err(error) = store.settle_queries().await {
             tracing::warn!(%error, "queries that are over cannot be put on record; trying again");
         }
