@@ -259,7 +259,9 @@ fn unpack(zip: &[u8], package: Digest, into: &Path, draft: &Path) -> Result<(), 
     crate::fail_point!("driver-local::package-drafted");
     match std::fs::rename(draft, into) {
         // Somebody else was quicker; what is there is the same.
-        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
+        {
             std::fs::remove_dir_all(draft).map_err(wrong)
         }
         other => other.map_err(wrong),

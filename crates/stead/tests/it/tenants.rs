@@ -73,6 +73,7 @@ fn another_tenant_is_not_there() {
                         .replace("{component}", "postgres.main")
                         .replace("{line}", &line)
                         .replace("{person}", nobody)
+                        .replace("{package}", &"0".repeat(64))
                         .replace("{id}", id)
                 };
                 if path.contains("{tenant}") {
