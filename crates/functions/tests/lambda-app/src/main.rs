@@ -133,4 +133,3 @@ async fn http_stream(request: Request) -> Result<Response<Body>, Error> {
     let response = Response::builder().status(202).header("x-mine", "yes").header(SET_COOKIE, "a=1");
     Ok(response.header(CONTENT_TYPE, "text/plain").body(pieces(request.uri().path() == "/break"))?)
 }
-
