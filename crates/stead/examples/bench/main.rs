@@ -11,7 +11,9 @@
 )]
 
 mod backups;
+mod calls;
 mod door;
+mod functions;
 mod limit;
 mod logs;
 mod moves;
@@ -35,6 +37,11 @@ const SAMPLES: usize = 24;
 #[tokio::main]
 async fn main() {
     let which: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, port] = which.as_slice()
+        && mode == "direct"
+    {
+        return calls::direct(port.parse().unwrap()).await;
+    }
     let wanted = |name: &str| which.is_empty() || which.iter().any(|arg| arg == name);
     let _ = rustls::crypto::ring::default_provider().install_default();
     println!("| what | n | p50 | p99 | limit | ratio |\n|---|---|---|---|---|---|");
@@ -91,6 +98,9 @@ async fn main() {
     }
     if wanted("fleet") {
         fleet(500).await;
+    }
+    if wanted("functions") {
+        functions::functions().await;
     }
     if wanted("sleepers") {
         sleepers(1_000, 500).await;
