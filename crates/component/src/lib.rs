@@ -17,6 +17,7 @@ pub mod name;
 pub mod postgres;
 mod refused;
 pub mod role;
+mod seen;
 pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};
 pub use refused::Refused;
 pub use role::{BadRole, Role};
+pub use seen::Seen;
 pub use status::{Condition, ConditionKind, Phase, Status};
 
 /// What is wanted of a component, resolved and valid: nothing in it is left to be looked up.

@@ -5,7 +5,6 @@
 //! first second.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use archiver::wire::{Keep, Server, Settings, Status};
@@ -61,11 +60,6 @@ pub(crate) struct OfTree {
     pub(crate) sealed_key: String,
 }
 
-/// Writes a file of the archiver's, for it alone, where it says something else: each write waits for the disk.
-fn write_other(path: &Path, text: &str) -> Result<(), Error> {
-    if files::compare(path, text) == Seen::Same { Ok(()) } else { files::write_atomically(path, text, 0o600) }
-}
-
 pub(crate) fn failed(error: impl std::fmt::Display) -> Error {
     Error::Backups(error.to_string())
 }
@@ -80,7 +74,7 @@ impl Local {
         let piece_ms = u64::try_from(store.age.as_millis()).unwrap_or(u64::MAX);
         let settings = Settings { store: store.location, host: store.host, piece_ms };
         let text = serde_json::to_string(&settings).map_err(failed)?;
-        write_other(&self.archiver_folder().settings(), &text)?;
+        files::write_other(&self.archiver_folder().settings(), &text, 0o600)?;
         // Another store, or another binary, is another declaration: the archiver is started anew. Nobody waits for it.
         let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await.map_err(failed)?;
         let mut env = files::environment();
@@ -173,7 +167,7 @@ impl Local {
 
     fn declare_archived(&self, name: &Name, server: &Server) -> Result<(), Error> {
         let text = serde_json::to_string(server).map_err(failed)?;
-        write_other(&self.archiver_folder().server(name), &text)
+        files::write_other(&self.archiver_folder().server(name), &text, 0o600)
     }
 
     pub(crate) fn forget_archived(&self, name: &Name) -> Result<(), DriverError> {

@@ -20,6 +20,11 @@ pub(crate) fn disk_limit(spec: &Spec) -> u64 {
     spec.size.limits().disk_mib.saturating_mul(1024 * 1024)
 }
 
+/// Writes a file where it says something else: each write waits for the disk.
+pub(crate) fn write_other(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    if compare(path, text) == Seen::Same { Ok(()) } else { write_atomically(path, text, mode) }
+}
+
 /// Writes a file whole or not at all: another name first, then a rename.
 pub(crate) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     let wrong = |source| Error::File { path: path.to_owned(), source };

@@ -42,10 +42,7 @@ impl Local {
         let settings = Settings { listen, runtimes, egress_networks: Vec::new() };
         let folder = self.functions_folder();
         let text = serde_json::to_string(&settings).map_err(|error| Error::Functions(error.to_string()))?;
-        let path = folder.join("functions.json");
-        if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
-            files::write_atomically(&path, &text, 0o640)?;
-        }
+        files::write_other(&folder.join("functions.json"), &text, 0o640)?;
         let unit = Unit {
             name: Name::parse(UNIT).map_err(|error| Error::Functions(error.to_string()))?,
             generation: 1,

@@ -9,8 +9,9 @@ mod runtime;
 mod schedule;
 mod spec;
 
+pub use crate::Seen;
 pub use egress::{BadEgress, Egress};
-pub use observed::{Engine, Observed, Seen};
+pub use observed::{Engine, Observed};
 pub use package::{BadDigest, Digest, LARGEST_UNPACKED, LARGEST_ZIP};
 pub use plan::{Step, drift, plan};
 pub use runtime::{RUNTIMES, Runtime, RuntimeFacts, UnknownRuntime};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::Seen;
+
 /// A function as it was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -19,18 +21,6 @@ pub struct Observed {
     pub known: BTreeSet<u64>,
     /// The engine.
     pub engine: Engine,
-}
-
-/// A file against what it should be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Seen {
-    /// It is not there.
-    #[default]
-    Absent,
-    /// It is as it should be.
-    Same,
-    /// It is something else.
-    Differs,
 }
 
 /// What the engine says.

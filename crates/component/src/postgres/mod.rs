@@ -13,10 +13,11 @@ mod settings;
 mod size;
 mod spec;
 
+pub use crate::Seen;
 pub use backup::{Backup, BadBackup, Drills, Every, Keep};
 pub use idle::{BadIdle, Idle};
 pub use maintenance::{BadMaintenance, MaintenanceWindow};
-pub use observed::{Applied, Observed, Role, Route, Seen, Session, Unit};
+pub use observed::{Applied, Observed, Role, Route, Session, Unit};
 pub use plan::{Step, Wrong, drift, plan, roles};
 pub use settings::{Setting, settings};
 pub use size::{Limits, Size};

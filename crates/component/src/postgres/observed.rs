@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Migration;
+use crate::Seen;
 use crate::status::Backups;
 
 /// A server as it was seen.
@@ -38,18 +39,6 @@ pub struct Observed {
     pub drilling: bool,
     /// Its front door.
     pub route: Route,
-}
-
-/// A file or declaration against what it should be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Seen {
-    /// It is not there.
-    #[default]
-    Absent,
-    /// It is as it should be.
-    Same,
-    /// It is something else.
-    Differs,
 }
 
 /// The process.

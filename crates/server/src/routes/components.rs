@@ -8,7 +8,7 @@ use component::ComponentName;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use store::edit::Copy;
+use store::edit::{Copy, Rollback};
 use store::journal::{Entry, Outcome};
 use store::stead::Component;
 use store::tenant::Tenant;
@@ -222,16 +222,17 @@ pub(crate) async fn remove(
 }
 
 /// What is asked for of one component.
-enum Edit {
+pub(super) enum Edit {
     Rotate,
     Move,
     Clone { name: ComponentName, moment: Option<Timestamp>, ttl: Option<Ttl> },
     Swap { with: ComponentName },
+    Rollback { to: Option<i64> },
     Remove,
 }
 
 /// Makes an edit of one component, and answers with its operation; one that is refused is on record as well.
-async fn edit(
+pub(super) async fn edit(
     app: &App,
     caller: &Caller,
     at: &ComponentPath,
@@ -253,6 +254,9 @@ async fn edit(
                 store.copy(actor, &copy).await?
             }
             Edit::Swap { with } => store.swap(actor, stead, &at.component, with, reason).await?,
+            Edit::Rollback { to } => {
+                store.rollback(actor, stead, &Rollback { name: &at.component, to: *to, reason }).await?
+            }
             Edit::Remove => store.remove_copy(actor, stead, &at.component, reason).await?,
         })
     };
@@ -261,6 +265,7 @@ async fn edit(
         Edit::Move => "component.move_requested",
         Edit::Clone { .. } => "component.created",
         Edit::Swap { .. } => "component.swapped",
+        Edit::Rollback { .. } => "component.rolled_back",
         Edit::Remove => "component.deletion_requested",
     };
     let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);

@@ -5,17 +5,16 @@ use axum::extract::State;
 use axum::response::Response;
 use client::wire::{self, Page};
 use serde::Deserialize;
-use store::edit::Rollback;
 use store::release::Release;
 use utoipa::IntoParams;
 
 use super::ComponentPath;
+use super::components::{Edit, edit};
 use super::steads::EditQuery;
 use crate::access::{Action, Caller};
 use crate::extract::{Path, Query};
 use crate::paging::{self, Cursor, Limit};
 use crate::problem::Problem;
-use crate::refusals::Attempt;
 use crate::{App, view};
 
 /// Which releases.
@@ -76,15 +75,5 @@ pub(crate) async fn rollback(
     Query(query): Query<EditQuery>,
     Query(asked): Query<RollbackQuery>,
 ) -> Result<Response, Problem> {
-    let tenant = caller.visible(&app.store, &at.tenant).await?;
-    let edit = async {
-        caller.may_in(&tenant, Action::Edit)?;
-        let rollback = Rollback { name: &at.component, to: asked.to, reason: query.reason() };
-        Ok(app.store.rollback(&caller.actor, (&at.tenant, &at.stead), &rollback).await?)
-    };
-    let attempt = Attempt::new(&caller, "component.rolled_back", Some(&tenant))
-        .stead(&at.stead)
-        .component(&at.component);
-    let operation = attempt.of(&app.store, edit).await?;
-    super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
+    edit(&app, &caller, &at, &query, Edit::Rollback { to: asked.to }).await
 }
