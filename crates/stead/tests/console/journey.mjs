@@ -124,7 +124,8 @@ try {
   await page.waitForSelector('main >> text=/cancell?ed/i');
   if (Date.now() - began > 30_000) fail('a query was not cancelled');
 
-  // Out.
+  // Out: the first Escape is for what the editor may be about to offer, the second gives Tab back to the page.
+  await page.keyboard.press('Escape');
   await page.keyboard.press('Escape');
   await press('header form button');
   await sees('You are signed out');
