@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::wire::{
     Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
-    Invocation, LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Package, Page, Plan,
-    Problem, Release, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
+    LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Page, Plan, Problem, StaffRequest,
+    Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -43,6 +43,19 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// How an edit of a stead is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Edit<'a> {
+    /// Only if the stead is at this generation; 0: only if it is not there.
+    pub generation: Option<i64>,
+    /// Why, for the record.
+    pub reason: Option<&'a str>,
+    /// How long to wait for the end of it: `30s`.
+    pub wait: Option<&'a str>,
+    /// Per cent of the calls on which releases are tried that it makes; all where absent.
+    pub canary: Option<u8>,
 }
 
 /// Which part of a list.
@@ -205,19 +218,19 @@ impl Client {
         Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}/v1/{path}", self.url))
             .bearer_auth(self.token.expose_secret())
             .timeout(Duration::from_secs(120))
     }
 
-    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(crate) async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let body = self.text(request).await?;
         serde_json::from_str(&body).map_err(|error| Error::Strange(error.to_string()))
     }
 
-    async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
+    pub(crate) async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
         let unreachable =
             |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
         let answer = request.send().await.map_err(unreachable)?;
@@ -291,24 +304,22 @@ impl Client {
         self.send(self.request(Method::POST, &path).json(wanted)).await
     }
 
-    /// Makes or edits a stead, if it is still at `generation`; waits for the end of it up to `wait` (`30s`).
+    /// Makes or edits a stead.
     pub async fn put_stead(
         &self,
         tenant: &str,
         stead: &str,
         wanted: &Value,
-        generation: Option<i64>,
-        reason: Option<&str>,
-        wait: Option<&str>,
+        how: &Edit<'_>,
     ) -> Result<Stead, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}");
-        let mut request = self.request(Method::PUT, &path).json(wanted).query(&[("wait", wait)]);
-        request = match generation {
+        let mut request = self.request(Method::PUT, &path).json(wanted).query(&[("wait", how.wait)]);
+        request = match how.generation {
             Some(0) => request.header("if-none-match", "*"),
             Some(generation) => request.header("if-match", format!("\"{generation}\"")),
             None => request,
         };
-        self.send(request.query(&[("reason", reason)])).await
+        self.send(request.query(&[("reason", how.reason)]).query(&[("canary", how.canary)])).await
     }
 
     /// Has a stead removed.
@@ -342,67 +353,6 @@ impl Client {
     ) -> Result<Credentials, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/credentials");
         self.send(self.request(Method::GET, &path)).await
-    }
-
-    /// Whether a package is there.
-    pub async fn has_package(&self, tenant: &str, package: &str) -> Result<bool, Error> {
-        let asked: Result<Package, Error> =
-            self.send(self.request(Method::GET, &format!("tenants/{tenant}/packages/{package}"))).await;
-        match asked {
-            Ok(_) => Ok(true),
-            Err(error) if error.problem().is_some_and(|problem| problem.status == 404) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Uploads a package.
-    pub async fn put_package(&self, tenant: &str, package: &str, zip: Vec<u8>) -> Result<Package, Error> {
-        let request = self.request(Method::PUT, &format!("tenants/{tenant}/packages/{package}"));
-        self.send(request.header("content-type", "application/octet-stream").body(zip)).await
-    }
-
-    /// Calls a function with an event, which is JSON.
-    pub async fn invoke(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        event: String,
-        later: bool,
-    ) -> Result<Invocation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/invocations");
-        let request =
-            self.request(Method::POST, &path).header("content-type", "application/json").body(event);
-        // The longest that a function may take.
-        self.send(request.query(&[("later", later)]).timeout(Duration::from_secs(910))).await
-    }
-
-    /// Releases of a function, newest first.
-    pub async fn releases(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        cursor: Option<&str>,
-        limit: Option<u16>,
-    ) -> Result<Page<Release>, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/releases");
-        self.send(self.request(Method::GET, &path).query(&[("cursor", cursor)]).query(&[("limit", limit)]))
-            .await
-    }
-
-    /// Has an earlier release of a function run again; the one before the newest where none is named.
-    pub async fn rollback(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        to: Option<i64>,
-        reason: Option<&str>,
-    ) -> Result<Operation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/rollback");
-        let request = self.request(Method::POST, &path).query(&[("to", to)]).query(&[("reason", reason)]);
-        self.send(request).await
     }
 
     /// Gives a server a new password.

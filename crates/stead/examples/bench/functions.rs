@@ -158,7 +158,11 @@ async fn deploy(host: &Host, kind: &Kind) -> Place {
         "concurrency": 60,
     });
     let body = json!({ "function": { "api": api } });
-    let made = host.client.put_stead("bench", &stead, &body, None, None, Some("60s")).await.unwrap();
+    let made = host
+        .client
+        .put_stead("bench", &stead, &body, &client::Edit { wait: Some("60s"), ..client::Edit::default() })
+        .await
+        .unwrap();
     let operation = made.operation.as_ref().unwrap();
     assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
     let place = place(&host.home, &stead);

@@ -25,7 +25,8 @@ const WAIT: &str = "30s";
 /// Brings the stead up, and then every change of the folder, until interrupted.
 pub(super) async fn run(context: &Context, which: &Which, yes: bool) -> Result<(), Failure> {
     let project = Project::here()?;
-    up::run(context, which, yes, Some("stead dev"), 300).await?;
+    let how = up::How { yes, reason: Some("stead dev"), wait: 300, canary: None };
+    up::run(context, which, how).await?;
     let named = which.named()?;
     let client = context.client().await?;
     let (changed, mut changes) = mpsc::channel(64);
@@ -110,7 +111,8 @@ async fn save(
     }
     up::upload(client, named, packages).await?;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
-    let answer = client.put_stead(tenant, stead, &body, None, Some("stead dev"), Some(WAIT)).await?;
+    let how = client::Edit { reason: Some("stead dev"), wait: Some(WAIT), ..client::Edit::default() };
+    let answer = client.put_stead(tenant, stead, &body, &how).await?;
     match answer.operation {
         Some(operation) if operation.state == "failed" => {
             Err(Failure::Failed(operation.error.unwrap_or_else(|| "it failed".into())))
