@@ -12,11 +12,13 @@
 
 mod backups;
 mod calls;
+mod deploys;
 mod door;
 mod functions;
 mod limit;
 mod logs;
 mod moves;
+mod peers;
 mod records;
 
 use std::path::PathBuf;
