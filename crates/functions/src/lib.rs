@@ -189,14 +189,16 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     let status = status::bind(&paths.socket, share).map_err(file("listen on", &paths.socket))?;
     let invoke = status::bind(&paths.invoke, share).map_err(file("listen on", &paths.invoke))?;
     fail_point!("functions::sockets_bound");
+    // Who connects meanwhile waits: nobody may be told that a function is not there because it is not read yet, and
+    // no event may be accepted while those that wait are looked through.
+    let mut control = Control::new(engine.clone(), paths.clone());
+    control.reload();
+    engine.usage.settle(|function| paths.route(function).exists());
+    engine.events.take_up(&engine);
     let (commands, inbox) = mpsc::channel(64);
     let answering = tokio::spawn(status::serve(engine.clone(), status, commands));
     let invoking = tokio::spawn(invoke::serve(engine.clone(), invoke));
     tracing::info!(home = %options.home.display(), "function front door started");
-
-    let mut control = Control::new(engine.clone(), paths.clone());
-    control.reload();
-    engine.events.take_up(&engine);
     let calling = tokio::spawn(schedule::keep(engine.clone(), paths.schedules.clone()));
     control.keep(rescan, inbox, stop).await;
     calling.abort();

@@ -234,16 +234,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the caller and the log. The caller first, unless he wants to see the log.
+    /// Counts it, and tells the caller and the log. The caller first, unless he wants to see the log.
     fn conclude(&self, running: &mut Running, closing: Closing, answer: Answer) {
-        let Some(reply) = running.reply.take() else { return self.close(closing).clear() };
+        self.count(&closing);
+        crate::fail_point!("functions::usage.counted");
+        let Some(reply) = running.reply.take() else { return self.output.close(closing).clear() };
         let version = self.edition.number;
         if running.call.tail {
-            let tail = Some(self.close(closing));
+            let tail = Some(self.output.close(closing));
             let _ = reply.send(Ok(Outcome { answer, tail, version }));
         } else {
             let _ = reply.send(Ok(Outcome { answer, tail: None, version }));
-            self.close(closing);
+            self.output.close(closing);
         }
     }
 
@@ -270,11 +272,12 @@ impl Worker {
     pub(crate) fn end_stream(&self, id: &str, failure: Option<Failure>) {
         let Some(running) = self.take(id) else { return };
         let closing = self.closing(&running, failure.clone());
+        self.count(&closing);
         if let Some(pieces) = running.stream {
             // A reader that is slow has a full channel; it must not make the worker wait.
             tokio::spawn(async move { drop(pieces.send(Piece::End(failure)).await) });
         }
-        self.close(closing);
+        self.output.close(closing);
     }
 
     /// From now on it is no more; what it did until now.
@@ -304,8 +307,9 @@ impl Worker {
                 match running.stream.take() {
                     Some(pieces) => {
                         let end = Piece::End(Some(failure));
+                        self.count(&closing);
                         tokio::spawn(async move { drop(pieces.send(end).await) });
-                        self.close(closing);
+                        self.output.close(closing);
                     }
                     None => self.conclude(&mut running, closing, Answer::Failed(failure)),
                 }
@@ -347,12 +351,11 @@ impl Worker {
         }
     }
 
-    /// The end of the invocation's log.
-    fn close(&self, closing: Closing) -> Vec<u8> {
+    /// Before anybody is told the end of an invocation, it is counted.
+    fn count(&self, closing: &Closing) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.count(&closing);
+            pool.count(closing);
         }
-        self.output.close(closing)
     }
 }
 

@@ -22,6 +22,9 @@ use crate::http::{Connection, Response};
 /// Longer than anything takes here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Fail points that an engine passes before it answers.
+pub(crate) const POINTS_OF_A_START: [&str; 2] = ["functions::sockets_bound", "functions::serves"];
+
 pub(crate) struct Home {
     pub(crate) path: PathBuf,
     pub(crate) client: Client,
@@ -112,6 +115,29 @@ impl Home {
 
     /// Runs the engine as the keeper's unit, with limits and fail points.
     pub(crate) fn start_engine(&mut self, limits: &[&str], env: &[(&str, &str)]) {
+        self.declare_engine(limits, env, Restart::Always);
+        self.await_engine();
+    }
+
+    /// Runs an engine that dies at a fail point, once `lead` has led it there; what it answers is of this engine.
+    /// Afterwards none runs.
+    pub(crate) fn dies_at<T>(&mut self, point: &str, limits: &[&str], lead: impl FnOnce(&Self) -> T) {
+        let at_start = POINTS_OF_A_START.contains(&point);
+        self.declare_engine(limits, &[("FAILPOINTS", &format!("{point}=return"))], Restart::Never);
+        if !at_start {
+            self.await_engine();
+        }
+        // What is open stays open until it has died.
+        let led = lead(self);
+        let killed = UnitState::Exited { code: None, signal: Some(9) };
+        until(&format!("the engine dies at {point}"), || {
+            let unit = self.client.unit(&unit_name()).ok()??;
+            (unit.generation == self.generation && unit.state == killed).then_some(())
+        });
+        drop(led);
+    }
+
+    fn declare_engine(&mut self, limits: &[&str], env: &[(&str, &str)], restart: Restart) {
         self.generation += 1;
         let unit = Unit {
             name: unit_name(),
@@ -122,11 +148,14 @@ impl Home {
             env: env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             limits: Limits::default(),
             stop: Stop::default(),
-            restart: Restart::Always,
+            restart,
             sleeps: false,
         };
         self.client.declare(&unit).unwrap();
         self.client.apply(&unit.name).unwrap();
+    }
+
+    fn await_engine(&self) {
         // The one before may answer until it has ended.
         until("the engine answers", || {
             let unit = self.client.unit(&unit_name()).ok()??;
@@ -283,6 +312,20 @@ impl Home {
     pub(crate) fn invoke(&self, function: &str, headers: &[(&str, &str)], payload: &str) -> Response {
         let target = format!("POST /2015-03-31/functions/{function}/invocations");
         Connection::unix(&self.path.join("functions/invoke.sock")).ask(&target, headers, payload.as_bytes())
+    }
+
+    /// The same, sent and not waited for.
+    #[track_caller]
+    pub(crate) fn send(
+        &self,
+        function: &str,
+        headers: &[(&str, &str)],
+        payload: &str,
+    ) -> Connection<UnixStream> {
+        let target = format!("POST /2015-03-31/functions/{function}/invocations");
+        let mut connection = Connection::unix(&self.path.join("functions/invoke.sock"));
+        connection.send(&target, headers, payload.as_bytes());
+        connection
     }
 
     /// The function's log, as it is now.
