@@ -288,17 +288,22 @@ fn usage_is_exact_under_load_whenever_the_engine_is_killed() {
                 }
             });
         }
+        let answers = || {
+            let before = answered.load(Ordering::Relaxed);
+            until("some are answered", || (answered.load(Ordering::Relaxed) > before + 20).then_some(()));
+        };
         for _ in 0..6 {
-            pass(Duration::from_millis(300 + chance.below(400)));
+            answers();
+            pass(Duration::from_micros(chance.below(50_000)));
             home.kill_engine();
         }
-        pass(Duration::from_millis(300));
+        answers();
         over.store(true, Ordering::Relaxed);
     });
     let [answered, failed, broken] = [answered, failed, broken].map(AtomicU64::into_inner);
     let (invocations, errors, throttles) = used(&home);
     println!("{answered} answered, {broken} broken, {invocations} counted");
-    assert!(answered > 100 && broken > 0, "{answered} {broken}");
+    assert!(answered > 140 && broken > 0, "{answered} {broken}");
     assert!((answered..=answered + broken).contains(&invocations), "{answered} {broken} {invocations}");
     assert!((failed..=failed + broken).contains(&errors), "{failed} {broken} {errors}");
     assert_eq!(throttles, 0);

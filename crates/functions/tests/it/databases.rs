@@ -36,7 +36,7 @@ fn unit(home: &Home, name: &str, program: EngineProgram, args: &[&str], restart:
 }
 
 /// A running server with a role `app` that needs its password, and a database of that name.
-fn server(home: &Home) {
+pub(crate) fn server(home: &Home) {
     let tree = Tree::Servers(Name::parse("s1").unwrap());
     home.client.create_tree(&tree).unwrap();
     let args =
@@ -53,19 +53,21 @@ fn server(home: &Home) {
     fs::write(&path, fs::read_to_string(&path).unwrap() + conf).unwrap();
     fs::write(folder.join("data/pg_hba.conf"), "local all app scram-sha-256\nlocal all all trust\n").unwrap();
     unit(home, "pg", EngineProgram::Postgres, &["-D", "/stead/data"], Restart::Always);
-    let socket = folder.join("run");
-    let sql = |text: &str| {
-        let mut command = Command::new(format!("{BIN}/psql"));
-        command
-            .args(["-XAtq", "-U", "postgres", "-d", "postgres", "-c", text, "-h"])
-            .arg(&socket)
-            .output()
-            .unwrap()
-    };
-    until("the server answers", || sql("select 1").status.success().then_some(()));
-    assert!(sql(&format!("create role app login password '{PASSWORD}'")).status.success());
-    assert!(sql("create database app owner app").status.success());
-    door(home, socket.join(".s.PGSQL.5432"));
+    until("the server answers", || admin(home, "postgres", "select 1").ok());
+    admin(home, "postgres", &format!("create role app login password '{PASSWORD}'")).unwrap();
+    admin(home, "postgres", "create database app owner app").unwrap();
+    door(home, folder.join("run/.s.PGSQL.5432"));
+}
+
+/// What the server answers its owner.
+pub(crate) fn admin(home: &Home, database: &str, sql: &str) -> Result<String, String> {
+    let tree = Tree::Servers(Name::parse("s1").unwrap());
+    let socket = keeper::tree_dir(&home.path, &tree).join("run");
+    let mut command = Command::new(format!("{BIN}/psql"));
+    command.args(["-XAtq", "-U", "postgres", "-d", database, "-c", sql, "-h"]).arg(socket);
+    let done = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
+    if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
 }
 
 /// The inner door: a call, then the server's own protocol.
@@ -96,7 +98,7 @@ fn door(home: &Home, socket: std::path::PathBuf) {
     });
 }
 
-fn using(home: &Home, connections: u32, files: &[(&str, &str)]) -> Route {
+pub(crate) fn using(home: &Home, connections: u32, files: &[(&str, &str)]) -> Route {
     let mut version = home.version("python3.11", "index.handler", files);
     version.timeout_ms = 20_000;
     version.concurrency = 8;
@@ -111,7 +113,7 @@ fn using(home: &Home, connections: u32, files: &[(&str, &str)]) -> Route {
 }
 
 /// PostgreSQL's protocol in a few lines.
-const WIRE: &str = r#"
+pub(crate) const WIRE: &str = r#"
 import os, socket, struct
 class Session:
     def __init__(self, database='main', **parameters):

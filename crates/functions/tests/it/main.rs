@@ -15,6 +15,8 @@ mod home;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod runtimes;
