@@ -285,6 +285,49 @@ def handler(event, context):
     assert_eq!(run(&home, 1, code), json!(["E", [], ["53300"]]));
 }
 
+/// A statement goes on at a server that nobody has told that its client is gone.
+#[test]
+fn who_is_ended_in_the_middle_leaves_the_connection_to_the_next() {
+    let home = Home::new();
+    server(&home);
+    admin(&home, "postgres", "alter role app connection limit 2").unwrap();
+    let code = "from wire import *
+def handler(event, context):
+    session = Session()
+    if event: session.query('begin')
+    return session.query('select pg_sleep(%d)' % event)[2]";
+    let mut route = using(&home, 2, &[("wire.py", WIRE), ("index.py", code)]);
+    route.versions.get_mut(&1).unwrap().timeout_ms = 1500;
+    home.put(&route);
+    let mut calls: Vec<_> = (0..6).map(|_| home.send("f1", &[], "60")).collect();
+    for call in &mut calls {
+        assert_eq!(call.try_read().unwrap().json()["errorType"], "Sandbox.Timedout");
+    }
+    for _ in 0..4 {
+        let response = home.invoke("f1", &[], "0");
+        assert_eq!(response.json(), json!([]), "{}", response.text());
+    }
+    let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and usename = 'app'";
+    until("nothing goes on", || (admin(&home, "postgres", sql).unwrap() == "0").then_some(()));
+}
+
+/// One that asked for other settings makes room for the next, and is gone before that comes.
+#[test]
+fn connections_with_other_settings_make_room() {
+    let home = Home::new();
+    server(&home);
+    admin(&home, "postgres", "alter role app connection limit 1").unwrap();
+    let code = "from wire import *
+def handler(event, context):
+    out = []
+    for n in range(60):
+        session = Session(application_name=str(n))
+        out += [session.greeting[-1][0].decode()] + session.query('show application_name')[1]
+        session.socket.close()
+    return out == [x for n in range(60) for x in ('Z', str(n))] or out";
+    assert_eq!(run(&home, 1, code), true);
+}
+
 /// Copies a folder into a package that was made.
 fn add(home: &Home, package: &str, from: &std::path::Path) {
     let to = home.path.join("packages").join(package);
