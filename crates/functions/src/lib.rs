@@ -11,7 +11,7 @@
 //! | which version serves the caller | `function.rs` |
 //! | a worker that rests, or a place in the queue | `pool.rs` |
 //! | a worker is started: a spare, the package, the environment | `start.rs`, `spares.rs`, `sandboxes.rs`, `environment.rs` |
-//! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `worker.rs`, `bootstrap/` |
+//! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `hearing.rs`, `worker.rs`, `bootstrap/` |
 //! | deadlines, freezing, processes that end | `minder.rs`, `freezer.rs` |
 //! | what it prints; what it used | `output.rs`, `log.rs`, `usage.rs` |
 //! | what it reaches: its databases, names outside | `database.rs`, `dns.rs`, `names.rs`, `egress.rs` |
@@ -33,6 +33,7 @@ mod events;
 mod files;
 mod freezer;
 mod function;
+mod hearing;
 mod invocation;
 mod invoke;
 mod log;

@@ -155,6 +155,9 @@ pub(crate) fn has_ended(worker: &Worker) {
 }
 
 fn ended(worker: &Arc<Worker>, end: End) {
+    if end.signal == Some(9) && !end.out_of_memory {
+        worker.hand_back();
+    }
     worker.lost(|id| failure(id, end));
 }
 
@@ -170,6 +173,11 @@ fn failure(id: Option<&str>, end: End) -> Failure {
     };
     let kind = if end.out_of_memory { "Runtime.OutOfMemory" } else { "Runtime.ExitError" };
     Failure::found(kind, format!("{id}Error: {how}"))
+}
+
+/// Whether a failure is that of a process that was killed, and not for want of memory.
+pub(crate) fn was_killed(failure: &Failure) -> bool {
+    failure.fatal && failure.error_type == "Runtime.ExitError" && failure.message().ends_with("signal: killed")
 }
 
 /// As Go, and so Lambda, calls signals.

@@ -74,7 +74,7 @@ impl Pool {
     pub(crate) async fn call(self: &Arc<Self>, call: Call) -> Result<Outcome, Refused> {
         let id = call.id.clone();
         let (reply, mut answer) = oneshot::channel();
-        let queued = self.submit(Box::new(Job { call, reply }))?;
+        let queued = self.submit(Box::new(Job { call, reply, unread: 0 }))?;
         let lost = || Refused::Unavailable("the engine is stopping; try again".to_owned());
         if queued {
             match timeout(self.engine.limits.queue_wait, &mut answer).await {
@@ -219,6 +219,12 @@ impl Pool {
         } else {
             self.employ(&mut crew, worker);
         }
+    }
+
+    /// A worker ended before it had read an invocation: another one gets it, before all that wait. The worker is still
+    /// counted here, and [`Self::gone`] finds another.
+    pub(crate) fn again(&self, job: Box<Job>) {
+        self.lock().waiting.push_front(job);
     }
 
     /// A worker is no more.

@@ -354,6 +354,49 @@ impl Home {
         format!("keeper:\n{}\nengine and functions:\n{functions}", read("keeper/keeper.log"))
     }
 
+    /// Every sandbox that the keeper knows, of workers and of spares, with its first process.
+    pub(crate) fn sandboxes(&self) -> BTreeMap<String, i32> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(self.path.join("keeper/workers")).into_iter().flatten().flatten() {
+            // One that is just being written, or just removed, is not known.
+            let Ok(text) = fs::read(entry.path()) else { continue };
+            let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
+            let (name, pid) = (record["worker"].as_str().unwrap(), record["identity"]["pid"].as_i64().unwrap());
+            found.insert(name.to_owned(), i32::try_from(pid).unwrap());
+        }
+        found
+    }
+
+    /// The groups of a sandbox, one in each hierarchy.
+    fn groups(&self, sandbox: &str) -> Vec<PathBuf> {
+        let of = |folder: PathBuf| folder.join("all.workers").join(sandbox);
+        self.cgroups().into_iter().map(of).filter(|folder| folder.exists()).collect()
+    }
+
+    /// Waits until a sandbox is frozen.
+    #[track_caller]
+    pub(crate) fn frozen(&self, sandbox: &str) {
+        until("it is frozen", || {
+            let says = |file: &str, what: &str| {
+                let mut groups = self.groups(sandbox).into_iter();
+                groups.any(|group| fs::read_to_string(group.join(file)).is_ok_and(|text| text.contains(what)))
+            };
+            (says("freezer.state", "FROZEN") || says("cgroup.events", "frozen 1")).then_some(())
+        });
+    }
+
+    /// Waits until nothing is left of a sandbox: no process, record, group or mount.
+    #[track_caller]
+    pub(crate) fn nothing_left_of(&self, sandbox: &str, pid: i32) {
+        until(&format!("nothing is left of {sandbox}"), || {
+            let is_gone = !fs::exists(format!("/proc/{pid}")).unwrap()
+                && !self.sandboxes().contains_key(sandbox)
+                && self.groups(sandbox).is_empty()
+                && !fs::read_to_string("/proc/self/mountinfo").unwrap().contains(sandbox);
+            is_gone.then_some(())
+        });
+    }
+
     fn processes(&self) -> Vec<i32> {
         let Ok(host) = Host::read(&self.path) else { return Vec::new() };
         let range = host.uid_first..host.uid_first + host.uid_count;

@@ -7,6 +7,8 @@ mod crash;
 #[cfg(test)]
 mod databases;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod failures;
