@@ -185,10 +185,6 @@ impl Home {
         until("the engine answers", || self.refresh());
     }
 
-    pub(crate) fn try_engine_pid(&self) -> Option<i32> {
-        self.client.unit(&unit_name()).ok()??.pid
-    }
-
     pub(crate) fn engine_pid(&self) -> i32 {
         self.client.unit(&unit_name()).unwrap().unwrap().pid.unwrap()
     }
@@ -333,6 +329,14 @@ impl Home {
         let path = self.path.join(format!("logs/function-{function}.jsonl"));
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Bytes of the function's log, older files included.
+    pub(crate) fn log_bytes(&self, function: &str) -> u64 {
+        let name = format!("function-{function}");
+        let entries = fs::read_dir(self.path.join("logs")).unwrap().flatten();
+        let of = entries.filter(|entry| entry.file_name().to_str().unwrap().starts_with(&name));
+        of.map(|entry| entry.metadata().unwrap().len()).sum()
     }
 
     /// Waits for a line in the function's log.

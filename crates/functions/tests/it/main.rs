@@ -1,6 +1,8 @@
 //! The engine with a real keeper, real sandboxes and real interpreters. Needs root, node and python3.
 
 #[cfg(test)]
+mod broken;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod crash;
