@@ -189,7 +189,9 @@ fn unrunnable(why: &str) -> Option<String> {
 
 /// Whether a failure is that of a process that was killed, and not for want of memory.
 pub(crate) fn was_killed(failure: &Failure) -> bool {
-    failure.fatal && failure.error_type == "Runtime.ExitError" && failure.message().ends_with("signal: killed")
+    failure.fatal
+        && failure.error_type == "Runtime.ExitError"
+        && failure.message().ends_with("signal: killed")
 }
 
 /// As Go, and so Lambda, calls signals.

@@ -18,8 +18,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::invocation::{Answer, ErrorShape, Failure, Piece};
 use crate::hearing::{Ear, Line};
+use crate::invocation::{Answer, ErrorShape, Failure, Piece};
 use crate::worker::{Delivery, Worker, Wrong};
 
 /// Most that a whole answer may be, bytes: 6 MiB, and what Lambda adds for an envelope.

@@ -30,7 +30,11 @@ fn deploy(home: &Home, function: &str, runtime: &str, code: &str) -> Route {
 fn failure(home: &Home, function: &str, payload: &str) -> (String, String) {
     let response = home.invoke(function, &[], payload);
     let error = response.json();
-    assert_eq!((response.status, response.header("x-amz-function-error")), (200, Some("Unhandled")), "{error}");
+    assert_eq!(
+        (response.status, response.header("x-amz-function-error")),
+        (200, Some("Unhandled")),
+        "{error}"
+    );
     (text(&error["errorType"]), text(&error["errorMessage"]))
 }
 
@@ -77,7 +81,9 @@ fn who_does_not_start_is_told_at_each_call_and_started_by_calls_alone() {
 fn who_starts_after_all_is_answered() {
     let home = Home::new();
     let when = Timestamp::now().as_second() + 3;
-    let code = format!("import time\nif time.time() < {when}: raise ValueError('not yet')\ndef handler(event, context): return 'well'");
+    let code = format!(
+        "import time\nif time.time() < {when}: raise ValueError('not yet')\ndef handler(event, context): return 'well'"
+    );
     deploy(&home, "f1", PYTHON, &code);
     assert_eq!(failure(&home, "f1", "1"), ("ValueError".to_owned(), "not yet".to_owned()));
     until("it starts", || (home.invoke("f1", &[], "1").text() == "\"well\"").then_some(()));
@@ -122,7 +128,12 @@ fn an_event_of_a_function_that_does_not_start_fails_three_times() {
 #[test]
 fn an_event_that_is_too_old_goes_to_the_function_for_that_with_the_reason() {
     let home = Home::with(&["retry=1500", "event_age=2500"]);
-    let heir = deploy(&home, "heir", NODE, "export const handler = async (event) => console.log(JSON.stringify(event))");
+    let heir = deploy(
+        &home,
+        "heir",
+        NODE,
+        "export const handler = async (event) => console.log(JSON.stringify(event))",
+    );
     let with = |route: Route| Route { generation: 2, dead_letter: Some(heir.component.clone()), ..route };
     let code = "def handler(event, context):\n    print('got it')\n    raise ValueError(event)";
     home.put(&with(deploy(&home, "f1", PYTHON, code)));
@@ -186,7 +197,12 @@ fn what_is_no_json_is_told_and_the_worker_is_as_good_as_before() {
         let (kind, message) = failure(&home, "f1", payload);
         assert!(kind == "TypeError" && message.contains(what), "{kind}: {message}");
     }
-    deploy(&home, "f2", PYTHON, "def handler(event, context):\n    if event == 1: return object()\n    if event == 2: return 'x' * 7_000_000\n    return 'fine'");
+    deploy(
+        &home,
+        "f2",
+        PYTHON,
+        "def handler(event, context):\n    if event == 1: return object()\n    if event == 2: return 'x' * 7_000_000\n    return 'fine'",
+    );
     assert_eq!(failure(&home, "f2", "1").0, "Runtime.MarshalError");
     assert_eq!(failure(&home, "f2", "2").0, "Function.ResponseSizeTooLarge");
     for function in ["f1", "f2"] {

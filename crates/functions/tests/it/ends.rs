@@ -36,7 +36,11 @@ fn answered(home: &Home) -> String {
 #[track_caller]
 fn killed(response: &Response) {
     let error = response.json();
-    assert_eq!((response.status, response.header("x-amz-function-error")), (200, Some("Unhandled")), "{error}");
+    assert_eq!(
+        (response.status, response.header("x-amz-function-error")),
+        (200, Some("Unhandled")),
+        "{error}"
+    );
     assert_eq!(error["errorType"], "Runtime.ExitError");
     let message = error["errorMessage"].as_str().unwrap();
     assert!(message.ends_with("Error: Runtime exited with error: signal: killed"), "{message}");
@@ -160,7 +164,10 @@ fn killed_at_any_moment() {
             } else {
                 // Three times in a row one was killed before it was ready.
                 let text = response.text();
-                assert!(response.status == 500 && text.contains("the sandbox ended before it was ready"), "{text}");
+                assert!(
+                    response.status == 500 && text.contains("the sandbox ended before it was ready"),
+                    "{text}"
+                );
             }
         }
     });

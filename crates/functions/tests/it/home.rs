@@ -365,7 +365,8 @@ impl Home {
             // One that is just being written, or just removed, is not known.
             let Ok(text) = fs::read(entry.path()) else { continue };
             let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
-            let (name, pid) = (record["worker"].as_str().unwrap(), record["identity"]["pid"].as_i64().unwrap());
+            let (name, pid) =
+                (record["worker"].as_str().unwrap(), record["identity"]["pid"].as_i64().unwrap());
             found.insert(name.to_owned(), i32::try_from(pid).unwrap());
         }
         found

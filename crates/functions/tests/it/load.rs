@@ -74,8 +74,7 @@ fn called(home: &Home) -> Vec<Response> {
             }
             most
         });
-        let mut calls: Vec<_> =
-            (0..CALLS).map(|call| home.send("f1", &[], &format!("{call}"))).collect();
+        let mut calls: Vec<_> = (0..CALLS).map(|call| home.send("f1", &[], &format!("{call}"))).collect();
         let responses = calls.iter_mut().map(|call| call.try_read().expect("an answer")).collect();
         over.store(true, Ordering::Relaxed);
         let most = watching.join().unwrap();
@@ -88,7 +87,10 @@ fn called(home: &Home) -> Vec<Response> {
 fn answers(responses: &[Response]) -> Vec<Value> {
     let (answered, refused): (Vec<_>, Vec<_>) = responses.iter().partition(|response| response.status == 200);
     for response in refused {
-        assert_eq!((response.status, response.header("x-amzn-errortype")), (429, Some("TooManyRequestsException")));
+        assert_eq!(
+            (response.status, response.header("x-amzn-errortype")),
+            (429, Some("TooManyRequestsException"))
+        );
         assert_eq!(response.json()["Reason"], "ConcurrentInvocationLimitExceeded", "{response:?}");
     }
     let failed = answered.iter().find(|response| response.header("x-amz-function-error").is_some());
