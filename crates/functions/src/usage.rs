@@ -13,6 +13,7 @@
 //! and not at all otherwise. Bytes of a connection are counted at its end, and those of one that was open when the engine
 //! was killed never.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -94,6 +95,9 @@ pub struct UsageLine {
 pub(crate) struct Usage {
     folder: PathBuf,
     spool: Mutex<File>,
+    /// Those of functions that are there, and how many of each name: one that was removed may still come to its end
+    /// while the next begins.
+    tallies: Mutex<HashMap<String, (Arc<Tally>, usize)>>,
 }
 
 /// One function's.
@@ -119,15 +123,37 @@ impl Usage {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
-        Ok(Arc::new(Self { folder: folder.to_owned(), spool: Mutex::new(file) }))
+        Ok(Arc::new(Self { folder: folder.to_owned(), spool: Mutex::new(file), tallies: Mutex::default() }))
     }
 
     /// Goes on with a function's numbers.
     pub(crate) fn of(self: &Arc<Self>, route: &Route) -> io::Result<Arc<Tally>> {
         let Route { tenant, stead, component, .. } = route.clone();
         let owner = Owner { tenant, stead, component };
+        let mut tallies = self.tallies();
+        if let Some((tally, functions)) = tallies.get_mut(&route.function) {
+            *functions += 1;
+            return Ok(tally.clone());
+        }
         let (tally, _) = self.tally(&route.function, Some(owner))?;
+        tallies.insert(route.function.clone(), (tally.clone(), 1));
         Ok(tally)
+    }
+
+    /// A function is no more: writes what it used, unless another of its name goes on with the same numbers.
+    pub(crate) fn end(&self, function: &str) {
+        let mut tallies = self.tallies();
+        let Some((_, functions)) = tallies.get_mut(function) else { return };
+        *functions -= 1;
+        if *functions == 0
+            && let Some((tally, _)) = tallies.remove(function)
+        {
+            tally.end();
+        }
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, HashMap<String, (Arc<Tally>, usize)>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells what functions used that are no more, and whose end no process has seen.
@@ -267,8 +293,8 @@ impl Tally {
         }
     }
 
-    /// The function is no more: writes what there is, and forgets it.
-    pub(crate) fn end(&self) {
+    /// Writes what there is, and forgets it.
+    fn end(&self) {
         let mut state = self.lock();
         let minute = state.0.minute + 1;
         match self.turn(&mut state, minute) {
@@ -378,6 +404,27 @@ mod tests {
         let [line] = &lines(&spool)[..] else { panic!("one line") };
         assert_eq!((line.invocations, line.errors, line.throttles), (3, 1, 1));
         assert_eq!((line.duration_ms, line.mib_ms), (4, 2 * 128 + 128 + 256));
+    }
+
+    #[test]
+    fn a_function_that_ends_while_another_of_its_name_begins_takes_nothing_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, under_way) = (folder.path().join("functions.jsonl"), folder.path().join("usage"));
+        let open = || Usage::open(&spool, &under_way, Share::of(folder.path())).unwrap();
+        let usage = open();
+        let old = usage.of(&route("f1")).unwrap();
+        old.invocation(Duration::from_millis(1), 128, false);
+        let new = usage.of(&route("f1")).unwrap();
+        new.invocation(Duration::from_millis(1), 128, false);
+        old.invocation(Duration::from_millis(1), 128, true);
+        usage.end("f1");
+        new.invocation(Duration::from_millis(1), 128, false);
+        // As after a kill.
+        let usage = open();
+        usage.of(&route("f1")).unwrap();
+        usage.end("f1");
+        let sum: u64 = lines(&spool).iter().map(|line| line.invocations).sum();
+        assert_eq!((sum, lines(&spool).len()), (4, 1));
     }
 
     #[test]
