@@ -1,15 +1,17 @@
 //! A thousand calls at once for twenty workers, which share ten connections to a real PostgreSQL.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::crash::{Chance, pass};
 use crate::databases::{WIRE, admin, server, using};
 use crate::events::{LATER, files};
 use crate::home::{Home, pause, until};
-use crate::http::Response;
+use crate::http::{Connection, Response};
 
 const CALLS: usize = 1000;
 const WORKERS: u32 = 20;
@@ -157,5 +159,62 @@ fn a_thousand_events_at_once_are_all_worked_at() {
     until("all are worked at", || files(&home, "events/f1").is_empty().then_some(()));
     let ran = admin(&home, "app", "select count(*) || ' ' || count(distinct call) from ran").unwrap();
     assert_eq!(ran, format!("{CALLS} {CALLS}"));
+    assert!(files(&home, "dead/f1").is_empty());
+}
+
+/// At least once each, and no more often than somebody was killed with it under way.
+#[test]
+fn events_that_were_accepted_are_worked_at_whenever_the_engine_is_killed() {
+    const KILLS: u64 = 4;
+    let home = deployed(&["retry=300"], 0);
+    // Those of an engine that was killed may still be open while the next one opens its own.
+    admin(&home, "postgres", "alter role app connection limit -1").unwrap();
+    let (next, over) = (AtomicUsize::new(10_000), AtomicBool::new(false));
+    let mut accepted = BTreeSet::new();
+    let mut unknown = 0;
+    thread::scope(|scope| {
+        let send = || {
+            let (mut accepted, mut unknown) = (Vec::new(), 0);
+            while !over.load(Ordering::Relaxed) {
+                let event = next.fetch_add(1, Ordering::Relaxed).to_string();
+                let target = "POST /2015-03-31/functions/f1/invocations";
+                let connection = Connection::try_unix(&home.path.join("functions/invoke.sock"));
+                let Some(mut connection) = connection else {
+                    pause();
+                    continue;
+                };
+                connection.send(target, &LATER, event.as_bytes());
+                match connection.try_read() {
+                    Some(response) if response.status == 202 => accepted.push(event),
+                    Some(response) => panic!("{response:?}"),
+                    None => unknown += 1,
+                }
+            }
+            (accepted, unknown)
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(send)).collect();
+        let mut chance = Chance(11);
+        for _ in 0..KILLS {
+            let before = next.load(Ordering::Relaxed);
+            until("some were sent", || (next.load(Ordering::Relaxed) > before + 50).then_some(()));
+            pass(Duration::from_micros(chance.below(200_000)));
+            home.kill_engine();
+        }
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            let (of_client, unknown_to_client) = client.join().unwrap();
+            accepted.extend(of_client);
+            unknown += unknown_to_client;
+        }
+    });
+    until("all are worked at", || files(&home, "events/f1").is_empty().then_some(()));
+    let ran = admin(&home, "app", "select call from ran").unwrap();
+    let ran: Vec<_> = ran.lines().map(str::to_owned).collect();
+    let once: BTreeSet<_> = ran.iter().cloned().collect();
+    println!("{} accepted, {unknown} unknown, {} runs of {}", accepted.len(), ran.len(), once.len());
+    assert!(accepted.len() > 100 && accepted.is_subset(&once), "{:?}", accepted.difference(&once));
+    assert!(once.len() <= accepted.len() + unknown);
+    let under_way = usize::try_from(KILLS * u64::from(WORKERS)).unwrap();
+    assert!(ran.len() <= once.len() + under_way, "{} {}", ran.len(), once.len());
     assert!(files(&home, "dead/f1").is_empty());
 }
