@@ -94,7 +94,7 @@ impl Pool {
     fn submit(self: &Arc<Self>, mut job: Box<Job>) -> Result<bool, Refused> {
         let mut crew = self.lock();
         if crew.closed {
-            return Err(Refused::Unavailable("the function was removed".to_owned()));
+            return Err(removed());
         }
         while let Some((worker, _)) = crew.idle.pop() {
             match worker.give(job) {
@@ -224,7 +224,12 @@ impl Pool {
     /// A worker ended before it had read an invocation: another one gets it, before all that wait. The worker is still
     /// counted here, and [`Self::gone`] finds another.
     pub(crate) fn again(&self, job: Box<Job>) {
-        self.lock().waiting.push_front(job);
+        let mut crew = self.lock();
+        if crew.closed {
+            let _ = job.reply.send(Err(removed()));
+        } else {
+            crew.waiting.push_front(job);
+        }
     }
 
     /// A worker is no more.
@@ -289,9 +294,16 @@ impl Pool {
         }
     }
 
-    /// Lets everybody go for good.
+    /// Lets everybody go for good; who waits is told, as nobody will come.
     pub(crate) fn close(self: &Arc<Self>) {
-        self.lock().closed = true;
+        let waiting = {
+            let mut crew = self.lock();
+            crew.closed = true;
+            std::mem::take(&mut crew.waiting)
+        };
+        for job in waiting {
+            let _ = job.reply.send(Err(removed()));
+        }
         self.drain();
     }
 
@@ -339,4 +351,8 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, Crew> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn removed() -> Refused {
+    Refused::Unavailable("the function was removed".to_owned())
 }

@@ -182,3 +182,27 @@ fn killed_at_any_moment() {
         home.nothing_left_of(&sandbox, pid);
     }
 }
+
+#[test]
+fn who_waits_for_a_function_that_is_removed_is_told_and_who_has_begun_is_answered() {
+    let home = Home::with(&["queue_wait=60000"]);
+    single(&home, CODE);
+    let worker = answered(&home);
+    let pid = home.sandboxes()[&worker];
+    let mut begun = home.send("f1", &[], "1");
+    home.line("f1", "at work");
+    let mut waiting: Vec<_> = (0..3).map(|_| home.send("f1", &[], "0")).collect();
+    // Most probably they are in the queue by the time that one who came later is answered.
+    home.function("f1");
+    assert_eq!(home.invoke("f1", &[("X-Amz-Invocation-Type", "DryRun")], "0").status, 204);
+    std::fs::remove_file(home.path.join("functions/routes/f1.json")).unwrap();
+    home.refresh().unwrap();
+    for call in &mut waiting {
+        let response = call.try_read().unwrap();
+        let is_told = response.status == 500 && response.text().contains("the function was removed");
+        // Or one came only after the removal.
+        assert!(is_told || response.status == 404, "{}", response.text());
+    }
+    assert_eq!(begun.try_read().unwrap().json(), worker.as_str());
+    home.nothing_left_of(&worker, pid);
+}
