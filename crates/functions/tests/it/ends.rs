@@ -179,6 +179,11 @@ fn killed_at_any_moment() {
         assert!(kills > 10 && lost <= kills, "{kills}");
     });
     let before = home.sandboxes();
+    // The last one that was killed may have read a call before it noticed; the next call has another.
+    let response = home.invoke("f1", &[], "0");
+    if response.header("x-amz-function-error").is_some() {
+        killed(&response);
+    }
     answered(&home);
     std::fs::remove_file(home.path.join("functions/routes/f1.json")).unwrap();
     home.refresh().unwrap();
