@@ -175,9 +175,10 @@ impl Control {
 
     fn remove(&self, handle: &str) {
         if let Some(function) = self.engine.table.remove(handle) {
+            let (usage, handle) = (self.engine.usage.clone(), handle.to_owned());
             tokio::spawn(async move {
                 function.close().await;
-                function.tally.end();
+                usage.end(&handle);
             });
         }
     }

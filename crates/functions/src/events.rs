@@ -11,8 +11,8 @@
 
 mod spool;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -61,6 +61,8 @@ pub(crate) struct Events {
     spool: Arc<Spool>,
     queues: Mutex<HashMap<String, Arc<Queue>>>,
     places: Arc<Semaphore>,
+    /// Runs of the clock that an earlier process accepted, by the event's id.
+    runs: OnceLock<HashSet<String>>,
 }
 
 /// Those of one function.
@@ -83,17 +85,27 @@ enum Attempt {
 impl Events {
     pub(crate) fn open(folder: &std::path::Path) -> std::io::Result<Self> {
         let spool = Arc::new(Spool::open(folder)?);
-        Ok(Self { spool, queues: Mutex::default(), places: Arc::new(Semaphore::new(AT_ONCE)) })
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Self { spool, queues: Mutex::default(), places, runs: OnceLock::new() })
     }
 
     /// Goes on with what an earlier process accepted.
     pub(crate) fn take_up(&self, engine: &Arc<Engine>) {
         match self.spool.all() {
-            Ok(events) => events.into_iter().for_each(|event| self.queue(engine, event)),
+            Ok(events) => {
+                let runs = events.iter().filter(|event| event.origin == Origin::Schedule);
+                let _ = self.runs.set(runs.map(|event| event.id.clone()).collect());
+                events.into_iter().for_each(|event| self.queue(engine, event));
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot read the events that wait; they wait for the next start")
             }
         }
+    }
+
+    /// Whether an earlier process accepted a run of the clock; it is worked at then.
+    pub(crate) fn has_run(&self, id: &str) -> bool {
+        self.runs.get().is_some_and(|runs| runs.contains(id))
     }
 
     /// Accepts an event; when this returns it is on the disk.
@@ -104,6 +116,20 @@ impl Events {
         call: Call,
         origin: Origin,
     ) -> Result<(), Refused> {
+        let event = self.keep(engine, function, call, origin).await?;
+        fail_point!("functions::event.accepted");
+        self.queue(engine, event);
+        Ok(())
+    }
+
+    /// Puts an event on the disk; nobody works at it before it is queued, or another process takes it up.
+    pub(crate) async fn keep(
+        &self,
+        engine: &Arc<Engine>,
+        function: &Function,
+        call: Call,
+        origin: Origin,
+    ) -> Result<Event, Refused> {
         let handle = function.route().function.clone();
         if self.waiting(&handle) >= engine.limits.retries.waiting {
             function.tally.throttled();
@@ -124,13 +150,10 @@ impl Events {
         let (spool, written) = (self.spool.clone(), event.clone());
         let write = tokio::task::spawn_blocking(move || spool.write(&written, &call.payload));
         match write.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Refused::Unavailable(format!("the event cannot be kept: {error}"))),
-            Err(error) => return Err(Refused::Unavailable(error.to_string())),
+            Ok(Ok(())) => Ok(event),
+            Ok(Err(error)) => Err(Refused::Unavailable(format!("the event cannot be kept: {error}"))),
+            Err(error) => Err(Refused::Unavailable(error.to_string())),
         }
-        fail_point!("functions::event.accepted");
-        self.queue(engine, event);
-        Ok(())
     }
 
     /// How many wait or are worked at.
@@ -139,7 +162,8 @@ impl Events {
         queue.map_or(0, |queue| queue.lock().len())
     }
 
-    fn queue(&self, engine: &Arc<Engine>, event: Event) {
+    /// Has an event worked at that is on the disk.
+    pub(crate) fn queue(&self, engine: &Arc<Engine>, event: Event) {
         let handle = event.function.clone();
         let mut queues = self.lock();
         let queue = queues.entry(handle.clone()).or_insert_with(|| {

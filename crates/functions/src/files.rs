@@ -47,6 +47,11 @@ impl Paths {
             functions,
         }
     }
+
+    /// The file of a function.
+    pub(crate) fn route(&self, function: &str) -> PathBuf {
+        self.routes.join(format!("{function}.json"))
+    }
 }
 
 /// With whom the engine shares what others of Stead's processes read and connect to: its own group is its own.

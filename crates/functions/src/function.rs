@@ -66,7 +66,10 @@ impl Function {
         pools.retain(|number, pool| {
             let stays = route.versions.get(number) == Some(&pool.edition.version);
             if !stays {
-                pool.close();
+                pool.retire();
+                let pool = pool.clone();
+                // Its workers know it only as long as somebody has it.
+                tokio::spawn(async move { pool.emptied().await });
             }
             stays
         });

@@ -11,7 +11,7 @@
 //! | which version serves the caller | `function.rs`, `trial.rs` |
 //! | a worker that rests, or a place in the queue | `pool.rs` |
 //! | a worker is started: a spare, the package, the environment | `start.rs`, `spares.rs`, `sandboxes.rs`, `environment.rs` |
-//! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `worker.rs`, `bootstrap/` |
+//! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `hearing.rs`, `worker.rs`, `bootstrap/` |
 //! | deadlines, freezing, processes that end | `minder.rs`, `freezer.rs` |
 //! | what it prints; what it used | `output.rs`, `log.rs`, `usage.rs` |
 //! | what it reaches: its databases, names outside | `database.rs`, `dns.rs`, `names.rs`, `egress.rs` |
@@ -33,6 +33,7 @@ mod events;
 mod files;
 mod freezer;
 mod function;
+mod hearing;
 mod invocation;
 mod invoke;
 mod log;
@@ -190,14 +191,16 @@ pub async fn serve(options: Options, limits: Limits, stop: impl Future<Output = 
     let status = status::bind(&paths.socket, share).map_err(file("listen on", &paths.socket))?;
     let invoke = status::bind(&paths.invoke, share).map_err(file("listen on", &paths.invoke))?;
     fail_point!("functions::sockets_bound");
+    // Who connects meanwhile waits: nobody may be told that a function is not there because it is not read yet, and
+    // no event may be accepted while those that wait are looked through.
+    let mut control = Control::new(engine.clone(), paths.clone());
+    control.reload();
+    engine.usage.settle(|function| paths.route(function).exists());
+    engine.events.take_up(&engine);
     let (commands, inbox) = mpsc::channel(64);
     let answering = tokio::spawn(status::serve(engine.clone(), status, commands));
     let invoking = tokio::spawn(invoke::serve(engine.clone(), invoke));
     tracing::info!(home = %options.home.display(), "function front door started");
-
-    let mut control = Control::new(engine.clone(), paths.clone());
-    control.reload();
-    engine.events.take_up(&engine);
     let calling = tokio::spawn(schedule::keep(engine.clone(), paths.schedules.clone()));
     control.keep(rescan, inbox, stop).await;
     calling.abort();

@@ -23,11 +23,13 @@ const FREEZE_AFTER: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct End {
     code: Option<i32>,
     signal: Option<i32>,
     out_of_memory: bool,
+    /// Why it was never begun.
+    unrunnable: Option<String>,
 }
 
 /// Minds a worker until it has ended.
@@ -139,10 +141,10 @@ fn hear(
         WorkerMessage::Egress(ports) => egress::listen(engine, worker, &ports, fds),
         WorkerMessage::Failed(why) => {
             tracing::warn!(worker = %worker.name, why, "a worker failed");
-            return Some(End::default());
+            return Some(End { unrunnable: unrunnable(&why), ..End::default() });
         }
         WorkerMessage::Ended { code, signal, out_of_memory, .. } => {
-            return Some(End { code, signal, out_of_memory });
+            return Some(End { code, signal, out_of_memory, unrunnable: None });
         }
         WorkerMessage::Ready => {}
     }
@@ -155,12 +157,18 @@ pub(crate) fn has_ended(worker: &Worker) {
 }
 
 fn ended(worker: &Arc<Worker>, end: End) {
+    if end.signal == Some(9) && !end.out_of_memory {
+        worker.hand_back();
+    }
     worker.lost(|id| failure(id, end));
 }
 
 /// What Lambda says of a process that ended.
 fn failure(id: Option<&str>, end: End) -> Failure {
     let id = id.map_or(String::new(), |id| format!("RequestId: {id} "));
+    if let Some(why) = end.unrunnable {
+        return Failure::found("Runtime.InvalidEntrypoint", format!("{id}Error: {why}"));
+    }
     let how = match (end.code, end.signal) {
         _ if end.out_of_memory => "Runtime exited with error: signal: killed".to_owned(),
         (Some(0), _) => "Runtime exited without providing a reason".to_owned(),
@@ -170,6 +178,20 @@ fn failure(id: Option<&str>, end: End) -> Failure {
     };
     let kind = if end.out_of_memory { "Runtime.OutOfMemory" } else { "Runtime.ExitError" };
     Failure::found(kind, format!("{id}Error: {how}"))
+}
+
+/// What Lambda says of a program that cannot be begun, of the launcher's words for it.
+fn unrunnable(why: &str) -> Option<String> {
+    let (path, error) = why.strip_prefix("cannot run `")?.split_once("`: ")?;
+    let error = error.split_once(" (os error").map_or(error, |(error, _)| error);
+    Some(format!("fork/exec {path}: {}", error.to_lowercase()))
+}
+
+/// Whether a failure is that of a process that was killed, and not for want of memory.
+pub(crate) fn was_killed(failure: &Failure) -> bool {
+    failure.fatal
+        && failure.error_type == "Runtime.ExitError"
+        && failure.message().ends_with("signal: killed")
 }
 
 /// As Go, and so Lambda, calls signals.
@@ -198,14 +220,19 @@ mod tests {
     #[test]
     fn ends_are_told_as_lambda_tells_them() {
         let told = |end| failure(Some("r"), end).message();
-        let end = |code, signal| End { code, signal, out_of_memory: false };
+        let end = |code, signal| End { code, signal, ..End::default() };
         assert_eq!(told(end(Some(1), None)), "RequestId: r Error: Runtime exited with error: exit status 1");
         assert_eq!(told(end(Some(0), None)), "RequestId: r Error: Runtime exited without providing a reason");
         assert_eq!(
             told(end(None, Some(11))),
             "RequestId: r Error: Runtime exited with error: signal: segmentation fault"
         );
-        let killed = failure(Some("r"), End { out_of_memory: true, signal: Some(9), code: None });
+        let killed = failure(Some("r"), End { out_of_memory: true, ..end(None, Some(9)) });
         assert_eq!(killed.error_type, "Runtime.OutOfMemory");
+        assert!(!was_killed(&killed) && was_killed(&failure(Some("r"), end(None, Some(9)))));
+        let unrunnable = unrunnable("cannot run `/var/task/bootstrap`: Exec format error (os error 8)");
+        let told = failure(None, End { unrunnable, ..End::default() });
+        assert_eq!(told.error_type, "Runtime.InvalidEntrypoint");
+        assert_eq!(told.message(), "Error: fork/exec /var/task/bootstrap: exec format error");
     }
 }

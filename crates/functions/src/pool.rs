@@ -56,8 +56,17 @@ struct Crew {
     ready: bool,
     /// How often workers had to be started anew; one that began to start before the last time is out of date.
     renewals: u64,
+    /// The version is no more: who waits is served, and then everybody goes.
+    retired: bool,
     /// Nothing is started any more.
     closed: bool,
+}
+
+impl Crew {
+    /// Whether the version is no more, and nobody waits for an answer of it.
+    fn is_over(&self) -> bool {
+        self.retired && self.waiting.is_empty()
+    }
 }
 
 impl Pool {
@@ -76,7 +85,7 @@ impl Pool {
     pub(crate) async fn call(self: &Arc<Self>, call: Call) -> Result<Outcome, Refused> {
         let id = call.id.clone();
         let (reply, mut answer) = oneshot::channel();
-        let queued = self.submit(Box::new(Job { call, reply }))?;
+        let queued = self.submit(Box::new(Job { call, reply, unread: 0 }))?;
         let lost = || Refused::Unavailable("the engine is stopping; try again".to_owned());
         if queued {
             match timeout(self.engine.limits.queue_wait, &mut answer).await {
@@ -96,7 +105,7 @@ impl Pool {
     fn submit(self: &Arc<Self>, mut job: Box<Job>) -> Result<bool, Refused> {
         let mut crew = self.lock();
         if crew.closed {
-            return Err(Refused::Unavailable("the function was removed".to_owned()));
+            return Err(removed());
         }
         while let Some((worker, _)) = crew.idle.pop() {
             match worker.give(job) {
@@ -158,7 +167,7 @@ impl Pool {
         let result = match started {
             Ok(worker) => {
                 crew.ready = true;
-                if crew.closed || crew.renewals != renewals {
+                if crew.closed || crew.renewals != renewals || crew.is_over() {
                     self.engine.stop_worker(&worker);
                 } else {
                     crew.workers.push(worker.clone());
@@ -197,7 +206,7 @@ impl Pool {
     }
 
     /// Gives a worker that rests the front of the queue, or nothing to do.
-    fn employ(&self, crew: &mut Crew, worker: &Arc<Worker>) {
+    fn employ(self: &Arc<Self>, crew: &mut Crew, worker: &Arc<Worker>) {
         while let Some(job) = crew.waiting.pop_front() {
             if job.reply.is_closed() {
                 // Nobody waits for it any more, and nobody has begun.
@@ -210,17 +219,36 @@ impl Pool {
             return;
         }
         crew.idle.push((worker.clone(), Instant::now()));
+        // Of a version that is no more nobody else will call.
+        if crew.retired {
+            let resting = std::mem::take(&mut crew.idle);
+            let pool = self.clone();
+            // Not while the crew is held.
+            tokio::spawn(async move { resting.iter().for_each(|(worker, _)| pool.dismiss(worker)) });
+        }
     }
 
     /// A worker asks for its next invocation.
     pub(crate) fn rested(self: &Arc<Self>, worker: &Arc<Worker>) {
         let mut crew = self.lock();
-        let leaves = crew.closed || crew.leaving.iter().any(|leaving| Arc::ptr_eq(leaving, worker));
+        let leaves =
+            crew.closed || crew.is_over() || crew.leaving.iter().any(|leaving| Arc::ptr_eq(leaving, worker));
         if leaves {
             drop(crew);
             self.dismiss(worker);
         } else {
             self.employ(&mut crew, worker);
+        }
+    }
+
+    /// A worker ended before it had read an invocation: another one gets it, before all that wait. The worker is still
+    /// counted here, and [`Self::gone`] finds another.
+    pub(crate) fn again(&self, job: Box<Job>) {
+        let mut crew = self.lock();
+        if crew.closed {
+            let _ = job.reply.send(Err(removed()));
+        } else {
+            crew.waiting.push_front(job);
         }
     }
 
@@ -292,9 +320,29 @@ impl Pool {
         self.drain();
     }
 
-    /// Lets everybody go for good.
+    /// The version is no more. Calls that have come to it are answered by it; then everybody goes for good, and whoever
+    /// keeps the pool until then may let it go ([`Pool::emptied`]).
+    pub(crate) fn retire(self: &Arc<Self>) {
+        let resting = {
+            let mut crew = self.lock();
+            crew.retired = true;
+            std::mem::take(&mut crew.idle)
+        };
+        for (worker, _) in resting {
+            self.dismiss(&worker);
+        }
+    }
+
+    /// Lets everybody go for good; who waits is told, as nobody will come.
     pub(crate) fn close(self: &Arc<Self>) {
-        self.lock().closed = true;
+        let waiting = {
+            let mut crew = self.lock();
+            crew.closed = true;
+            std::mem::take(&mut crew.waiting)
+        };
+        for job in waiting {
+            let _ = job.reply.send(Err(removed()));
+        }
         self.drain();
     }
 
@@ -306,7 +354,7 @@ impl Pool {
             changed.as_mut().enable();
             {
                 let crew = self.lock();
-                if crew.workers.is_empty() && crew.starting == 0 {
+                if crew.workers.is_empty() && crew.starting == 0 && crew.waiting.is_empty() {
                     return;
                 }
             }
@@ -342,4 +390,8 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, Crew> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn removed() -> Refused {
+    Refused::Unavailable("the function was removed".to_owned())
 }

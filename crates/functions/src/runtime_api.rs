@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::hearing::{Ear, Line};
 use crate::invocation::{Answer, ErrorShape, Failure, Piece};
 use crate::worker::{Delivery, Worker, Wrong};
 
@@ -62,13 +63,14 @@ pub(crate) async fn serve(worker: Arc<Worker>, listener: TcpListener) {
 
 async fn converse(worker: Arc<Worker>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    let of = worker.clone();
+    let line = Line::new(stream);
+    let of = (worker.clone(), line.clone());
     let service = service_fn(move |request| {
-        let worker = of.clone();
-        async move { Ok::<_, Infallible>(answer(&worker, request).await) }
+        let (worker, line) = of.clone();
+        async move { Ok::<_, Infallible>(answer(&worker, &line, request).await) }
     });
     let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(Ear(line)), service);
     tokio::select! {
         // A worker that goes breaks its connections.
         _ = connection => {}
@@ -76,12 +78,13 @@ async fn converse(worker: Arc<Worker>, stream: TcpStream) {
     }
 }
 
-async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> Answered {
+async fn answer(worker: &Arc<Worker>, line: &Arc<Line>, request: Request<Incoming>) -> Answered {
+    worker.lives();
     let path = request.uri().path().to_owned();
     let Some(rest) = path.strip_prefix(PREFIX) else { return not_found() };
     let parts: Vec<_> = rest.split('/').collect();
     match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["invocation", "next"]) => next(worker).await,
+        (&Method::GET, ["invocation", "next"]) => next(worker, line).await,
         (&Method::POST, ["invocation", id, "response"]) => response(worker, id, request).await,
         (&Method::POST, ["invocation", id, "error"]) => error(worker, id, request).await,
         (&Method::POST, ["init", "error"]) => init_error(worker, request).await,
@@ -89,8 +92,8 @@ async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> Answered {
     }
 }
 
-async fn next(worker: &Arc<Worker>) -> Answered {
-    let delivery = match worker.next() {
+async fn next(worker: &Arc<Worker>, line: &Arc<Line>) -> Answered {
+    let delivery = match worker.next(line) {
         Ok(delivery) => delivery.await,
         Err(wrong) => return refuse(wrong),
     };

@@ -1,9 +1,10 @@
 //! Functions that the clock calls.
 //!
 //! A run is an asynchronous event like any other, of the form that EventBridge sends. Which run was the last is
-//! remembered in `functions/spool/schedules/<handle>`, written behind the event: killed in between, the run's event has
-//! the same id when it is made again, and takes the place of the first one as long as that waits. Runs that fell into a
-//! time when nothing could run are, as the schedule says, left out or made up for by one, that of the latest.
+//! remembered in `functions/spool/schedules/<handle>`, written when the event is on the disk and before anybody works at
+//! it: killed in between, the next process finds the event there, whose id follows from the run, and makes no second
+//! one. Runs that fell into a time when nothing could run are, as the schedule says, left out or made up for by one,
+//! that of the latest.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::environment::REGION;
-use crate::events::Origin;
+use crate::events::{Event, Origin};
 use crate::fail_point;
 use crate::function::Function;
 use crate::invocation::Call;
@@ -88,25 +89,38 @@ async fn look(
     }
     // As long as no version serves, runs are missed.
     let step = if route.live.is_some() { decide(schedule, next.last, now)? } else { Step::Wait };
+    let mut run = None;
     match step {
         Step::Wait => {}
         Step::Skip(upto) => next.last = upto,
         Step::Run(time) => {
-            let call = call(&route, time);
-            engine
-                .events
-                .accept(engine, function, call, Origin::Schedule)
-                .await
-                .map_err(|refused| refused.to_string())?;
-            fail_point!("functions::schedule.called");
+            run = keep_run(engine, function, call(&route, time)).await?;
             next.last = time;
         }
     }
+    let mut written = Ok(());
     if next != memory || !memories.contains_key(&route.function) {
-        write(&path, &next).map_err(|error| error.to_string())?;
-        memories.insert(route.function.clone(), next);
+        written = write(&path, &next).map_err(|error| error.to_string());
+        if written.is_ok() || run.is_some() {
+            memories.insert(route.function.clone(), next);
+        }
     }
-    Ok(())
+    if let Some(run) = run {
+        fail_point!("functions::schedule.remembered");
+        engine.events.queue(engine, run);
+    }
+    written
+}
+
+/// Puts a run's event on the disk, unless it is there.
+async fn keep_run(engine: &Arc<Engine>, function: &Function, call: Call) -> Result<Option<Event>, String> {
+    if engine.events.has_run(&call.id) {
+        return Ok(None);
+    }
+    let kept = engine.events.keep(engine, function, call, Origin::Schedule).await;
+    let kept = kept.map_err(|refused| refused.to_string())?;
+    fail_point!("functions::schedule.called");
+    Ok(Some(kept))
 }
 
 fn begun(schedule: &Schedule, now: Timestamp) -> Memory {

@@ -20,7 +20,7 @@ use crate::invocation::Failure;
 use crate::output::Output;
 use crate::pool::Pool;
 use crate::route::{Interpreter, Version};
-use crate::sandboxes::{Kind, Sandbox};
+use crate::sandboxes::{Failed, Kind, Sandbox};
 use crate::spares;
 use crate::worker::{NotStarted, Worker};
 use crate::{database, dns, minder, runtime_api};
@@ -29,7 +29,7 @@ use crate::{database, dns, minder, runtime_api};
 const INIT: Duration = Duration::from_secs(10);
 /// Lambda's limit of processes and threads.
 const PROCESSES: u64 = 1024;
-/// How often another spare is tried where one was not fit for use.
+/// How often another sandbox is tried where one was not fit for use.
 const TRIES: usize = 3;
 
 /// Why there is no worker.
@@ -54,11 +54,21 @@ struct Plan {
 
 /// Starts a worker of a pool's version; it is ready for an invocation when this returns.
 pub(crate) async fn start(pool: &Arc<Pool>) -> Result<Arc<Worker>, Unstarted> {
-    match attempt(pool, INIT).await {
-        Err(Unstarted::Broken { failure, .. }) if failure.error_type == "Sandbox.Timedout" => {
-            attempt(pool, pool.edition.timeout()).await
+    let mut limit = INIT;
+    let mut longer = [pool.edition.timeout()].into_iter();
+    let mut tries = 0;
+    loop {
+        let result = attempt(pool, limit).await;
+        tries += 1;
+        match &result {
+            Err(Unstarted::Broken { failure, .. }) if failure.error_type == "Sandbox.Timedout" => {
+                let Some(next) = longer.next() else { return result };
+                limit = next;
+            }
+            // Somebody else ended it, perhaps while it was a spare.
+            Err(Unstarted::Broken { failure, .. }) if minder::was_killed(failure) && tries < TRIES => {}
+            _ => return result,
         }
-        result => result,
     }
 }
 
@@ -118,8 +128,14 @@ async fn claimed(pool: &Arc<Pool>, kind: &Kind) -> Result<Sandbox, Unstarted> {
     let version = &pool.edition.version;
     let mut last = String::new();
     for _ in 0..TRIES {
-        let spare = pool.engine.spares.take(kind).await;
-        let sandbox = spare.map_err(|error| Unstarted::Unavailable(error.to_string()))?;
+        let sandbox = match pool.engine.spares.take(kind).await {
+            Ok(sandbox) => sandbox,
+            Err(error @ Failed::Ended(_)) => {
+                last = error.to_string();
+                continue;
+            }
+            Err(error) => return Err(Unstarted::Unavailable(error.to_string())),
+        };
         let claim = WorkerClaim {
             worker: sandbox.name.clone(),
             package: version.package.clone(),

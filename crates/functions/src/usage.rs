@@ -4,8 +4,16 @@
 //! process has written is the kernel's, so `kill -9` loses none of it; only a loss of power does, and then of the last
 //! seconds. When the minute is over its line goes to the spool, and then the file begins the next one, whose number is
 //! one higher. Killed between the two, the next process finds the line in the spool by function and number, and does
-//! not write it again.
+//! not write it again. Whose the numbers are stands behind them in the file: so they are told, too, where the function
+//! was removed before they were.
+//!
+//! What exact means: an invocation is counted when its answer has come, its time is over, or its worker has ended, and
+//! before whoever called is told. So one that was answered is counted, once, whoever was killed since; one that was
+//! under way when the engine was killed, and whose caller was told nothing, is counted if its end had come, and then once,
+//! and not at all otherwise. Bytes of a connection are counted at its end, and those of one that was open when the engine
+//! was killed never.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -40,6 +48,14 @@ struct Record {
     mib_ms: u64,
     sent_bytes: u64,
     received_bytes: u64,
+}
+
+/// Whose a record is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    tenant: String,
+    stead: String,
+    component: String,
 }
 
 /// A line of the spool.
@@ -79,6 +95,9 @@ pub struct UsageLine {
 pub(crate) struct Usage {
     folder: PathBuf,
     spool: Mutex<File>,
+    /// Those of functions that are there, and how many of each name: one that was removed may still come to its end
+    /// while the next begins.
+    tallies: Mutex<HashMap<String, (Arc<Tally>, usize)>>,
 }
 
 /// One function's.
@@ -104,38 +123,78 @@ impl Usage {
         if last != [b'\n'] {
             file.write_all(b"\n")?;
         }
-        Ok(Arc::new(Self { folder: folder.to_owned(), spool: Mutex::new(file) }))
+        Ok(Arc::new(Self { folder: folder.to_owned(), spool: Mutex::new(file), tallies: Mutex::default() }))
     }
 
     /// Goes on with a function's numbers.
     pub(crate) fn of(self: &Arc<Self>, route: &Route) -> io::Result<Arc<Tally>> {
-        let path = self.folder.join(&route.function);
+        let Route { tenant, stead, component, .. } = route.clone();
+        let owner = Owner { tenant, stead, component };
+        let mut tallies = self.tallies();
+        if let Some((tally, functions)) = tallies.get_mut(&route.function) {
+            *functions += 1;
+            return Ok(tally.clone());
+        }
+        let (tally, _) = self.tally(&route.function, Some(owner))?;
+        tallies.insert(route.function.clone(), (tally.clone(), 1));
+        Ok(tally)
+    }
+
+    /// A function is no more: writes what it used, unless another of its name goes on with the same numbers.
+    pub(crate) fn end(&self, function: &str) {
+        let mut tallies = self.tallies();
+        let Some((_, functions)) = tallies.get_mut(function) else { return };
+        *functions -= 1;
+        if *functions == 0
+            && let Some((tally, _)) = tallies.remove(function)
+        {
+            tally.end();
+        }
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, HashMap<String, (Arc<Tally>, usize)>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what functions used that are no more, and whose end no process has seen.
+    pub(crate) fn settle(self: &Arc<Self>, is_there: impl Fn(&str) -> bool) {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        for function in names.filter(|function| !is_there(function)) {
+            match self.tally(&function, None) {
+                Ok((tally, true)) => tally.end(),
+                Ok((_, false)) => tracing::error!(function, "nobody knows whose this usage is; it stays"),
+                Err(error) => tracing::error!(%error, function, "cannot read usage"),
+            }
+        }
+    }
+
+    /// The numbers of a function, and whether it is known whose they are: by the owner given, or else by the file.
+    fn tally(self: &Arc<Self>, function: &str, owner: Option<Owner>) -> io::Result<(Arc<Tally>, bool)> {
+        let path = self.folder.join(function);
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let record = Record::read(&bytes);
-        let route = UsageLine {
-            at: Timestamp::UNIX_EPOCH,
-            action: "function.used".to_owned(),
-            function: route.function.clone(),
-            tenant: route.tenant.clone(),
-            stead: route.stead.clone(),
-            component: route.component.clone(),
-            number: 0,
-            invocations: 0,
-            errors: 0,
-            throttles: 0,
-            duration_ms: 0,
-            mib_ms: 0,
-            sent_bytes: 0,
-            received_bytes: 0,
-        };
-        let tally = Tally { usage: self.clone(), route, path, state: Mutex::new((record, file)) };
-        if record.has_any() && self.has(&tally.route.function, record.number)? {
+        let mut record = Record::read(&bytes);
+        if bytes.is_empty() {
+            // Higher than that of any line of an earlier function of the same name.
+            record.number = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        }
+        let found = serde_json::from_slice::<Owner>(bytes.get(NUMBERS * 8..).unwrap_or_default()).ok();
+        if let Some(owner) = owner.as_ref().filter(|owner| found.as_ref() != Some(*owner)) {
+            let text = serde_json::to_vec(owner)?;
+            file.write_all_at(&[&record.bytes()[..], &text].concat(), 0)?;
+            file.set_len(u64::try_from(NUMBERS * 8 + text.len()).unwrap_or(u64::MAX))?;
+        }
+        let owner = owner.or(found);
+        let is_known = owner.is_some();
+        let line = UsageLine::of(function, owner);
+        let tally = Tally { usage: self.clone(), route: line, path, state: Mutex::new((record, file)) };
+        if record.has_any() && self.has(function, record.number)? {
             tally.begin(&mut tally.lock(), this_minute())?;
         }
-        Ok(Arc::new(tally))
+        Ok((Arc::new(tally), is_known))
     }
 
     /// Whether a line is in the spool.
@@ -162,6 +221,30 @@ impl Usage {
             file.set_len(before)?;
         }
         written
+    }
+}
+
+impl UsageLine {
+    /// One without numbers.
+    fn of(function: &str, owner: Option<Owner>) -> Self {
+        let (tenant, stead, component) =
+            owner.map_or_else(Default::default, |owner| (owner.tenant, owner.stead, owner.component));
+        Self {
+            at: Timestamp::UNIX_EPOCH,
+            action: "function.used".to_owned(),
+            function: function.to_owned(),
+            tenant,
+            stead,
+            component,
+            number: 0,
+            invocations: 0,
+            errors: 0,
+            throttles: 0,
+            duration_ms: 0,
+            mib_ms: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+        }
     }
 }
 
@@ -210,8 +293,8 @@ impl Tally {
         }
     }
 
-    /// The function is no more: writes what there is, and forgets it.
-    pub(crate) fn end(&self) {
+    /// Writes what there is, and forgets it.
+    fn end(&self) {
         let mut state = self.lock();
         let minute = state.0.minute + 1;
         match self.turn(&mut state, minute) {
@@ -321,6 +404,27 @@ mod tests {
         let [line] = &lines(&spool)[..] else { panic!("one line") };
         assert_eq!((line.invocations, line.errors, line.throttles), (3, 1, 1));
         assert_eq!((line.duration_ms, line.mib_ms), (4, 2 * 128 + 128 + 256));
+    }
+
+    #[test]
+    fn a_function_that_ends_while_another_of_its_name_begins_takes_nothing_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, under_way) = (folder.path().join("functions.jsonl"), folder.path().join("usage"));
+        let open = || Usage::open(&spool, &under_way, Share::of(folder.path())).unwrap();
+        let usage = open();
+        let old = usage.of(&route("f1")).unwrap();
+        old.invocation(Duration::from_millis(1), 128, false);
+        let new = usage.of(&route("f1")).unwrap();
+        new.invocation(Duration::from_millis(1), 128, false);
+        old.invocation(Duration::from_millis(1), 128, true);
+        usage.end("f1");
+        new.invocation(Duration::from_millis(1), 128, false);
+        // As after a kill.
+        let usage = open();
+        usage.of(&route("f1")).unwrap();
+        usage.end("f1");
+        let sum: u64 = lines(&spool).iter().map(|line| line.invocations).sum();
+        assert_eq!((sum, lines(&spool).len()), (4, 1));
     }
 
     #[test]

@@ -15,10 +15,14 @@ use tokio::time::Instant;
 
 use crate::edition::Edition;
 use crate::freezer::Groups;
+use crate::hearing::{Line, Silence};
 use crate::invocation::{Answer, Call, Failure, Outcome, Piece, Refused};
 use crate::names::Names;
 use crate::output::{Closing, Output};
 use crate::pool::Pool;
+
+/// So many workers may end before they have read an invocation; then it has failed.
+const UNREAD: usize = 2;
 
 /// Where a finished call is told.
 pub(crate) type Reply = oneshot::Sender<Result<Outcome, Refused>>;
@@ -27,6 +31,8 @@ pub(crate) type Reply = oneshot::Sender<Result<Outcome, Refused>>;
 pub(crate) struct Job {
     pub(crate) call: Call,
     pub(crate) reply: Reply,
+    /// How many workers ended before they had read it.
+    pub(crate) unread: usize,
 }
 
 /// An invocation that a worker has.
@@ -40,8 +46,10 @@ pub(crate) struct Running {
     deadline: Instant,
     /// Where its answer goes piece by piece, once it has begun to.
     stream: Option<mpsc::Sender<Piece>>,
-    /// The runtime has it.
+    /// The runtime has it; with the moment before it was sent, as long as nobody has heard of the runtime since.
     delivered: bool,
+    sent: Option<Silence>,
+    unread: usize,
 }
 
 /// What the runtime is told of an invocation.
@@ -72,7 +80,7 @@ pub(crate) enum State {
     /// Its code is being loaded.
     Starting(Option<oneshot::Sender<Result<(), NotStarted>>>),
     /// It asked for an invocation; there is none.
-    Resting { next: oneshot::Sender<Delivery>, since: Instant, frozen: bool },
+    Resting { next: oneshot::Sender<Delivery>, line: Arc<Line>, since: Instant, frozen: bool },
     /// It has one.
     Working(Box<Running>),
     /// It has answered the last one, and not asked for another yet.
@@ -140,7 +148,10 @@ impl Worker {
     pub(crate) fn give(&self, job: Box<Job>) -> Result<(), Box<Job>> {
         let mut state = self.lock();
         let State::Resting { .. } = &*state else { return Err(job) };
-        let running = Box::new(Running::new(*job, &self.edition));
+        let mut running = Box::new(Running::new(*job, &self.edition));
+        if let State::Resting { line, .. } = &*state {
+            running.sent = Some(line.silence());
+        }
         let delivery = running.delivery(&self.edition);
         self.output.begin(&running.call.id, running.began_at);
         let State::Resting { next, frozen, .. } = std::mem::replace(&mut *state, State::Working(running))
@@ -164,11 +175,12 @@ impl Worker {
     }
 
     /// The runtime asks for an invocation.
-    pub(crate) fn next(self: &Arc<Self>) -> Result<oneshot::Receiver<Delivery>, Wrong> {
+    pub(crate) fn next(self: &Arc<Self>, line: &Arc<Line>) -> Result<oneshot::Receiver<Delivery>, Wrong> {
         let (next, delivery) = oneshot::channel();
         let mut state = self.lock();
         let rested = match &mut *state {
             State::Working(running) if !running.delivered => {
+                running.sent = Some(line.silence());
                 running.delivered = next.send(running.delivery(&self.edition)).is_ok();
                 return Ok(delivery);
             }
@@ -185,7 +197,7 @@ impl Worker {
             State::Resting { .. } => false,
             State::Answered => true,
         };
-        *state = State::Resting { next, since: Instant::now(), frozen: false };
+        *state = State::Resting { next, line: line.clone(), since: Instant::now(), frozen: false };
         drop(state);
         if rested && let Some(pool) = self.pool.upgrade() {
             pool.rested(self);
@@ -234,16 +246,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the caller and the log. The caller first, unless he wants to see the log.
+    /// Counts it, and tells the caller and the log. The caller first, unless he wants to see the log.
     fn conclude(&self, running: &mut Running, closing: Closing, answer: Answer) {
-        let Some(reply) = running.reply.take() else { return self.close(closing).clear() };
+        self.count(&closing);
+        crate::fail_point!("functions::usage.counted");
+        let Some(reply) = running.reply.take() else { return self.output.close(closing).clear() };
         let version = self.edition.number;
         if running.call.tail {
-            let tail = Some(self.close(closing));
+            let tail = Some(self.output.close(closing));
             let _ = reply.send(Ok(Outcome { answer, tail, version }));
         } else {
             let _ = reply.send(Ok(Outcome { answer, tail: None, version }));
-            self.close(closing);
+            self.output.close(closing);
         }
     }
 
@@ -270,11 +284,12 @@ impl Worker {
     pub(crate) fn end_stream(&self, id: &str, failure: Option<Failure>) {
         let Some(running) = self.take(id) else { return };
         let closing = self.closing(&running, failure.clone());
+        self.count(&closing);
         if let Some(pieces) = running.stream {
             // A reader that is slow has a full channel; it must not make the worker wait.
             tokio::spawn(async move { drop(pieces.send(Piece::End(failure)).await) });
         }
-        self.close(closing);
+        self.output.close(closing);
     }
 
     /// From now on it is no more; what it did until now.
@@ -304,8 +319,9 @@ impl Worker {
                 match running.stream.take() {
                     Some(pieces) => {
                         let end = Piece::End(Some(failure));
+                        self.count(&closing);
                         tokio::spawn(async move { drop(pieces.send(end).await) });
-                        self.close(closing);
+                        self.output.close(closing);
                     }
                     None => self.conclude(&mut running, closing, Answer::Failed(failure)),
                 }
@@ -314,6 +330,34 @@ impl Worker {
         }
         if let Some(pool) = self.pool.upgrade() {
             pool.gone(self);
+        }
+    }
+
+    /// The runtime said something.
+    pub(crate) fn lives(&self) {
+        if let State::Working(running) = &mut *self.lock() {
+            running.sent = None;
+        }
+    }
+
+    /// Its processes are no more, and were killed: the invocation that it had goes to another worker if it cannot have
+    /// read it.
+    pub(crate) fn hand_back(&self) {
+        let job = {
+            let mut state = self.lock();
+            let is_unread = |running: &Running| {
+                running.unread < UNREAD && running.sent.as_ref().is_some_and(Silence::was_not_heard)
+            };
+            match std::mem::replace(&mut *state, State::Ended) {
+                State::Working(running) if is_unread(&running) => running.into_job(),
+                other => {
+                    *state = other;
+                    None
+                }
+            }
+        };
+        if let (Some(job), Some(pool)) = (job, self.pool.upgrade()) {
+            pool.again(job);
         }
     }
 
@@ -347,19 +391,18 @@ impl Worker {
         }
     }
 
-    /// The end of the invocation's log.
-    fn close(&self, closing: Closing) -> Vec<u8> {
+    /// Before anybody is told the end of an invocation, it is counted.
+    fn count(&self, closing: &Closing) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.count(&closing);
+            pool.count(closing);
         }
-        self.output.close(closing)
     }
 }
 
 impl Running {
     fn new(job: Job, edition: &Edition) -> Self {
         let began = Instant::now();
-        let Job { call, reply } = job;
+        let Job { call, reply, unread } = job;
         Self {
             nonce: uuid::Uuid::new_v4().to_string(),
             reply: Some(reply),
@@ -368,8 +411,16 @@ impl Running {
             deadline: began + edition.timeout(),
             stream: None,
             delivered: false,
+            sent: None,
+            unread,
             call,
         }
+    }
+
+    /// As it was before anybody had it; nothing where its answer has begun.
+    fn into_job(self) -> Option<Box<Job>> {
+        let Self { call, reply, unread, .. } = self;
+        reply.map(|reply| Box::new(Job { call, reply, unread: unread + 1 }))
     }
 
     fn delivery(&self, edition: &Edition) -> Delivery {

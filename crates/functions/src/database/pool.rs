@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -105,6 +106,24 @@ impl Databases {
     }
 }
 
+impl Lease {
+    /// Ends what a session left in the middle of something. A server does not look whether anybody waits for what it
+    /// does: it is told to stop, and the place is free when it has. `begun`: half a message was sent, and nothing more
+    /// can be said.
+    pub(super) async fn abandon(self, home: &Path, server: &str, who: &str, begun: bool) {
+        let Self { server: connection, place } = self;
+        if let Some(key) = connection.key
+            && let Err(error) = server::cancel(home, server, who, key).await
+        {
+            tracing::debug!(%error, server, "a statement was not cancelled");
+        }
+        if !begun {
+            connection.end().await;
+        }
+        drop(place);
+    }
+}
+
 impl Pool {
     /// A connection with these parameters; an error is the message for the client.
     pub(super) async fn take(
@@ -124,6 +143,7 @@ impl Pool {
             ));
         };
         loop {
+            let mut surplus = None;
             let found = {
                 let mut idle = self.idle();
                 let at = idle.iter().rposition(|(server, _)| server.parameters == *parameters);
@@ -134,12 +154,15 @@ impl Pool {
                         let most = usize::try_from(most.max(1)).unwrap_or(1);
                         let in_use = most - self.places.available_permits().min(most);
                         if idle.len() + in_use > most {
-                            idle.remove(0);
+                            surplus = Some(idle.remove(0).0);
                         }
                         None
                     }
                 }
             };
+            if let Some(surplus) = surplus {
+                surplus.end().await;
+            }
             match found {
                 Some(server) if server.is_quiet() => return Ok(Lease { server, place }),
                 // The server, or the gateway, has closed it.

@@ -26,6 +26,9 @@ const IDLE_IN_TRANSACTION_MS: &str = "900000";
 /// Prepared statements of one connection, at most.
 const PREPARED: usize = 200;
 
+/// How long a server may take to let a connection go.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// What is said at the gateway's inner door before PostgreSQL's protocol begins: a length of four bytes and this as
 /// JSON (`gateway/src/inner.rs`).
 #[derive(Serialize)]
@@ -175,6 +178,18 @@ impl Server {
         let stream: &UnixStream = self.reader.as_ref();
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         matches!(rustix::net::recv(stream, &mut [0u8; 1], flags), Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Says goodbye, and waits until the server has let it go: then another may come in its place.
+    pub(super) async fn end(mut self) {
+        let gone = async {
+            self.writer.write_all(&message(b'X', b"")).await?;
+            let mut rest = [0; 4096];
+            while self.reader.read(&mut rest).await? > 0 {}
+            Ok::<_, io::Error>(())
+        };
+        // What does not end within that ends with its connection.
+        let _ = timeout(GOODBYE, gone).await;
     }
 
     /// Whether a statement is prepared here.

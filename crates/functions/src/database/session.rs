@@ -105,9 +105,7 @@ pub(super) async fn run(
         lease: None,
         over: false,
     };
-    let result = session.relay().await;
-    databases.leave(key);
-    result
+    session.relay().await
 }
 
 /// By the name that the function's code uses, or by the database's own; whoever names neither means the first.
@@ -139,6 +137,19 @@ struct Session<'a> {
     lease: Option<Lease>,
     /// The client has said goodbye.
     over: bool,
+}
+
+/// However it ends, and if in the middle of something, because its worker has ended.
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.databases.leave(self.key);
+        if let Some(lease) = self.lease.take() {
+            let begun = !self.to_server.is_empty() || !self.from_client.between();
+            let (home, server) = (self.engine.home.clone(), self.pool.server().to_owned());
+            let who = std::mem::take(&mut self.who);
+            tokio::spawn(async move { lease.abandon(&home, &server, &who, begun).await });
+        }
+    }
 }
 
 impl Session<'_> {

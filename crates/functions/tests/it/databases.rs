@@ -36,7 +36,7 @@ fn unit(home: &Home, name: &str, program: EngineProgram, args: &[&str], restart:
 }
 
 /// A running server with a role `app` that needs its password, and a database of that name.
-fn server(home: &Home) {
+pub(crate) fn server(home: &Home) {
     let tree = Tree::Servers(Name::parse("s1").unwrap());
     home.client.create_tree(&tree).unwrap();
     let args =
@@ -53,19 +53,21 @@ fn server(home: &Home) {
     fs::write(&path, fs::read_to_string(&path).unwrap() + conf).unwrap();
     fs::write(folder.join("data/pg_hba.conf"), "local all app scram-sha-256\nlocal all all trust\n").unwrap();
     unit(home, "pg", EngineProgram::Postgres, &["-D", "/stead/data"], Restart::Always);
-    let socket = folder.join("run");
-    let sql = |text: &str| {
-        let mut command = Command::new(format!("{BIN}/psql"));
-        command
-            .args(["-XAtq", "-U", "postgres", "-d", "postgres", "-c", text, "-h"])
-            .arg(&socket)
-            .output()
-            .unwrap()
-    };
-    until("the server answers", || sql("select 1").status.success().then_some(()));
-    assert!(sql(&format!("create role app login password '{PASSWORD}'")).status.success());
-    assert!(sql("create database app owner app").status.success());
-    door(home, socket.join(".s.PGSQL.5432"));
+    until("the server answers", || admin(home, "postgres", "select 1").ok());
+    admin(home, "postgres", &format!("create role app login password '{PASSWORD}'")).unwrap();
+    admin(home, "postgres", "create database app owner app").unwrap();
+    door(home, folder.join("run/.s.PGSQL.5432"));
+}
+
+/// What the server answers its owner.
+pub(crate) fn admin(home: &Home, database: &str, sql: &str) -> Result<String, String> {
+    let tree = Tree::Servers(Name::parse("s1").unwrap());
+    let socket = keeper::tree_dir(&home.path, &tree).join("run");
+    let mut command = Command::new(format!("{BIN}/psql"));
+    command.args(["-XAtq", "-U", "postgres", "-d", database, "-c", sql, "-h"]).arg(socket);
+    let done = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
+    if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
 }
 
 /// The inner door: a call, then the server's own protocol.
@@ -96,7 +98,7 @@ fn door(home: &Home, socket: std::path::PathBuf) {
     });
 }
 
-fn using(home: &Home, connections: u32, files: &[(&str, &str)]) -> Route {
+pub(crate) fn using(home: &Home, connections: u32, files: &[(&str, &str)]) -> Route {
     let mut version = home.version("python3.11", "index.handler", files);
     version.timeout_ms = 20_000;
     version.concurrency = 8;
@@ -111,7 +113,7 @@ fn using(home: &Home, connections: u32, files: &[(&str, &str)]) -> Route {
 }
 
 /// PostgreSQL's protocol in a few lines.
-const WIRE: &str = r#"
+pub(crate) const WIRE: &str = r#"
 import os, socket, struct
 class Session:
     def __init__(self, database='main', **parameters):
@@ -281,6 +283,49 @@ def handler(event, context):
     b.send((b'Q', b'select 1\\0'))
     return answer(b.until(b'Z', b'E'))";
     assert_eq!(run(&home, 1, code), json!(["E", [], ["53300"]]));
+}
+
+/// A statement goes on at a server that nobody has told that its client is gone.
+#[test]
+fn who_is_ended_in_the_middle_leaves_the_connection_to_the_next() {
+    let home = Home::new();
+    server(&home);
+    admin(&home, "postgres", "alter role app connection limit 2").unwrap();
+    let code = "from wire import *
+def handler(event, context):
+    session = Session()
+    if event: session.query('begin')
+    return session.query('select pg_sleep(%d)' % event)[2]";
+    let mut route = using(&home, 2, &[("wire.py", WIRE), ("index.py", code)]);
+    route.versions.get_mut(&1).unwrap().timeout_ms = 1500;
+    home.put(&route);
+    let mut calls: Vec<_> = (0..6).map(|_| home.send("f1", &[], "60")).collect();
+    for call in &mut calls {
+        assert_eq!(call.try_read().unwrap().json()["errorType"], "Sandbox.Timedout");
+    }
+    for _ in 0..4 {
+        let response = home.invoke("f1", &[], "0");
+        assert_eq!(response.json(), json!([]), "{}", response.text());
+    }
+    let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and usename = 'app'";
+    until("nothing goes on", || (admin(&home, "postgres", sql).unwrap() == "0").then_some(()));
+}
+
+/// One that asked for other settings makes room for the next, and is gone before that comes.
+#[test]
+fn connections_with_other_settings_make_room() {
+    let home = Home::new();
+    server(&home);
+    admin(&home, "postgres", "alter role app connection limit 1").unwrap();
+    let code = "from wire import *
+def handler(event, context):
+    out = []
+    for n in range(60):
+        session = Session(application_name=str(n))
+        out += [session.greeting[-1][0].decode()] + session.query('show application_name')[1]
+        session.socket.close()
+    return out == [x for n in range(60) for x in ('Z', str(n))] or out";
+    assert_eq!(run(&home, 1, code), true);
 }
 
 /// Copies a folder into a package that was made.

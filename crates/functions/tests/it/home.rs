@@ -22,6 +22,9 @@ use crate::http::{Connection, Response};
 /// Longer than anything takes here, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Fail points that an engine passes before it answers.
+pub(crate) const POINTS_OF_A_START: [&str; 2] = ["functions::sockets_bound", "functions::serves"];
+
 pub(crate) struct Home {
     pub(crate) path: PathBuf,
     pub(crate) client: Client,
@@ -112,6 +115,29 @@ impl Home {
 
     /// Runs the engine as the keeper's unit, with limits and fail points.
     pub(crate) fn start_engine(&mut self, limits: &[&str], env: &[(&str, &str)]) {
+        self.declare_engine(limits, env, Restart::Always);
+        self.await_engine();
+    }
+
+    /// Runs an engine that dies at a fail point, once `lead` has led it there; what it answers is of this engine.
+    /// Afterwards none runs.
+    pub(crate) fn dies_at<T>(&mut self, point: &str, limits: &[&str], lead: impl FnOnce(&Self) -> T) {
+        let at_start = POINTS_OF_A_START.contains(&point);
+        self.declare_engine(limits, &[("FAILPOINTS", &format!("{point}=return"))], Restart::Never);
+        if !at_start {
+            self.await_engine();
+        }
+        // What is open stays open until it has died.
+        let led = lead(self);
+        let killed = UnitState::Exited { code: None, signal: Some(9) };
+        until(&format!("the engine dies at {point}"), || {
+            let unit = self.client.unit(&unit_name()).ok()??;
+            (unit.generation == self.generation && unit.state == killed).then_some(())
+        });
+        drop(led);
+    }
+
+    fn declare_engine(&mut self, limits: &[&str], env: &[(&str, &str)], restart: Restart) {
         self.generation += 1;
         let unit = Unit {
             name: unit_name(),
@@ -122,11 +148,14 @@ impl Home {
             env: env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             limits: Limits::default(),
             stop: Stop::default(),
-            restart: Restart::Always,
+            restart,
             sleeps: false,
         };
         self.client.declare(&unit).unwrap();
         self.client.apply(&unit.name).unwrap();
+    }
+
+    fn await_engine(&self) {
         // The one before may answer until it has ended.
         until("the engine answers", || {
             let unit = self.client.unit(&unit_name()).ok()??;
@@ -154,10 +183,6 @@ impl Home {
             (unit.state == UnitState::Running && unit.pid != Some(before)).then_some(())
         });
         until("the engine answers", || self.refresh());
-    }
-
-    pub(crate) fn try_engine_pid(&self) -> Option<i32> {
-        self.client.unit(&unit_name()).ok()??.pid
     }
 
     pub(crate) fn engine_pid(&self) -> i32 {
@@ -286,11 +311,33 @@ impl Home {
         Connection::unix(&self.path.join("functions/invoke.sock")).ask(&target, headers, payload.as_bytes())
     }
 
+    /// The same, sent and not waited for.
+    #[track_caller]
+    pub(crate) fn send(
+        &self,
+        function: &str,
+        headers: &[(&str, &str)],
+        payload: &str,
+    ) -> Connection<UnixStream> {
+        let target = format!("POST /2015-03-31/functions/{function}/invocations");
+        let mut connection = Connection::unix(&self.path.join("functions/invoke.sock"));
+        connection.send(&target, headers, payload.as_bytes());
+        connection
+    }
+
     /// The function's log, as it is now.
     pub(crate) fn lines(&self, function: &str) -> Vec<serde_json::Value> {
         let path = self.path.join(format!("logs/function-{function}.jsonl"));
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Bytes of the function's log, older files included.
+    pub(crate) fn log_bytes(&self, function: &str) -> u64 {
+        let name = format!("function-{function}");
+        let entries = fs::read_dir(self.path.join("logs")).unwrap().flatten();
+        let of = entries.filter(|entry| entry.file_name().to_str().unwrap().starts_with(&name));
+        of.map(|entry| entry.metadata().unwrap().len()).sum()
     }
 
     /// Waits for a line in the function's log.
@@ -310,6 +357,50 @@ impl Home {
             functions.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
         }
         format!("keeper:\n{}\nengine and functions:\n{functions}", read("keeper/keeper.log"))
+    }
+
+    /// Every sandbox that the keeper knows, of workers and of spares, with its first process.
+    pub(crate) fn sandboxes(&self) -> BTreeMap<String, i32> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(self.path.join("keeper/workers")).into_iter().flatten().flatten() {
+            // One that is just being written, or just removed, is not known.
+            let Ok(text) = fs::read(entry.path()) else { continue };
+            let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
+            let (name, pid) =
+                (record["worker"].as_str().unwrap(), record["identity"]["pid"].as_i64().unwrap());
+            found.insert(name.to_owned(), i32::try_from(pid).unwrap());
+        }
+        found
+    }
+
+    /// The groups of a sandbox, one in each hierarchy.
+    fn groups(&self, sandbox: &str) -> Vec<PathBuf> {
+        let of = |folder: PathBuf| folder.join("all.workers").join(sandbox);
+        self.cgroups().into_iter().map(of).filter(|folder| folder.exists()).collect()
+    }
+
+    /// Waits until a sandbox is frozen.
+    #[track_caller]
+    pub(crate) fn frozen(&self, sandbox: &str) {
+        until("it is frozen", || {
+            let says = |file: &str, what: &str| {
+                let mut groups = self.groups(sandbox).into_iter();
+                groups.any(|group| fs::read_to_string(group.join(file)).is_ok_and(|text| text.contains(what)))
+            };
+            (says("freezer.state", "FROZEN") || says("cgroup.events", "frozen 1")).then_some(())
+        });
+    }
+
+    /// Waits until nothing is left of a sandbox: no process, record, group or mount.
+    #[track_caller]
+    pub(crate) fn nothing_left_of(&self, sandbox: &str, pid: i32) {
+        until(&format!("nothing is left of {sandbox}"), || {
+            let is_gone = !fs::exists(format!("/proc/{pid}")).unwrap()
+                && !self.sandboxes().contains_key(sandbox)
+                && self.groups(sandbox).is_empty()
+                && !fs::read_to_string("/proc/self/mountinfo").unwrap().contains(sandbox);
+            is_gone.then_some(())
+        });
     }
 
     fn processes(&self) -> Vec<i32> {

@@ -43,12 +43,23 @@ impl Connection<TcpStream> {
 
 impl Connection<UnixStream> {
     pub(crate) fn unix(path: &Path) -> Self {
-        Self(BufReader::new(UnixStream::connect(path).unwrap()))
+        Self::try_unix(path).unwrap()
+    }
+
+    /// Nothing where nobody listens.
+    pub(crate) fn try_unix(path: &Path) -> Option<Self> {
+        Some(Self(BufReader::new(UnixStream::connect(path).ok()?)))
     }
 }
 
 impl<S: Read + Write> Connection<S> {
     pub(crate) fn ask(&mut self, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.send(request, headers, body);
+        self.read(request.starts_with("HEAD "))
+    }
+
+    /// Sends a request; its response is waited for with [`Self::read`].
+    pub(crate) fn send(&mut self, request: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("{request} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -57,10 +68,17 @@ impl<S: Read + Write> Connection<S> {
         let bytes = [head.as_bytes(), body].concat();
         // A server may answer and close before it has read all.
         let _ = self.0.get_mut().write_all(&bytes);
-        self.read(request.starts_with("HEAD "))
     }
 
-    fn read(&mut self, headless: bool) -> Response {
+    /// The response, unless the server ends without a word.
+    pub(crate) fn try_read(&mut self) -> Option<Response> {
+        match self.0.fill_buf() {
+            Ok([]) | Err(_) => None,
+            Ok(_) => Some(self.read(false)),
+        }
+    }
+
+    pub(crate) fn read(&mut self, headless: bool) -> Response {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         let status =

@@ -1,9 +1,15 @@
 //! The engine with a real keeper, real sandboxes and real interpreters. Needs root, node and python3.
 
 #[cfg(test)]
+mod broken;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod databases;
+#[cfg(test)]
+mod ends;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
@@ -12,6 +18,8 @@ mod failures;
 mod home;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod load;
 #[cfg(test)]
 mod network;
 #[cfg(test)]

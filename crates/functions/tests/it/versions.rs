@@ -52,6 +52,39 @@ fn a_version_is_prepared_flipped_and_the_old_one_drains() {
     assert_eq!(home.invoke("f1:1", &[], "{}").text(), "\"one\"");
 }
 
+/// A version that is taken away answers what had come to it, also what waits for a worker, and leaves nobody behind.
+#[test]
+fn a_version_that_is_no_more_answers_those_who_came_before() {
+    let home = Home::new();
+    // Its answer is the name of its worker.
+    let code = "import os from 'node:os';
+                export const handler = async (event) => {
+                  if (event.wait) console.log('at work');
+                  await new Promise(done => setTimeout(done, event.wait ?? 0)); return os.hostname() }";
+    let mut one = home.version("nodejs20.x", "index.handler", &[("index.mjs", code)]);
+    one.concurrency = 1;
+    let mut route = home.route("f1", one);
+    home.put(&route);
+    let worker = home.get(&route, "/").json().as_str().unwrap().to_owned();
+    let pid = home.sandboxes()[&worker];
+    thread::scope(|scope| {
+        let ask = || scope.spawn(|| home.invoke("f1", &[], "{\"wait\": 700}"));
+        let calls = [ask(), ask(), ask()];
+        until("one has begun", || home.log().contains("at work").then_some(()));
+        edit(&mut route, |route| {
+            route.versions = [(2, answering(&home, "two"))].into();
+            route.live = Some(2);
+        });
+        home.put(&route);
+        assert_eq!(home.get(&route, "/").text(), "\"two\"");
+        for call in calls {
+            let answer = call.join().unwrap();
+            assert_eq!((answer.status, answer.text()), (200, format!("\"{worker}\"")));
+        }
+    });
+    home.nothing_left_of(&worker, pid);
+}
+
 #[test]
 fn a_version_that_does_not_start_is_told_and_serves_nobody() {
     let home = Home::new();
