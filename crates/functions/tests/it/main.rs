@@ -13,6 +13,8 @@ mod home;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod inspections;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod runtimes;

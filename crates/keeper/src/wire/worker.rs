@@ -76,6 +76,10 @@ pub struct WorkerClaim {
     /// comes in a [`WorkerMessage::Egress`].
     #[serde(default)]
     pub egress: Vec<u16>,
+    /// TCP sockets that are connected to nothing, made in its network namespace and so able to reach what listens there;
+    /// they come in a [`WorkerMessage::Sockets`]. None but where a debugger shall reach it.
+    #[serde(default)]
+    pub sockets: u8,
 }
 
 /// Addresses that are local inside a worker's namespace and nowhere else (RFC 2544): the asker's DNS gives out one for
@@ -102,6 +106,8 @@ pub enum WorkerMessage {
     /// With one listening TCP socket for each port, in this order. Comes before the claim is answered, and only where
     /// it names a port.
     Egress(Vec<u16>),
+    /// With the sockets that the claim asked for. Comes before the claim is answered, and only where it asked for some.
+    Sockets,
     /// It could not be made; nothing follows.
     Failed(String),
     /// It has ended, with everything it started; nothing follows.
