@@ -133,6 +133,7 @@ pub(crate) fn has_inspector(engine: &Engine, version: &Version) -> bool {
 
 /// Keeps a worker of the live version up until the inspection has ended; tells what becomes of it.
 pub(crate) async fn keep(function: &Function, inspection: &Inspection, notices: mpsc::Sender<Notice>) {
+    let mut told = None;
     while inspection.ended_at().is_none() {
         let changed = inspection.changed.notified();
         tokio::pin!(changed);
@@ -146,7 +147,9 @@ pub(crate) async fn keep(function: &Function, inspection: &Inspection, notices: 
         };
         match ready {
             Ok((worker, version)) => {
-                let _ = notices.send(Notice::Ready { version }).await;
+                if told.replace(worker.name.clone()).as_ref() != Some(&worker.name) {
+                    let _ = notices.send(Notice::Ready { version }).await;
+                }
                 let ended = async {
                     worker.ended().await;
                     sleep(AFTER_AN_END).await;
@@ -157,6 +160,7 @@ pub(crate) async fn keep(function: &Function, inspection: &Inspection, notices: 
                 }
             }
             Err(notice) => {
+                told = None;
                 let _ = notices.send(notice).await;
                 changed.await;
             }

@@ -76,7 +76,8 @@ impl Inspection {
 
     /// What the inspector itself says of what it inspects.
     fn targets(&self) -> Response {
-        Connection::tcp(self.port).ask("GET /json/list", &[], b"")
+        // Node refuses every other name, for browsers' sake.
+        Connection::tcp(self.port).ask("GET /json/list", &[("Host", "localhost")], b"")
     }
 }
 
