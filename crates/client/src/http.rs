@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode, Upgraded};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,7 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
+    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, INSPECTION_ID, INSPECTION_PROTOCOL,
+    Invitation, InvitationRequest,
     Invocation, LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Package, Page, Plan,
     Problem, Release, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
@@ -177,6 +178,14 @@ fn parse(line: &[u8]) -> Result<Option<LogNext>, Error> {
     serde_json::from_slice(text).map(|line| Some(LogNext::Line(Box::new(line)))).map_err(strange)
 }
 
+/// What an answer says that is no success.
+fn refused(status: StatusCode, body: &str) -> Error {
+    match serde_json::from_str(body) {
+        Ok(problem) => Error::Refused(Box::new(problem)),
+        Err(_) => Error::Strange(format!("HTTP {status}")),
+    }
+}
+
 fn logs_path(tenant: Option<&str>, what: &str) -> String {
     tenant.map_or_else(|| format!("logs{what}"), |tenant| format!("tenants/{tenant}/logs{what}"))
 }
@@ -226,10 +235,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        match serde_json::from_str(&body) {
-            Ok(problem) => Err(Error::Refused(Box::new(problem))),
-            Err(_) => Err(Error::Strange(format!("HTTP {status}"))),
-        }
+        Err(refused(status, &body))
     }
 
     /// Whether the server is there.
@@ -375,6 +381,44 @@ impl Client {
             self.request(Method::POST, &path).header("content-type", "application/json").body(event);
         // The longest that a function may take.
         self.send(request.query(&[("later", later)]).timeout(Duration::from_secs(910))).await
+    }
+
+    /// Inspects a function for as long as the connection is kept, on which the engine says a line of JSON for whatever
+    /// happens and something has to be said every few seconds; which inspection it is.
+    pub async fn inspect(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+    ) -> Result<(Uuid, Upgraded), Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/inspections");
+        self.upgraded(&path).await
+    }
+
+    /// A connection to the inspector of a function's worker, within an inspection.
+    pub async fn inspector(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        inspection: Uuid,
+    ) -> Result<Upgraded, Error> {
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/inspections/{inspection}");
+        self.upgraded(&path).await.map(|(_, connection)| connection)
+    }
+
+    async fn upgraded(&self, path: &str) -> Result<(Uuid, Upgraded), Error> {
+        let unreachable =
+            |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
+        let request = self.request(Method::POST, path).header("connection", "upgrade");
+        let request = request.header("upgrade", INSPECTION_PROTOCOL).header("content-length", 0);
+        let answer = request.send().await.map_err(unreachable)?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(answer.status(), &answer.text().await.map_err(unreachable)?));
+        }
+        let id = answer.headers().get(INSPECTION_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+        let id = id.ok_or_else(|| Error::Strange("an inspection without a name".to_owned()))?;
+        Ok((id, answer.upgrade().await.map_err(unreachable)?))
     }
 
     /// Releases of a function, newest first.

@@ -7,3 +7,4 @@ mod http;
 pub mod wire;
 
 pub use http::{Client, Error, LogLines, LogNext, LogPart, Part};
+pub use reqwest::Upgraded;

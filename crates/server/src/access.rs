@@ -46,6 +46,8 @@ pub(crate) enum Action {
     Edit,
     /// Call a function.
     Invoke,
+    /// Attach a debugger to a function, and so run any code in it.
+    Inspect,
     /// See a password.
     SeePassword,
     /// See and say who the members of a tenant are.
@@ -70,6 +72,7 @@ impl Action {
             Self::WriteData => (&[Operator, Owner, Developer], "to change data"),
             Self::Edit => (&[Operator, Owner, Developer], "to change anything"),
             Self::Invoke => (&[Operator, Owner, Developer], "to call a function"),
+            Self::Inspect => (&[Operator, Owner, Developer], "to inspect a function"),
             Self::SeePassword => (&[Operator, Owner, Developer], "to see a password"),
             Self::EditMembers => (&[Operator, Owner], "to see and edit members"),
             Self::EditTenants => (&[Operator], "to make, edit or remove a tenant"),

@@ -1,7 +1,9 @@
 //! The command line.
 
+mod inspect;
 mod server;
 
+pub(crate) use inspect::{At, InspectArgs};
 pub(crate) use server::{A_DAY, ServerArgs, ServerVerb};
 
 use std::ffi::OsString;
@@ -99,6 +101,8 @@ pub(crate) enum Verb {
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,
+        #[command(flatten)]
+        inspect: InspectArgs,
     },
     /// Show what `up` would change; starts and changes nothing.
     Plan {

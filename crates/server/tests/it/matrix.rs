@@ -103,6 +103,8 @@ fn rows() -> Vec<Row> {
         of_component("GET", "/releases", "", None, ALL, 200),
         of_component("POST", "/rollback", "", None, EDIT, 422),
         of_component("POST", "/invocations", "", Some("{}"), EDIT, 422),
+        of_component("POST", "/inspections", "", None, EDIT, 422),
+        of_component("POST", "/inspections/{id}", "", None, EDIT, 422),
         ("GET", "/v1/tenants/{tenant}/packages/{package}", "", None, EDIT, 404),
         // No zip has this hash.
         ("PUT", "/v1/tenants/{tenant}/packages/{package}", "", Some("{}"), EDIT, 422),
