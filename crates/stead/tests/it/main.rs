@@ -15,6 +15,7 @@ mod disk;
 mod drift;
 mod functions;
 mod gateway;
+mod inspection;
 mod installation;
 mod lifecycle;
 mod logs;
