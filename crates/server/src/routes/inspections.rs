@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use client::wire::{INSPECTION_ID, INSPECTION_PROTOCOL};
-use component::{Kind as ComponentKind, Phase};
+use component::{ComponentName, Kind as ComponentKind, Phase, SteadName, TenantName};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -32,13 +32,13 @@ use crate::refusals::Attempt;
 pub(crate) struct InspectionPath {
     /// Name of the tenant.
     #[param(value_type = String, example = "acme")]
-    tenant: component::TenantName,
+    tenant: TenantName,
     /// Name of the stead.
     #[param(value_type = String, example = "flights")]
-    stead: component::SteadName,
+    stead: SteadName,
     /// Kind and name of the component.
-    #[param(value_type = String, example = "function.api")]
-    component: component::ComponentName,
+    #[param(value_type = String)]
+    component: ComponentName,
     /// The inspection.
     id: Uuid,
 }
