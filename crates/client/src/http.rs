@@ -10,10 +10,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, INSPECTION_ID, INSPECTION_PROTOCOL,
-    Invitation, InvitationRequest,
-    Invocation, LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Package, Page, Plan,
-    Problem, Release, StaffRequest, Stead, Tenant, TenantRequest, Token, TokenRequest,
+    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, INSPECTION_ID,
+    INSPECTION_PROTOCOL, Invitation, InvitationRequest, Invocation, LogEnd, LogHistogram, LogLine, LogPage,
+    LogSum, Member, Operation, Package, Page, Plan, Problem, Release, StaffRequest, Stead, Tenant,
+    TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.

@@ -140,7 +140,8 @@ impl Function {
     /// From now on calls go to one worker with an inspector, until [`Self::end_inspection`].
     pub(crate) fn begin_inspection(&self) -> Result<Arc<Inspection>, NoInspection> {
         let route = self.route();
-        let version = route.live.and_then(|live| route.versions.get(&live)).ok_or(NoInspection::NothingLive)?;
+        let version =
+            route.live.and_then(|live| route.versions.get(&live)).ok_or(NoInspection::NothingLive)?;
         if !inspection::has_inspector(&self.engine, version) {
             return Err(NoInspection::NoInspector(version.runtime.clone()));
         }

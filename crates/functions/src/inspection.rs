@@ -9,6 +9,7 @@
 //! there: by sockets that the keeper made inside ([`Sockets`]) and handed out with the claim.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::start::{self, Unstarted};
 use crate::worker::Worker;
 
 /// Connections at once to an inspector: a debugger keeps one or two, and asks by short ones who is there.
-pub(crate) const SOCKETS: u8 = 16;
+pub(crate) const SOCKETS: Option<NonZeroU8> = NonZeroU8::new(16);
 /// Where Node's inspector listens unless the function was promised that port at another address.
 const PORT: u16 = 9229;
 /// How long a connection waits for a worker that can be inspected.
@@ -231,7 +232,8 @@ impl Drop for Connection {
         drop(self.stream.take());
         let Some(socket) = self.socket.take() else { return };
         // What went wrong before must not be told to the next.
-        if rustix::net::connect_unspec(&socket).is_ok() && rustix::net::sockopt::socket_error(&socket).is_ok() {
+        if rustix::net::connect_unspec(&socket).is_ok() && rustix::net::sockopt::socket_error(&socket).is_ok()
+        {
             self.of.free().push(socket);
         }
     }

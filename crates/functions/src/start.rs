@@ -136,7 +136,7 @@ async fn claimed(pool: &Arc<Pool>, kind: &Kind) -> Result<Sandbox, Unstarted> {
             package: version.package.clone(),
             limits: limits(version),
             egress: ports(version),
-            sockets: pool.inspection.as_ref().map_or(0, |_| inspection::SOCKETS),
+            sockets: pool.inspection.as_ref().and(inspection::SOCKETS),
         };
         match pool.engine.sandboxes.claim(claim).await {
             Ok(()) => return Ok(sandbox),

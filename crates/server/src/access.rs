@@ -6,6 +6,7 @@
 //! Within a tenant one is told which roles an action takes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::HeaderMap;
@@ -28,6 +29,9 @@ use crate::problem::{Kind, Problem};
 
 /// Longest program name kept in the journal, characters.
 const LONGEST_PROGRAM: usize = 80;
+
+/// How often it is asked whether a token still holds that something goes on for.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +280,26 @@ pub(crate) async fn sign_in(
     Ok(next.run(request).await)
 }
 
-fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
+/// Waits until a token is no longer in force, or may no longer do something in a tenant: for what goes on after its
+/// request was answered.
+pub(crate) async fn until_it_may_not(store: &Store, secret: &SecretString, tenant: TenantId, action: Action) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        match store.token(secret).await {
+            Ok(Some(token)) => {
+                let actor = Actor { name: token.name.clone(), source: String::new() };
+                if !(Caller { who: Who::Token(token), actor }).can(tenant, action) {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            // Nobody was told no.
+            Err(error) => tracing::warn!(%error, "whether a token is in force could not be asked"),
+        }
+    }
+}
+
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
     let none = || {
         Problem::new(
             Kind::Unauthenticated,

@@ -94,8 +94,8 @@ fn inside(root: &OwnedFd, worker: &OwnedFd, socket: &OwnedFd, claim: &WorkerClai
     if !claim.egress.is_empty() {
         listeners(socket, claim)?;
     }
-    if claim.sockets > 0 {
-        let made = (0..claim.sockets).map(|_| network::unconnected().when("make a socket"));
+    if let Some(sockets) = claim.sockets {
+        let made = (0..sockets.get()).map(|_| network::unconnected().when("make a socket"));
         let made = made.collect::<Result<Vec<_>, _>>()?;
         control::say(socket, &WorkerMessage::Sockets, &made).when("hand sockets on")?;
     }

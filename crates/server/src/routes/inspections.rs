@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::ComponentPath;
 use crate::App;
-use crate::access::{Action, Caller};
+use crate::access::{self, Action, Caller};
 use crate::extract::Path;
 use crate::functions::{Conversation, Inspection};
 use crate::problem::{Kind, Problem};
@@ -45,8 +45,9 @@ pub(crate) struct InspectionPath {
 
 /// Inspect a function
 ///
-/// An upgrade to `stead-inspection`, for `stead dev --inspect`; the inspection lasts as long as the connection. Until
-/// then calls go to one worker to which a debugger can be attached, and have no deadline. It is on record.
+/// An upgrade to `stead-inspection`, for `stead dev --inspect`; the inspection lasts as long as the connection, and as
+/// the token is in force. Meanwhile calls go to one worker to which a debugger can be attached, and have no deadline. It
+/// is on record.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/inspections",
     tag = "components", operation_id = "inspect", params(ComponentPath),
     responses((status = 101, description = "It has begun; `Stead-Inspection` names it")))]
@@ -64,13 +65,19 @@ pub(crate) async fn begin(
         ..Entry::new(&caller.actor, action, Outcome::Done)
     };
     let begun = async {
+        let token = access::bearer(request.headers())?;
         let (id, engine, upgrade) = engine(&app, &caller, &at, request, None).await?;
         let after = json!({ "inspection": id });
         app.store.journal(&Entry { after: after.clone(), ..entry("inspection.begun") }).await?;
         let over = Entry { after, ..entry("inspection.ended") };
         let store = app.store.clone();
+        let tenant = tenant.id;
         tokio::spawn(async move {
-            carry(upgrade, engine).await;
+            // With it every connection within it ends.
+            tokio::select! {
+                () = carry(upgrade, engine) => {}
+                () = access::until_it_may_not(&store, &token, tenant, Action::Inspect) => {}
+            }
             record(&store, &over).await;
         });
         Ok(switching(id))

@@ -60,7 +60,7 @@ impl Door {
                     (begun, told) = (true, false);
                     self.hold(client, named, id, engine).await;
                 }
-                Err(error) if begun => {
+                Err(error) if begun && passes(&error) => {
                     if !told {
                         output::remark(format!("no debugger can be attached at the moment: {error}"));
                     }
@@ -110,6 +110,14 @@ impl Door {
     }
 }
 
+/// Whether it may be otherwise in a moment: the server is gone, or what went before has not quite ended.
+fn passes(error: &Error) -> bool {
+    match error.problem() {
+        Some(problem) => matches!(problem.status, 409 | 429 | 500..),
+        None => true,
+    }
+}
+
 /// Carries what a debugger and the inspector say. A debugger that is not let in tries again by itself.
 async fn carry(client: Client, named: Named, component: String, id: Uuid, mut debugger: TcpStream) {
     let _ = debugger.set_nodelay(true);
@@ -127,11 +135,12 @@ fn choose(body: &Value, named: Option<&str>) -> Result<String, Failure> {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, function)| (format!("function.{name}"), function["runtime"].as_str().unwrap_or_default()))
+        .map(|(name, function)| {
+            (format!("function.{name}"), function["runtime"].as_str().unwrap_or_default())
+        })
         .collect();
-    let names = |all: &[&(String, &str)]| {
-        all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let names =
+        |all: &[&(String, &str)]| all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let in_node: Vec<_> = all.iter().filter(|(_, runtime)| runtime.starts_with("nodejs")).collect();
     match (named, &in_node[..]) {
         (Some(named), _) => match all.iter().find(|(name, _)| name == named) {
@@ -162,7 +171,9 @@ fn no_inspector(name: &str, runtime: &str) -> String {
     } else {
         "what a program of its own is debugged by, Stead cannot know"
     };
-    format!("--inspect is for Node.js, and {name} runs as {runtime}: {why}; `stead logs {name} -f` shows what it prints")
+    format!(
+        "--inspect is for Node.js, and {name} runs as {runtime}: {why}; `stead logs {name} -f` shows what it prints"
+    )
 }
 
 #[cfg(test)]
@@ -172,8 +183,10 @@ mod tests {
     use super::*;
 
     fn chosen(functions: &[(&str, &str)], named: Option<&str>) -> Result<String, String> {
-        let functions: serde_json::Map<_, _> =
-            functions.iter().map(|(name, runtime)| ((*name).to_owned(), json!({ "runtime": runtime }))).collect();
+        let functions: serde_json::Map<_, _> = functions
+            .iter()
+            .map(|(name, runtime)| ((*name).to_owned(), json!({ "runtime": runtime })))
+            .collect();
         choose(&json!({ "function": functions }), named).map_err(|failure| format!("{failure:?}"))
     }
 

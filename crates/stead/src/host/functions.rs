@@ -34,8 +34,7 @@ impl InvokeSocket {
 impl InvokeSocket {
     async fn connect(&self) -> io::Result<http1::SendRequest<Full<Bytes>>> {
         let stream = UnixStream::connect(&self.0).await?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // Ends with the answer, or with this call.
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
@@ -79,7 +78,8 @@ impl Functions for InvokeSocket {
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(io::Error::other)?;
+            let body =
+                Limited::new(response.into_body(), LONGEST).collect().await.map_err(io::Error::other)?;
             let said: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
             let message = said["message"].as_str().unwrap_or("it did not say why").to_owned();
             return Ok(Inspection::Refused { status, message });

@@ -50,10 +50,11 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(stead: &Installation, folder: &Path) -> Self {
-        let mut command = stead.command(&["dev", "--tenant", "acme", "--yes", "--inspect", "--inspect-at", "0"]);
-        let mut process =
-            command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    fn start(stead: &Installation, folder: &Path, token: &str) -> Self {
+        let mut command =
+            stead.command(&["dev", "--tenant", "acme", "--yes", "--inspect", "--inspect-at", "0"]);
+        command.env("STEAD_TOKEN", token).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
         let said = BufReader::new(process.stderr.take().unwrap()).lines();
         Self { process, said }
     }
@@ -113,7 +114,8 @@ impl Debugger {
     /// Stops a call, looks at it until it is past its deadline, and lets it go on.
     fn looks(&mut self, stead: &Installation, folder: &Path, answer: &Value) {
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| stead.ok_in(folder, &["invoke", "function.api", "--event", r#"{"n": 41}"#]));
+            let call =
+                scope.spawn(|| stead.ok_in(folder, &["invoke", "function.api", "--event", r#"{"n": 41}"#]));
             assert_eq!(self.says(), json!({ "paused": answer }));
             assert!(self.says()["past"].as_i64().is_some_and(|left| left <= -500));
             assert_eq!(serde_json::from_str::<Value>(&call.join().unwrap()).unwrap(), *answer);
@@ -159,7 +161,8 @@ fn a_debugger_is_attached_while_a_function_is_developed() {
     assert!(text(&refused.stderr).contains("function.job runs as python3.11: Python has no"), "{refused:?}");
     assert_eq!(stead.ok(&["status", "--all", "--json"]).trim(), "[]", "nothing was changed");
 
-    let mut dev = Dev::start(&stead, &folder);
+    let operator = std::fs::read_to_string(stead.home.join("operator.token")).unwrap();
+    let mut dev = Dev::start(&stead, &folder, operator.trim());
     let port = dev.port(1);
     let before = target(port);
     assert!(before.starts_with(&format!("ws://127.0.0.1:{port}/")), "{before}");
@@ -172,18 +175,31 @@ fn a_debugger_is_attached_while_a_function_is_developed() {
     assert_eq!(debugger.says(), json!({ "closed": true }), "the worker before has gone");
     assert_ne!(target(port), before);
     Debugger::attach(port).looks(&stead, &folder, &json!(43));
-
     dev.interrupt();
-    let history = until("the end to be on record", || {
-        let history = stead.ok_in(&folder, &["history", "--json"]);
-        history.contains("inspection.ended").then_some(history)
-    });
-    let history: Vec<Value> = serde_json::from_str(&history).unwrap();
-    let begun = history.iter().find(|line| line["action"] == "inspection.begun").unwrap();
-    assert_eq!(begun["component"], "function.api", "{begun}");
-    assert!(begun["actor"].is_string(), "{begun}");
-    // And then a call has its deadline.
-    let late = stead.run_in(&folder, &["invoke", "function.api", "--event", r#"{"n": 1, "late": true}"#]);
-    assert!(text(&late.stderr).contains("Sandbox.Timedout"), "{late:?}");
+    over(&stead, &folder, 1);
+
+    // It lasts no longer than the right to it.
+    let made = stead.ok(&["token", "create", "t", "--scope", "developer", "--tenant", "acme", "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let mut dev = Dev::start(&stead, &folder, made["secret"].as_str().unwrap());
+    let mut debugger = Debugger::attach(dev.port(2));
+    stead.ok(&["token", "revoke", made["id"].as_str().unwrap()]);
+    assert_eq!(debugger.says(), json!({ "closed": true }));
+    assert!(!dev.process.wait().unwrap().success());
+    over(&stead, &folder, 2);
     stead.finish();
+}
+
+/// So many inspections have begun and ended, which is on record, and calls have their deadline.
+fn over(stead: &Installation, folder: &Path, inspections: usize) {
+    let history: Vec<Value> = until("the end to be on record", || {
+        let history: Vec<Value> = serde_json::from_str(&stead.ok_in(folder, &["history", "--json"])).unwrap();
+        let ended = history.iter().filter(|line| line["action"] == "inspection.ended");
+        (ended.count() == inspections).then_some(history)
+    });
+    let begun: Vec<_> = history.iter().filter(|line| line["action"] == "inspection.begun").collect();
+    assert_eq!(begun.len(), inspections);
+    assert!(begun.iter().all(|line| line["component"] == "function.api" && line["actor"].is_string()));
+    let late = stead.run_in(folder, &["invoke", "function.api", "--event", r#"{"n": 1, "late": true}"#]);
+    assert!(text(&late.stderr).contains("Sandbox.Timedout"), "{late:?}");
 }
