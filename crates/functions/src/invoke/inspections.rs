@@ -60,6 +60,8 @@ async fn hold(function: &Function, inspection: &Inspection, upgraded: Upgraded) 
         () = listen(from) => {}
         () = tell(to, told) => {}
         () = inspection::keep(function, inspection, notices) => {}
+        // The function is being removed, or the engine stops.
+        () = inspection.ended() => {}
     }
 }
 

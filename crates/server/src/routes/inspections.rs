@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use store::Store;
 use store::journal::{Entry, Outcome};
+use tokio::io::{AsyncWriteExt, copy, split};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -143,10 +144,19 @@ async fn engine(
     }
 }
 
-async fn carry(upgrade: OnUpgrade, mut engine: Box<dyn Conversation>) {
-    if let Ok(caller) = upgrade.await {
-        // How either of them goes away is its own affair.
-        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(caller), &mut engine).await;
+/// Carries until the engine has said all: whoever has gone without a word is found out by the engine.
+async fn carry(upgrade: OnUpgrade, engine: Box<dyn Conversation>) {
+    let Ok(caller) = upgrade.await else { return };
+    let (mut from_caller, mut to_caller) = split(TokioIo::new(caller));
+    let (mut from_engine, mut to_engine) = split(engine);
+    let heard = async {
+        let _ = copy(&mut from_caller, &mut to_engine).await;
+        let _ = to_engine.shutdown().await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = heard => {}
+        _ = copy(&mut from_engine, &mut to_caller) => {}
     }
 }
 
