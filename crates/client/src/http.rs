@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode, Upgraded};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,10 +10,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::wire::{
-    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, INSPECTION_ID,
-    INSPECTION_PROTOCOL, Invitation, InvitationRequest, Invocation, LogEnd, LogHistogram, LogLine, LogPage,
-    LogSum, Member, Operation, Package, Page, Plan, Problem, Release, StaffRequest, Stead, Tenant,
-    TenantRequest, Token, TokenRequest,
+    Component, Credentials, FleetHealth, Health, HistoryLine, HistoryPage, Invitation, InvitationRequest,
+    LogEnd, LogHistogram, LogLine, LogPage, LogSum, Member, Operation, Page, Plan, Problem, StaffRequest,
+    Stead, Tenant, TenantRequest, Token, TokenRequest,
 };
 
 /// Why a call did not come back with what was asked for.
@@ -44,6 +43,19 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// How an edit of a stead is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Edit<'a> {
+    /// Only if the stead is at this generation; 0: only if it is not there.
+    pub generation: Option<i64>,
+    /// Why, for the record.
+    pub reason: Option<&'a str>,
+    /// How long to wait for the end of it: `30s`.
+    pub wait: Option<&'a str>,
+    /// Per cent of the calls on which releases are tried that it makes; all where absent.
+    pub canary: Option<u8>,
 }
 
 /// Which part of a list.
@@ -179,7 +191,7 @@ fn parse(line: &[u8]) -> Result<Option<LogNext>, Error> {
 }
 
 /// What an answer says that is no success.
-fn refused(status: StatusCode, body: &str) -> Error {
+pub(crate) fn refused(status: StatusCode, body: &str) -> Error {
     match serde_json::from_str(body) {
         Ok(problem) => Error::Refused(Box::new(problem)),
         Err(_) => Error::Strange(format!("HTTP {status}")),
@@ -214,21 +226,20 @@ impl Client {
         Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}/v1/{path}", self.url))
             .bearer_auth(self.token.expose_secret())
             .timeout(Duration::from_secs(120))
     }
 
-    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(crate) async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let body = self.text(request).await?;
         serde_json::from_str(&body).map_err(|error| Error::Strange(error.to_string()))
     }
 
-    async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
-        let unreachable =
-            |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
+    pub(crate) async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
+        let unreachable = |error| self.unreachable(&error);
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let body = answer.text().await.map_err(unreachable)?;
@@ -297,24 +308,22 @@ impl Client {
         self.send(self.request(Method::POST, &path).json(wanted)).await
     }
 
-    /// Makes or edits a stead, if it is still at `generation`; waits for the end of it up to `wait` (`30s`).
+    /// Makes or edits a stead.
     pub async fn put_stead(
         &self,
         tenant: &str,
         stead: &str,
         wanted: &Value,
-        generation: Option<i64>,
-        reason: Option<&str>,
-        wait: Option<&str>,
+        how: &Edit<'_>,
     ) -> Result<Stead, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}");
-        let mut request = self.request(Method::PUT, &path).json(wanted).query(&[("wait", wait)]);
-        request = match generation {
+        let mut request = self.request(Method::PUT, &path).json(wanted).query(&[("wait", how.wait)]);
+        request = match how.generation {
             Some(0) => request.header("if-none-match", "*"),
             Some(generation) => request.header("if-match", format!("\"{generation}\"")),
             None => request,
         };
-        self.send(request.query(&[("reason", reason)])).await
+        self.send(request.query(&[("reason", how.reason)]).query(&[("canary", how.canary)])).await
     }
 
     /// Has a stead removed.
@@ -348,105 +357,6 @@ impl Client {
     ) -> Result<Credentials, Error> {
         let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/credentials");
         self.send(self.request(Method::GET, &path)).await
-    }
-
-    /// Whether a package is there.
-    pub async fn has_package(&self, tenant: &str, package: &str) -> Result<bool, Error> {
-        let asked: Result<Package, Error> =
-            self.send(self.request(Method::GET, &format!("tenants/{tenant}/packages/{package}"))).await;
-        match asked {
-            Ok(_) => Ok(true),
-            Err(error) if error.problem().is_some_and(|problem| problem.status == 404) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Uploads a package.
-    pub async fn put_package(&self, tenant: &str, package: &str, zip: Vec<u8>) -> Result<Package, Error> {
-        let request = self.request(Method::PUT, &format!("tenants/{tenant}/packages/{package}"));
-        self.send(request.header("content-type", "application/octet-stream").body(zip)).await
-    }
-
-    /// Calls a function with an event, which is JSON.
-    pub async fn invoke(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        event: String,
-        later: bool,
-    ) -> Result<Invocation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/invocations");
-        let request =
-            self.request(Method::POST, &path).header("content-type", "application/json").body(event);
-        // The longest that a function may take.
-        self.send(request.query(&[("later", later)]).timeout(Duration::from_secs(910))).await
-    }
-
-    /// Inspects a function for as long as the connection is kept, on which the engine says a line of JSON for whatever
-    /// happens and something has to be said every few seconds; which inspection it is.
-    pub async fn inspect(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-    ) -> Result<(Uuid, Upgraded), Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/inspections");
-        self.upgraded(&path).await
-    }
-
-    /// A connection to the inspector of a function's worker, within an inspection.
-    pub async fn inspector(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        inspection: Uuid,
-    ) -> Result<Upgraded, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/inspections/{inspection}");
-        self.upgraded(&path).await.map(|(_, connection)| connection)
-    }
-
-    async fn upgraded(&self, path: &str) -> Result<(Uuid, Upgraded), Error> {
-        let unreachable =
-            |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
-        let request = self.request(Method::POST, path).header("connection", "upgrade");
-        let request = request.header("upgrade", INSPECTION_PROTOCOL).header("content-length", 0);
-        let answer = request.send().await.map_err(unreachable)?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(refused(answer.status(), &answer.text().await.map_err(unreachable)?));
-        }
-        let id = answer.headers().get(INSPECTION_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-        let id = id.ok_or_else(|| Error::Strange("an inspection without a name".to_owned()))?;
-        Ok((id, answer.upgrade().await.map_err(unreachable)?))
-    }
-
-    /// Releases of a function, newest first.
-    pub async fn releases(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        cursor: Option<&str>,
-        limit: Option<u16>,
-    ) -> Result<Page<Release>, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/releases");
-        self.send(self.request(Method::GET, &path).query(&[("cursor", cursor)]).query(&[("limit", limit)]))
-            .await
-    }
-
-    /// Has an earlier release of a function run again; the one before the newest where none is named.
-    pub async fn rollback(
-        &self,
-        tenant: &str,
-        stead: &str,
-        component: &str,
-        to: Option<i64>,
-        reason: Option<&str>,
-    ) -> Result<Operation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/rollback");
-        let request = self.request(Method::POST, &path).query(&[("to", to)]).query(&[("reason", reason)]);
-        self.send(request).await
     }
 
     /// Gives a server a new password.
@@ -565,13 +475,10 @@ impl Client {
         }
         let status = answer.status();
         let body = answer.text().await.map_err(|error| self.unreachable(&error))?;
-        match serde_json::from_str(&body) {
-            Ok(problem) => Err(Error::Refused(Box::new(problem))),
-            Err(_) => Err(Error::Strange(format!("HTTP {status}"))),
-        }
+        Err(refused(status, &body))
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Error {
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Error {
         Error::Unreachable { url: self.url.clone(), why: innermost(error) }
     }
 

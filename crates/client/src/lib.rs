@@ -3,8 +3,10 @@
 //! [`wire`] is what goes over the wire in both directions and what the OpenAPI document is made of;
 //! [`Client`] has one method a route. Neither knows how a stead is stored or made.
 
+mod functions;
 mod http;
+mod inspections;
 pub mod wire;
 
-pub use http::{Client, Error, LogLines, LogNext, LogPart, Part};
+pub use http::{Client, Edit, Error, LogLines, LogNext, LogPart, Part};
 pub use reqwest::Upgraded;

@@ -165,6 +165,9 @@ pub struct Component {
     /// The release of a function that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<u64>,
+    /// The release that is tried on a share of the calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Where clients reach it.
     pub endpoint: Option<Endpoint>,
     /// What a person should know; empty when all is well.
@@ -187,6 +190,50 @@ pub struct Component {
     pub observed_at: Option<Timestamp>,
 }
 
+/// A release that is tried on a share of the calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Canary {
+    /// Which.
+    pub release: u64,
+    /// Per cent of the calls; who got it once gets it again.
+    #[schema(minimum = 1, maximum = 99)]
+    pub percent: u8,
+    /// Why it gets none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<String>,
+}
+
+/// A secret of a stead. Its value is never told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Secret {
+    /// Its name, which is that of the variable in a function's environment.
+    pub name: String,
+    /// Counts the values that it had.
+    pub version: i64,
+    /// Who set it last.
+    pub set_by: String,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub set_at: Timestamp,
+    /// The components that use it.
+    pub used_by: Vec<String>,
+}
+
+/// The value of a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with value")]
+pub struct SecretRequest {
+    /// What functions find in the variable.
+    #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\x00]*$")]
+    pub value: String,
+}
+
+impl std::fmt::Debug for SecretRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretRequest").finish_non_exhaustive()
+    }
+}
+
 /// A release of a function: as it was, and stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Release {
@@ -194,6 +241,9 @@ pub struct Release {
     pub number: i64,
     /// Whether it answers.
     pub live: bool,
+    /// Per cent of the calls that it gets, while it is tried beside the one that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_percent: Option<u8>,
     /// Who made it.
     pub actor: String,
     /// The release that it brought back, where it was a rollback.

@@ -39,6 +39,7 @@ const FIRST_WORDS: [(Category, &[&str]); 4] = [
             "member",
             "person",
             "role",
+            "secret",
             "sql",
             "staff",
             "token",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use crate::function::Digest;
+use crate::function::{Digest, Variable};
 use crate::{ComponentId, ComponentName, Observed, Spec, Status, SteadName, Step, TenantName};
 
 /// A component as a driver is told of it: *who* it is and what is wanted, never *why* it was woken.
@@ -36,10 +36,25 @@ pub struct Target {
     pub reader: Option<SecretString>,
     /// The newest release, of a kind that has releases; 0 otherwise.
     pub release: u64,
+    /// The release that goes on answering while the newest one is tried on a share of the calls.
+    pub trial: Option<Trial>,
+    /// The secrets of its stead that it uses and that are set, by name.
+    pub secrets: BTreeMap<Variable, SecretString>,
     /// The servers that it uses and that are not on their way out, by their full name.
     pub uses: BTreeMap<ComponentName, Used>,
     /// Contents of the files that the spec names by hash.
     pub files: Arc<dyn Files>,
+}
+
+/// The newest release is tried on a share of the calls.
+#[derive(Clone)]
+pub struct Trial {
+    /// Per cent of the calls, 1 to 99.
+    pub percent: u8,
+    /// The release that the others go to.
+    pub base: u64,
+    /// As it was.
+    pub spec: Spec,
 }
 
 /// A server that another component uses.

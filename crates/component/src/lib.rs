@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use category::Category;
 pub use change::{Difference, differences};
-pub use driver::{Driver, DriverError, Files, Place, Target, Used};
+pub use driver::{Driver, DriverError, Files, Place, Target, Trial, Used};
 pub use health::Health;
 pub use id::{ComponentId, OperationId, SteadId, TenantId};
 pub use name::{BadComponentName, BadName, ComponentName, Kind, LocalName, SteadName, TenantName};

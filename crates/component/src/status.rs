@@ -48,6 +48,9 @@ pub struct Status {
     /// The release of a function that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<u64>,
+    /// The release that is tried on a share of the calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<crate::function::Canary>,
     /// What a person should know; empty when all is well.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -164,6 +167,10 @@ pub enum ConditionKind {
     FunctionBroken,
     /// The runtime that a function wants is not on its host.
     RuntimeMissing,
+    /// A secret that a function wants was never set.
+    SecretMissing,
+    /// A release that was tried on a share of the calls failed too many of them, and gets none any more.
+    CanaryReturned,
     /// It could not be brought back from its backups.
     RestoreFailed,
     /// What drives it is not there or refuses.

@@ -14,7 +14,8 @@ use component::postgres::OWNER_ROLE;
 use component::status::Endpoint;
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use functions::route::{
-    Database, Egress, FunctionStatus, Prepared, Request, Route, Schedule, Settings, Url, Version,
+    Canary, Database, Egress, FunctionStatus, Prepared, Request, Route, Schedule, Secrets, Settings, Url,
+    Version,
 };
 use jiff::Timestamp;
 use keeper::wire::{Limits, Name, Restart, Runs, Stop, StopSignal, Unit, Wanted};
@@ -110,6 +111,7 @@ impl Local {
         let answer = self.ask_functions(&Request::Function { function: handle }).await;
         let status: Option<Option<FunctionStatus>> =
             answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok());
+        let returned = status.as_ref().and_then(|status| status.as_ref()?.canary_returned.clone());
         let engine = match status {
             None => Engine::Down,
             Some(Some(FunctionStatus { trouble: Some(why), .. })) => Engine::NoPort(why),
@@ -119,8 +121,18 @@ impl Local {
             runtime_present: spec.runtime.is_provided() || self.0.runtimes.has(spec.runtime.name()),
             unpacked: self.package(spec.package).is_dir(),
             declared,
-            newest: target.release,
+            unset: spec.secrets.iter().filter(|name| !target.secrets.contains_key(name)).cloned().collect(),
+            wanted: target.trial.as_ref().map_or(target.release, |trial| trial.base),
+            wanted_canary: target.trial.as_ref().map(|trial| (target.release, trial.percent)),
             live: is.as_ref().and_then(|route| route.live),
+            canary: is.as_ref().and_then(|route| route.canary.clone()).map(|canary| {
+                component::function::Canary {
+                    release: canary.version,
+                    percent: canary.percent,
+                    returned: canary.returned,
+                }
+            }),
+            returned,
             known: is.map(|route| route.versions.into_keys().collect::<BTreeSet<_>>()).unwrap_or_default(),
             engine,
         })
@@ -143,31 +155,27 @@ impl Local {
                 self.read_again(&handle).await
             }
             Step::Release(number) => {
-                let request = Request::Prepare { function: handle.clone(), version: *number };
-                let answer = self.ask_functions(&request).await.map_err(|error| down(&error))?;
-                let prepared: Prepared = serde_json::from_slice(&answer)
-                    .map_err(|error| DriverError::Unavailable(error.to_string()))?;
-                crate::fail_point!("driver-local::function-prepared");
-                match (prepared, is) {
-                    (Prepared::Ready, Some(is)) => {
-                        let (generation, live) = (is.generation + 1, Some(*number));
-                        self.declare_function(&Route { generation, live, ..is })?;
-                        crate::fail_point!("driver-local::function-released");
-                        self.read_again(&handle).await
-                    }
-                    // It was taken away meanwhile; the next look sees that.
-                    (Prepared::Ready, None) => Ok(()),
-                    (Prepared::Broken { error_type, message, log }, is) => {
-                        let before = is.and_then(|is| is.live);
-                        Err(DriverError::Refused(broken(*number, before, &error_type, &message, &log)))
-                    }
-                    (Prepared::Unavailable { why }, _) => Err(DriverError::Unavailable(why)),
+                let live = |is| Route { live: Some(*number), canary: None, ..is };
+                self.bring_up(&handle, *number, is, live).await
+            }
+            Step::Canary(number, percent) => {
+                let canary = Canary { version: *number, percent: *percent, returned: None };
+                self.bring_up(&handle, *number, is, |is| Route { canary: Some(canary), ..is }).await
+            }
+            Step::Return(why) => {
+                if let Some(is @ Route { canary: Some(_), .. }) = is {
+                    let returned = Some(why.clone());
+                    let canary = is.canary.clone().map(|canary| Canary { returned, ..canary });
+                    self.declare_function(&Route { generation: is.generation + 1, canary, ..is })?;
                 }
+                self.read_again(&handle).await
             }
             Step::Retire => {
                 if let Some(mut is) = is {
-                    let live = is.live;
-                    is.versions.retain(|number, _| Some(*number) == live);
+                    is.canary =
+                        is.canary.filter(|canary| target.trial.is_some() && canary.version == target.release);
+                    let serving = [is.live, is.canary.as_ref().map(|canary| canary.version)];
+                    is.versions.retain(|number, _| serving.contains(&Some(*number)));
                     self.declare_function(&Route { generation: is.generation + 1, ..is })?;
                 }
                 self.read_again(&handle).await
@@ -184,6 +192,36 @@ impl Local {
                 crate::fail_point!("driver-local::function-removed");
                 self.read_again(&handle).await
             }
+        }
+    }
+
+    /// Has the engine bring a release up, and go by the changed route once a worker of it has started.
+    async fn bring_up(
+        &self,
+        handle: &str,
+        number: u64,
+        is: Option<Route>,
+        change: impl FnOnce(Route) -> Route,
+    ) -> Result<(), DriverError> {
+        let request = Request::Prepare { function: handle.to_owned(), version: number };
+        let answer = self.ask_functions(&request).await.map_err(|error| down(&error))?;
+        let prepared: Prepared =
+            serde_json::from_slice(&answer).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        crate::fail_point!("driver-local::function-prepared");
+        match (prepared, is) {
+            (Prepared::Ready, Some(is)) => {
+                let generation = is.generation + 1;
+                self.declare_function(&Route { generation, ..change(is) })?;
+                crate::fail_point!("driver-local::function-released");
+                self.read_again(handle).await
+            }
+            // It was taken away meanwhile; the next look sees that.
+            (Prepared::Ready, None) => Ok(()),
+            (Prepared::Broken { error_type, message, log }, is) => {
+                let before = is.and_then(|is| is.live);
+                Err(DriverError::Refused(broken(number, before, &error_type, &message, &log)))
+            }
+            (Prepared::Unavailable { why }, _) => Err(DriverError::Unavailable(why)),
         }
     }
 
@@ -224,6 +262,7 @@ impl Local {
         status: &mut Status,
     ) {
         status.live = observed.live;
+        status.canary = observed.canary.clone();
         status.version = Some(spec.runtime.to_string());
         if observed.live.is_some() && status.provisioned_at.is_none() {
             status.provisioned_at = Some(Timestamp::now());
@@ -269,6 +308,9 @@ fn unpack(zip: &[u8], package: Digest, into: &Path, draft: &Path) -> Result<(), 
 fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
     let mut versions = is.map(|is| is.versions.clone()).unwrap_or_default();
     versions.insert(target.release, version(spec));
+    if let Some(component::Trial { base, spec: component::Spec::Function(spec), .. }) = &target.trial {
+        versions.insert(*base, version(spec));
+    }
     let token = || Digest::new(Sha256::digest(target.password.expose_secret()).into()).hex();
     Route {
         function: target.id.handle(),
@@ -280,8 +322,15 @@ fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
             .url
             .map(|access| Url { port: target.port, token_sha256: (access == Access::Token).then(token) }),
         live: is.and_then(|is| is.live).filter(|live| versions.contains_key(live)),
+        canary: is.and_then(|is| is.canary.clone()).filter(|canary| versions.contains_key(&canary.version)),
         versions,
-        canary: None,
+        secrets: Secrets(
+            target
+                .secrets
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.expose_secret().to_owned()))
+                .collect(),
+        ),
         databases: databases(target),
         schedule: spec.schedule.as_ref().map(|schedule| Schedule {
             cron: schedule.cron.clone(),
@@ -340,6 +389,7 @@ fn unreadable(handle: &str) -> Route {
         versions: BTreeMap::new(),
         live: None,
         canary: None,
+        secrets: Secrets::default(),
         databases: BTreeMap::new(),
         schedule: None,
         dead_letter: None,

@@ -202,7 +202,7 @@ fn wanted_spares(engine: &Engine) -> BTreeMap<Kind, usize> {
     let mut wanted = BTreeMap::new();
     for function in engine.table.all() {
         let route = function.route();
-        let serving = route.live.into_iter().chain(route.canary.map(|canary| canary.version));
+        let serving = route.live.into_iter().chain(route.canary.as_ref().map(|canary| canary.version));
         let newest = route.versions.last_key_value().map(|(number, _)| *number);
         for version in serving.chain(newest).filter_map(|number| route.versions.get(&number)) {
             let (kind, count) = match start::interpreter(engine, version) {

@@ -51,6 +51,7 @@ pub(crate) fn of_function(
         env.extend(of_database(name, database));
     }
     env.extend(version.environment.clone());
+    env.extend(route.secrets.0.clone());
     // What Lambda reserves, a function cannot set.
     let runtime = &version.runtime;
     let reserved = [

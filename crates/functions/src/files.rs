@@ -142,7 +142,7 @@ fn check(route: &Route, function: &str) -> Result<(), String> {
     if let Some(live) = route.live.filter(|live| !route.versions.contains_key(live)) {
         return Err(format!("`live` is {live}, which is none of `versions`"));
     }
-    if let Some(canary) = route.canary {
+    if let Some(canary) = &route.canary {
         if !route.versions.contains_key(&canary.version) {
             return Err(format!("the canary is {}, which is none of `versions`", canary.version));
         }
@@ -185,7 +185,10 @@ mod tests {
         };
         assert!(check(&good, "f2").unwrap_err().contains("named `f2.json`"));
         assert!(why(|route| route.live = Some(2)).contains("none of `versions`"));
-        assert!(why(|route| route.canary = Some(Canary { version: 1, percent: 0 })).contains("1 to 99"));
+        assert!(
+            why(|route| route.canary = Some(Canary { version: 1, percent: 0, returned: None }))
+                .contains("1 to 99")
+        );
         assert!(why(|route| route.versions.get_mut(&1).unwrap().timeout_ms = 0).contains("time limit"));
     }
 }

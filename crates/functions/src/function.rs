@@ -4,7 +4,7 @@
 //! when each has finished what it does. A canary gets a share of those who call, not of the calls: who calls is hashed
 //! (at a URL: address and user agent), so whoever got it once gets it again, nothing has to be remembered or set in a
 //! response, and a larger share keeps those who have it. Calls through the Invoke API come from nobody in particular,
-//! and are shared out by chance.
+//! and are shared out by chance. One that fails clearly more often is returned by itself ([`Trial`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -17,11 +17,12 @@ use crate::database::Databases;
 use crate::edition::{Declared, Edition};
 use crate::engine::Engine;
 use crate::inspection::{self, Inspection, NoInspection};
-use crate::invocation::{Call, Outcome, Refused};
+use crate::invocation::{Answer, Call, Outcome, Refused};
 use crate::log::FunctionLog;
 use crate::pool::Pool;
-use crate::route::{FunctionStatus, Prepared, Route, Workers};
+use crate::route::{Canary, FunctionStatus, Prepared, Route, Workers};
 use crate::start::Unstarted;
+use crate::trial::Trial;
 use crate::usage::Tally;
 
 /// See above.
@@ -31,6 +32,7 @@ pub(crate) struct Function {
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) tally: Arc<Tally>,
     databases: Arc<Databases>,
+    trial: Trial,
     pools: Mutex<Pools>,
 }
 
@@ -54,6 +56,8 @@ impl Function {
     pub(crate) fn new(engine: Arc<Engine>, route: Arc<Route>) -> std::io::Result<Arc<Self>> {
         let log = Arc::new(engine.log.of(&route));
         let tally = engine.usage.of(&route)?;
+        let trial = Trial::default();
+        trial.apply(&route);
         let declared = Arc::new(Declared::new(route));
         Ok(Arc::new(Self {
             engine,
@@ -61,6 +65,7 @@ impl Function {
             log,
             tally,
             databases: Arc::default(),
+            trial,
             pools: Mutex::default(),
         }))
     }
@@ -74,6 +79,7 @@ impl Function {
     pub(crate) fn apply(&self, route: Arc<Route>) {
         let before = self.declared.route();
         self.declared.set(route.clone());
+        self.trial.apply(&route);
         let mut pools = self.pools();
         let Pools { serving: plain, inspected } = &mut *pools;
         for pools in iter::once(plain).chain(inspected.iter_mut().map(|(_, pools)| pools)) {
@@ -84,6 +90,11 @@ impl Function {
                 }
                 stays
             });
+            if before.secrets != route.secrets {
+                for pool in pools.values() {
+                    pool.renew();
+                }
+            }
             for number in serving(&before) {
                 if !serving(&route).any(|serves| serves == number)
                     && let Some(pool) = pools.get(&number)
@@ -105,13 +116,24 @@ impl Function {
         call: Call,
     ) -> Result<Outcome, Refused> {
         let pool = self.pool(qualifier, caller)?;
-        pool.call(call).await
+        let outcome = pool.call(call).await?;
+        if caller.is_none() {
+            self.count(outcome.version, matches!(outcome.answer, Answer::Failed(_)));
+        }
+        Ok(outcome)
+    }
+
+    /// Counts a call for the judgement of a version that is tried. At a URL it is the status that tells whether it
+    /// failed, so who answers there counts.
+    pub(crate) fn count(&self, version: u64, failed: bool) {
+        self.trial.count(self.declared.route().live, version, failed);
     }
 
     /// The version that a call of somebody goes to.
     pub(crate) fn pool(&self, qualifier: Option<u64>, caller: Option<&[&str]>) -> Result<Arc<Pool>, Refused> {
         let route = self.route();
-        let number = qualifier.or_else(|| choose(&route, caller));
+        let tried = route.canary.as_ref().filter(|canary| self.trial.goes_on(canary));
+        let number = qualifier.or_else(|| choose(&route, tried, caller));
         let arn = || crate::environment::arn(&route, qualifier);
         let number = number.ok_or_else(|| Refused::NotFound(arn()))?;
         self.pool_of(&route, number).ok_or_else(|| Refused::NotFound(arn()))
@@ -242,7 +264,8 @@ impl Function {
             pools.all().filter(|(_, pool)| pool.is_ready()).map(|(number, _)| *number).collect();
         let ready = ready.into_iter().collect();
         let (generation, live) = (route.generation, route.live);
-        FunctionStatus { generation, live, ready, listening: false, trouble: None, workers }
+        let canary_returned = self.trial.returned();
+        FunctionStatus { generation, live, ready, listening: false, trouble: None, workers, canary_returned }
     }
 
     fn pools(&self) -> MutexGuard<'_, Pools> {
@@ -252,13 +275,13 @@ impl Function {
 
 /// The versions that unqualified calls go to.
 fn serving(route: &Route) -> impl Iterator<Item = u64> {
-    route.live.into_iter().chain(route.canary.map(|canary| canary.version))
+    route.live.into_iter().chain(route.canary.as_ref().map(|canary| canary.version))
 }
 
 /// Which version serves a caller.
-fn choose(route: &Route, caller: Option<&[&str]>) -> Option<u64> {
+fn choose(route: &Route, tried: Option<&Canary>, caller: Option<&[&str]>) -> Option<u64> {
     let live = route.live?;
-    let Some(canary) = route.canary else { return Some(live) };
+    let Some(canary) = tried else { return Some(live) };
     let place = match caller {
         Some(caller) => {
             let mut hash = Sha256::new();
@@ -279,7 +302,6 @@ fn choose(route: &Route, caller: Option<&[&str]>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Canary;
     use crate::route::tests::route;
 
     #[test]
@@ -287,11 +309,11 @@ mod tests {
         let mut route = route("f1");
         route.versions.insert(2, route.versions[&1].clone());
         let callers: Vec<String> = (0..2000).map(|n| format!("10.0.{}.{}", n / 250, n % 250)).collect();
-        let mut share = |percent| {
-            route.canary = Some(Canary { version: 2, percent });
+        let share = |percent| {
+            let canary = Canary { version: 2, percent, returned: None };
             callers
                 .iter()
-                .map(|caller| choose(&route, Some(&[caller, "curl"])) == Some(2))
+                .map(|caller| choose(&route, Some(&canary), Some(&[caller, "curl"])) == Some(2))
                 .collect::<Vec<_>>()
         };
         let (tenth, half) = (share(10), share(50));
@@ -305,8 +327,8 @@ mod tests {
     #[test]
     fn without_a_canary_the_live_version_serves_and_without_that_none() {
         let mut route = route("f1");
-        assert_eq!(choose(&route, None), Some(1));
+        assert_eq!(choose(&route, None, None), Some(1));
         route.live = None;
-        assert_eq!(choose(&route, None), None);
+        assert_eq!(choose(&route, None, None), None);
     }
 }

@@ -8,7 +8,7 @@
 //! | a function's URL: who may call, the event, the response | `url.rs`, `url/` |
 //! | the Invoke API, for Stead's own processes | `invoke.rs`, `invoke/` |
 //! | events that are accepted now and worked at later; schedules | `events.rs`, `events/`, `schedule.rs` |
-//! | which version serves the caller | `function.rs` |
+//! | which version serves the caller | `function.rs`, `trial.rs` |
 //! | a worker that rests, or a place in the queue | `pool.rs` |
 //! | a worker is started: a spare, the package, the environment | `start.rs`, `spares.rs`, `sandboxes.rs`, `environment.rs` |
 //! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `worker.rs`, `bootstrap/` |
@@ -50,6 +50,7 @@ mod spares;
 mod start;
 mod status;
 mod table;
+mod trial;
 mod url;
 mod usage;
 mod worker;

@@ -57,6 +57,8 @@ struct Crew {
     leaving: Vec<Arc<Worker>>,
     /// One was ready once, and none was found broken since.
     ready: bool,
+    /// How often workers had to be started anew; one that began to start before the last time is out of date.
+    renewals: u64,
     /// Nothing is started any more.
     closed: bool,
 }
@@ -158,13 +160,14 @@ impl Pool {
 
     /// Starts one worker; where that fails, the front of the queue is told why.
     async fn start(self: Arc<Self>, told: Option<oneshot::Sender<Result<(), Unstarted>>>) {
+        let renewals = self.lock().renewals;
         let started = start::start(&self).await;
         let mut crew = self.lock();
         crew.starting = crew.starting.saturating_sub(1);
         let result = match started {
             Ok(worker) => {
                 crew.ready = true;
-                if crew.closed {
+                if crew.closed || crew.renewals != renewals {
                     self.engine.stop_worker(&worker);
                 } else {
                     crew.workers.push(worker.clone());
@@ -300,6 +303,12 @@ impl Pool {
         for (worker, _) in resting {
             self.dismiss(&worker);
         }
+    }
+
+    /// What workers are started with has changed: none that is there now gets another call.
+    pub(crate) fn renew(self: &Arc<Self>) {
+        self.lock().renewals += 1;
+        self.drain();
     }
 
     /// Lets everybody go for good.

@@ -71,6 +71,9 @@ pub struct Route {
     /// A version that gets a share of the calls.
     #[serde(default)]
     pub canary: Option<Canary>,
+    /// Secrets that workers find in their environment. With others, workers are started anew.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// The servers that it uses, by the name that its code calls them (`main`).
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -131,14 +134,36 @@ pub struct Egress {
     pub port: u16,
 }
 
+/// Secrets by the name of their variable. They do not print.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+impl Secrets {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// A version that gets a share of the calls; whoever got it once gets it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     /// Which.
     pub version: u64,
     /// Per cent of the calls, 1 to 99.
     pub percent: u8,
+    /// Why it gets none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<String>,
 }
 
 /// A server that a function uses.
@@ -269,6 +294,9 @@ pub struct FunctionStatus {
     pub trouble: Option<String>,
     /// Workers by what they do.
     pub workers: Workers,
+    /// Why the version that is tried gets no calls any more.
+    #[serde(default)]
+    pub canary_returned: Option<String>,
 }
 
 /// How many workers a function has.
@@ -330,10 +358,19 @@ pub(crate) mod tests {
             versions: [(1, version)].into(),
             live: Some(1),
             canary: None,
+            secrets: Secrets::default(),
             databases: BTreeMap::new(),
             schedule: None,
             dead_letter: None,
         }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let mut route = route("f1");
+        route.secrets.0.insert("STRIPE_KEY".to_owned(), "sk_live".to_owned());
+        assert!(!format!("{route:?}").contains("sk_live"));
+        assert!(serde_json::to_string(&route).unwrap().contains("sk_live"));
     }
 
     #[test]

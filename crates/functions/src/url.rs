@@ -195,7 +195,12 @@ async fn serve(
     let agent = parts.headers.get(hyper::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let outcome = function.call(None, Some(&[&address, agent.unwrap_or_default()]), call).await;
     let mut response = match outcome {
-        Ok(outcome) => answer::respond(outcome.answer).await,
+        Ok(outcome) => {
+            let version = outcome.version;
+            let response = answer::respond(outcome.answer).await;
+            function.count(version, response.status().is_server_error());
+            response
+        }
         Err(Refused::NotFound(_)) => said(StatusCode::NOT_FOUND, "Not Found"),
         Err(Refused::Busy) => said(StatusCode::TOO_MANY_REQUESTS, "Rate Exceeded."),
         Err(Refused::Unavailable(why)) => {

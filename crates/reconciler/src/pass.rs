@@ -21,6 +21,8 @@ use crate::fail_point;
 const SETTLED_MS: u64 = 60_000;
 /// The same while its first backup is under way, milliseconds.
 const FIRST_BACKUP_MS: u64 = 1_000;
+/// While a release is tried: it may have been returned by itself, and whoever tries it looks.
+const TRIED_MS: u64 = 5_000;
 /// A wait up to this long is waited out inside the pass, milliseconds.
 const SHORT_MS: u64 = 50;
 /// How long a pass may go on waiting for something short before it gives its lease back.
@@ -268,8 +270,11 @@ impl Pass {
         match end {
             End::Settled | End::Gone => {
                 let first = self.status.backups.as_ref().is_some_and(|backups| backups.oldest.is_none());
+                let tried = self.status.canary.as_ref().is_some_and(|canary| canary.returned.is_none());
                 again_ms = if first {
                     FIRST_BACKUP_MS
+                } else if tried {
+                    TRIED_MS
                 } else {
                     rand::rng().random_range(SETTLED_MS * 3 / 4..=SETTLED_MS)
                 };

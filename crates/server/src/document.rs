@@ -53,7 +53,7 @@ const OPTIONAL: [&str; 4] = ["put_stead", "plan_stead", "put_tenant", "invoke"];
 const STREAMS: [&str; 5] = ["run_query", "put_package", "invoke", "inspect", "reach_inspector"];
 
 /// What the groups of operations are about.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("installation", "The installation itself: whether it is there, its certificate, this document."),
     ("tenants", "Customers, and what they may use."),
     ("steads", "Apps installed for customers."),
@@ -64,6 +64,7 @@ const TAGS: [(&str, &str); 11] = [
     ("logs", "What servers and Stead itself wrote."),
     ("queries", "SQL as the role of whoever asks."),
     ("members", "Who may sign in to the console, and as what."),
+    ("secrets", "What functions find in their environment and nobody reads."),
     ("tokens", "What programs sign in with."),
 ];
 

@@ -253,15 +253,21 @@ impl From<EditError> for Problem {
             EditError::NoTenant(_)
             | EditError::NoStead(..)
             | EditError::NoComponent(..)
-            | EditError::NoRelease(..) => Kind::NotFound,
+            | EditError::NoRelease(..)
+            | EditError::NoSecret(..) => Kind::NotFound,
             EditError::Moved { .. } => Kind::Moved,
             EditError::Protected(_) => Kind::Protected,
             EditError::Deleting(_) => Kind::Deleting,
-            EditError::Moving(_) | EditError::Taken(_) | EditError::InManifest(_) => Kind::InUse,
+            EditError::Moving(_)
+            | EditError::Taken(_)
+            | EditError::InManifest(_)
+            | EditError::SecretUsed(..) => Kind::InUse,
             EditError::Moment(_)
             | EditError::Unrelated(..)
             | EditError::NoReleases(_)
             | EditError::OnlyRelease(_)
+            | EditError::NothingToTry
+            | EditError::NotTried(_)
             | EditError::NoServer(_) => Kind::Invalid,
             EditError::Quota { .. } => Kind::QuotaExceeded,
             EditError::NoHost | EditError::NoPort(_) => Kind::Unavailable,

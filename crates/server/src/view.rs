@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::wire;
-use component::{Category, Difference, Health, Role, differences};
+use component::{Category, Difference, Health, Role, Status, differences};
 use jiff::Timestamp;
 use serde_json::Value;
 use store::edit::ChangeAction;
@@ -39,6 +39,16 @@ pub(crate) fn stead(stead: Stead) -> wire::Stead {
     }
 }
 
+pub(crate) fn secret(secret: store::edit::SteadSecret) -> wire::Secret {
+    wire::Secret {
+        name: secret.name.into(),
+        version: secret.version,
+        set_by: secret.set_by,
+        set_at: secret.set_at,
+        used_by: secret.used_by.into_iter().map(String::from).collect(),
+    }
+}
+
 pub(crate) fn fleet_health(counts: &BTreeMap<Health, i64>) -> wire::FleetHealth {
     let of = |health| counts.get(&health).copied().unwrap_or_default();
     wire::FleetHealth {
@@ -66,6 +76,11 @@ pub(crate) fn component(component: Component) -> wire::Component {
         observed_generation: component.observed_generation,
         version: status.version,
         live: status.live,
+        canary: status.canary.map(|canary| wire::Canary {
+            release: canary.release,
+            percent: canary.percent,
+            returned: canary.returned,
+        }),
         endpoint: status.endpoint.map(|endpoint| wire::Endpoint {
             host: endpoint.host,
             port: endpoint.port,
@@ -100,10 +115,13 @@ pub(crate) fn component(component: Component) -> wire::Component {
     }
 }
 
-pub(crate) fn release(release: store::release::Release, live: Option<i64>) -> wire::Release {
+pub(crate) fn release(release: store::release::Release, status: &Status) -> wire::Release {
+    let is = |number: u64| i64::try_from(number) == Ok(release.number);
+    let tried = status.canary.as_ref().filter(|canary| canary.returned.is_none() && is(canary.release));
     wire::Release {
         number: release.number,
-        live: live == Some(release.number),
+        live: status.live.is_some_and(is),
+        canary_percent: tried.map(|canary| canary.percent),
         actor: release.actor,
         brings_back: release.brings_back,
         spec: serde_json::to_value(&release.spec).unwrap_or_default(),

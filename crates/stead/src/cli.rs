@@ -1,9 +1,11 @@
 //! The command line.
 
 mod inspect;
+mod secret;
 mod server;
 
 pub(crate) use inspect::{At, InspectArgs};
+pub(crate) use secret::SecretVerb;
 pub(crate) use server::{A_DAY, ServerArgs, ServerVerb};
 
 use std::ffi::OsString;
@@ -93,6 +95,9 @@ pub(crate) enum Verb {
         /// Give up waiting after this long; the work goes on.
         #[arg(long, default_value = "5m", value_name = "TIME", value_parser = server::seconds)]
         wait: u64,
+        /// Try functions' new releases on this share of the calls first, like 10%; `promote` then gives them all.
+        #[arg(long, value_name = "SHARE", value_parser = percent)]
+        canary: Option<u8>,
     },
     /// Bring a stead up, and then every save: watch the folder, and show what functions write.
     Dev {
@@ -235,6 +240,19 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Have the release of a function that `up --canary` tries answer all calls.
+    Promote {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like function.api [default: the only function].
+        component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Secrets of a stead: what functions find in their environment and nobody reads.
+    #[command(subcommand)]
+    Secret(SecretVerb),
     /// Show how far back servers can be restored, and what their backups take.
     Backups {
         #[command(flatten)]
@@ -601,6 +619,14 @@ pub(crate) enum Scope {
     Auditor,
     /// Looking, in one tenant, its data included; no passwords.
     Viewer,
+}
+
+/// A share of the calls: `10%`, or `10`.
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    number
+        .filter(|percent| (1..=99).contains(percent))
+        .ok_or_else(|| "write it like 10%, from 1% to 99%".into())
 }
 
 #[cfg(test)]

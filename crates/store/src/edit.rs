@@ -15,22 +15,28 @@ use sqlx::PgConnection;
 
 use crate::journal::{self, Actor, Entry, Outcome};
 use crate::release::{self, Made};
-use crate::tenant::{Quota, Tenant, TenantError};
+use crate::tenant::{Quota, Tenant};
 use crate::{Error, Store, fail_point, host, package, tenant};
 
+mod canary;
 mod copies;
+mod error;
 mod passwords;
 mod quota;
 mod rollback;
 mod rows;
+mod secrets;
 
+use canary::Canary;
 pub use copies::Copy;
+pub use error::EditError;
 use quota::check_quota;
 pub use rollback::Rollback;
 use rows::{
     announce, create, finish_empty, next_generation, open_operation, open_target, put_files,
     request_deletion, update,
 };
+pub use secrets::SteadSecret;
 
 /// What the caller wants, out of what is: specs by component name, given those in force and what is to
 /// be had. Components left out are removed.
@@ -56,6 +62,8 @@ pub struct SteadEdit<'a> {
     pub decide: &'a Decide<'a>,
     /// Contents that the new specs name by hash, by component.
     pub files: &'a BTreeMap<ComponentName, BTreeMap<String, String>>,
+    /// Per cent of the calls, 1 to 99, on which releases that this makes are tried; all where absent.
+    pub canary: Option<u8>,
     /// Go on only at this generation of the stead (0: only if there is none).
     pub if_generation: Option<i64>,
     /// Why, in the actor's words.
@@ -97,111 +105,13 @@ pub struct Edited {
     pub generation: i64,
 }
 
-/// Why an edit was refused. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum EditError {
-    /// No such tenant.
-    #[error("there is no tenant `{0}`; make it with `stead tenant create {0}`")]
-    NoTenant(String),
-    /// No such stead.
-    #[error("tenant `{0}` has no stead `{1}`")]
-    NoStead(String, String),
-    /// No such component.
-    #[error("stead `{0}` has no component `{1}`")]
-    NoComponent(String, String),
-    /// The stead changed since the caller looked.
-    #[error(
-        "the stead is not as you saw it: it is at generation {is} (0: it is not there); look at it again, then repeat"
-    )]
-    Moved {
-        /// Generation in force.
-        is: i64,
-    },
-    /// A wish that cannot be granted.
-    #[error("{component}: {refused}")]
-    Refused {
-        /// Of which component.
-        component: ComponentName,
-        /// Which field, and why.
-        refused: Refused,
-    },
-    /// Deletion protection.
-    #[error("{0} is protected from deletion; set `protect = false` and apply that first")]
-    Protected(ComponentName),
-    /// It is on its way out.
-    #[error("{0} is being removed; wait until it is gone, then create it anew")]
-    Deleting(ComponentName),
-    /// It is on its way to its other place.
-    #[error("{0} is being moved already; wait until that is done")]
-    Moving(ComponentName),
-    /// Its name is taken.
-    #[error("there is a component {0} already; choose another name")]
-    Taken(ComponentName),
-    /// A moment that cannot be had.
-    #[error("{0}")]
-    Moment(String),
-    /// Its kind has no releases.
-    #[error("{0} has no releases; functions have")]
-    NoReleases(ComponentName),
-    /// It has never been anything else.
-    #[error("{0} has one release only, so there is none to go back to")]
-    OnlyRelease(ComponentName),
-    /// No such release.
-    #[error("{0} has no release {1}; `stead releases {0}` lists those that it has")]
-    NoRelease(ComponentName, i64),
-    /// Only servers have what is asked for.
-    #[error("{0} is no server, and only a server has data of its own, and a place to be moved from")]
-    NoServer(ComponentName),
-    /// Neither was made of the other's data.
-    #[error(
-        "{0} was not made of the data of {1}, so it cannot take its place; `stead restore` makes one that can"
-    )]
-    Unrelated(ComponentName, ComponentName),
-    /// The manifest says that it shall be.
-    #[error(
-        "{0} is in the manifest; take it out there and run `stead up`, or remove the stead with `stead down`"
-    )]
-    InManifest(ComponentName),
-    /// A quota would be exceeded.
-    #[error(
-        "tenant `{tenant}` may have {limit} {what}, and this would make it {wanted}; remove something or have the quota raised"
-    )]
-    Quota {
-        /// Whose.
-        tenant: String,
-        /// Of what.
-        what: &'static str,
-        /// The limit.
-        limit: i64,
-        /// What it would come to.
-        wanted: i64,
-    },
-    /// No host to put it on.
-    #[error("no host has come up yet; start `stead server`, or wait a moment and repeat")]
-    NoHost,
-    /// All ports are given.
-    #[error("every port of host `{0}` is given to a server; start `stead server` with a wider --ports")]
-    NoPort(String),
-    /// The tenant could not be made.
-    #[error(transparent)]
-    Tenant(#[from] TenantError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] Error),
-}
-
-impl From<sqlx::Error> for EditError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
 /// A component row as an edit needs it.
 struct Current {
     id: ComponentId,
     spec: Spec,
     generation: i64,
     deleting: bool,
+    canary: Option<Canary>,
 }
 
 /// State of a stead as an edit holds it.
@@ -236,7 +146,8 @@ async fn hold(
     let mut current = BTreeMap::new();
     if let Some(row) = &row {
         let rows = sqlx::query!(
-            "select id, name, spec, generation, deletion_requested_at is not null as \"deleting!\"
+            "select id, name, spec, generation, canary_percent, canary_base,
+                    deletion_requested_at is not null as \"deleting!\"
              from components where stead_id = $1 for no key update",
             row.id
         )
@@ -246,7 +157,9 @@ async fn hold(
             let name = row.name.parse().map_err(|_| Error::BadName("component name"))?;
             let spec = serde_json::from_value(row.spec).map_err(crate::error::unreadable("spec"))?;
             let (id, generation) = (ComponentId(row.id), row.generation);
-            current.insert(name, Current { id, spec, generation, deleting: row.deleting });
+            let canary = row.canary_percent.zip(row.canary_base);
+            let canary = canary.map(|(percent, base)| Canary { percent, base });
+            current.insert(name, Current { id, spec, generation, deleting: row.deleting, canary });
         }
     }
     Ok(Held { tenant, stead: row.map(|row| (row.id, row.generation)), current })
@@ -500,7 +413,12 @@ async fn apply(
         packages_are_there(tx, &held, &wanted).await?;
     }
     check_quota(tx, &held, &wanted).await?;
-    if held.stead.is_some() && changes.iter().all(|change| change.action == ChangeAction::Keep) {
+    let widened = canary::to_be_widened(&held, &changes, edit.canary);
+    let keeps = changes.iter().all(|change| change.action == ChangeAction::Keep);
+    if held.stead.is_some() && keeps && widened.is_empty() {
+        if edit.canary.is_some() && held.current.values().all(|current| current.canary.is_none()) {
+            return Err(EditError::NothingToTry);
+        }
         // Nothing to write down, but whoever asks again wants a component that is stuck to be tried again now.
         rows::wake_unsettled(tx, held.stead).await?;
         return Ok(Edited { changes, operation: None, generation: is });
@@ -517,6 +435,11 @@ async fn apply(
     .await?;
     let operation = OperationId::random();
     open_operation(tx, operation, &held.tenant, edit.stead, "apply", actor).await?;
+    let mut tried = !widened.is_empty();
+    for (name, before) in widened {
+        let mut line = Line { actor, held: &held, stead: edit.stead, name, operation, reason: edit.reason };
+        canary::widen(tx, &mut line, before, edit.canary.unwrap_or_default()).await?;
+    }
     for change in &changes {
         let name = &change.component;
         let mut line = Line { actor, held: &held, stead: edit.stead, name, operation, reason: edit.reason };
@@ -541,13 +464,19 @@ async fn apply(
         if let Some(spec) = wanted.get(name).filter(|_| !planned) {
             let made =
                 Made { tenant: held.tenant.id, component: id, number: generation, actor, brings_back: None };
-            release::keep(tx, &made, before.map(|held| &held.spec), spec).await?;
+            if release::keep(tx, &made, before.map(|held| &held.spec), spec).await? {
+                let before = before.and_then(|held| held.canary);
+                tried |= canary::of_release(tx, id, generation, edit.canary, before).await?;
+            }
         }
         if let Some(files) = edit.files.get(name) {
             put_files(tx, id, files).await?;
         }
         let deletes = change.action == ChangeAction::Delete;
         open_target(tx, operation, id, name, generation, deletes).await?;
+    }
+    if edit.canary.is_some() && !tried && !planned {
+        return Err(EditError::NothingToTry);
     }
     finish_empty(tx, operation).await?;
     announce(tx).await?;

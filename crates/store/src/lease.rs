@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use component::function::Digest;
 use component::{
     ComponentId, ComponentName, DriverError, Files, Health, Phase, Spec, Status, SteadName, Target, TenantId,
-    Used,
+    Trial, Used,
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -110,7 +110,7 @@ impl Store {
                      and (lease is null or lease_until <= now() or lease_until > now() + make_interval(secs => $4))
                    order by wake_at limit 1 for no key update skip locked)
                returning c.stead_id, c.id, c.name, c.spec, c.generation, c.observed_generation, c.status, c.host,
-                         c.port, c.place, c.step, c.last_error, c.attempt, c.wakes,
+                         c.port, c.place, c.canary_percent, c.canary_base, c.step, c.last_error, c.attempt, c.wakes,
                          c.deletion_requested_at as "deletion_requested_at: jiff_sqlx::Timestamp",
                          s.name as stead, t.name as tenant, t.id as tenant_id"#,
             token,
@@ -142,7 +142,9 @@ impl Store {
         let tenant = row.tenant.parse().map_err(|_| Error::BadName("tenant name"))?;
         let stead: SteadName = row.stead.parse().map_err(|_| Error::BadName("stead name"))?;
         let release = crate::release::newest(&mut *self.pool.acquire().await?, component.id).await?;
+        let trial = self.trial(component.id, row.canary_percent.zip(row.canary_base)).await?;
         let uses = self.used(row.stead_id, &component.spec).await?;
+        let secrets = self.secrets_of(row.stead_id, &component.spec).await?;
         let used = component.deletion_requested_at.is_some()
             && sqlx::query_scalar!(
                 "select exists (select from components where stead_id = $1 and jsonb_exists(spec -> 'uses', $2)) as \"used!\"",
@@ -164,6 +166,8 @@ impl Store {
             verifier: password.verifier,
             reader: reader.map(|reader| reader.verifier),
             release: release.and_then(|number| u64::try_from(number).ok()).unwrap_or_default(),
+            trial,
+            secrets,
             uses,
             files: Arc::new(StoredFiles {
                 store: self.clone(),
@@ -181,6 +185,18 @@ impl Store {
             used,
             target,
         }))
+    }
+
+    /// What the newest release of a component is tried against.
+    async fn trial(
+        &self,
+        component: ComponentId,
+        canary: Option<(i16, i64)>,
+    ) -> Result<Option<Trial>, Error> {
+        let Some((percent, base)) = canary else { return Ok(None) };
+        let spec = crate::release::spec(&mut *self.pool.acquire().await?, component, base).await?;
+        let numbers = u8::try_from(percent).ok().zip(u64::try_from(base).ok());
+        Ok(numbers.zip(spec).map(|((percent, base), spec)| Trial { percent, base, spec }))
     }
 
     /// The servers of a stead that a component uses.

@@ -90,16 +90,17 @@ pub(crate) struct Made<'a> {
 }
 
 /// Keeps what an edit made as a release, if that is one: unless it differs from `before` in nothing that a release is.
+/// Answers whether it is.
 pub(crate) async fn keep(
     conn: &mut PgConnection,
     made: &Made<'_>,
     before: Option<&Spec>,
     after: &Spec,
-) -> Result<(), Error> {
-    let Some(release) = after.release() else { return Ok(()) };
+) -> Result<bool, Error> {
+    let Some(release) = after.release() else { return Ok(false) };
     let same = before.and_then(Spec::release).is_some_and(|before| before == release);
     let Some(package) = after.package().filter(|_| !same || made.brings_back.is_some()) else {
-        return Ok(());
+        return Ok(false);
     };
     sqlx::query!(
         "insert into releases (component_id, number, spec, tenant_id, package, actor, brings_back)
@@ -114,5 +115,5 @@ pub(crate) async fn keep(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(true)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Access, Digest, Egress, Runtime, Schedule, Wish};
+use super::{Access, Digest, Egress, Runtime, Schedule, Variable, Wish};
 use crate::manifest::{Fault, Node, Notation, Problems, Table, fields, shown, unfit};
 use crate::{ComponentName, Kind};
 
@@ -37,6 +37,7 @@ const FIELDS: &[&str] = &[
     "timeout",
     "concurrency",
     "environment",
+    "secrets",
     "uses",
     "url",
     "schedule",
@@ -54,21 +55,6 @@ const LARGEST_ENVIRONMENT: usize = 4_096;
 /// Lambda's limit of a handler's name, characters.
 const LONGEST_HANDLER: usize = 128;
 
-/// Variables that the contract or Stead sets.
-const RESERVED: &[&str] = &[
-    "_HANDLER",
-    "_X_AMZN_TRACE_ID",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_EXECUTION_ENV",
-    "AWS_ACCESS_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "LAMBDA_TASK_ROOT",
-    "LAMBDA_RUNTIME_DIR",
-];
-
 /// Reads a function.
 pub(crate) fn function(table: &Table<'_>, problems: &mut Problems<'_>) -> Function {
     table.refuse_unknown(FIELDS, problems, other_word);
@@ -83,6 +69,9 @@ pub(crate) fn function(table: &Table<'_>, problems: &mut Problems<'_>) -> Functi
             environment: table
                 .get("environment")
                 .map_or_else(BTreeMap::new, |node| environment(node, problems)),
+            secrets: table
+                .read_list("secrets", "[\"STRIPE_KEY\"]", problems, secret)
+                .map_or_else(BTreeSet::new, |names| names.into_iter().collect()),
             uses: table
                 .read_list("uses", "[\"postgres.main\"]", problems, uses)
                 .map_or_else(BTreeSet::new, |uses| uses.into_iter().collect()),
@@ -96,6 +85,12 @@ pub(crate) fn function(table: &Table<'_>, problems: &mut Problems<'_>) -> Functi
         },
         code: None,
     };
+    let twice =
+        function.wish.secrets.iter().find(|name| function.wish.environment.contains_key(name.as_str()));
+    if let (Some(name), Some(node)) = (twice, table.get("secrets")) {
+        let help = "take it out of one of the two";
+        problems.add(node, Fault::new(format!("`{name}` is in `environment` as well"), "there twice", help));
+    }
     match table.get("code") {
         Some(node) if node.is_json() => {
             function.wish.code = table.read("code", problems, |node| {
@@ -125,6 +120,7 @@ fn other_word(key: &str) -> Option<String> {
             "concurrency"
         }
         "env" | "variables" | "environment_variables" => "environment",
+        "secret" | "secret_environment" | "credentials" => "secrets",
         "databases" | "database" | "depends_on" | "links" => "uses",
         "public" | "function_url" | "http" | "endpoint" => "url",
         "cron" | "rate" | "timer" | "every" => "schedule",
@@ -193,20 +189,8 @@ fn environment(node: &Node<'_>, problems: &mut Problems<'_>) -> BTreeMap<String,
 }
 
 fn variable(name: &str, value: &Node<'_>) -> Result<String, Fault> {
-    let mut bytes = name.bytes();
-    let begins = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    if !begins || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        let help = "use letters, digits and _, beginning with a letter";
-        return Err(Fault::new(
-            format!("`{}` cannot be the name of a variable", shown(name)),
-            "not a name",
-            help,
-        ));
-    }
-    if RESERVED.contains(&name) || name.starts_with("AWS_LAMBDA_") {
-        let help = "the platform sets it; choose another name";
-        return Err(Fault::new(format!("`{name}` cannot be set"), "reserved", help));
-    }
+    name.parse::<Variable>()
+        .map_err(|bad| fields::told(&bad, "not a variable", "write it like LOG_LEVEL"))?;
     let text = value
         .text()
         .ok_or_else(|| value.not("a text", "values of variables are texts: put it into quotes"))?;
@@ -215,6 +199,12 @@ fn variable(name: &str, value: &Node<'_>) -> Result<String, Fault> {
         return Err(Fault::new(message, "not plain text", "write plain text"));
     }
     Ok(text.to_owned())
+}
+
+fn secret(node: &Node<'_>) -> Result<Variable, Fault> {
+    const LIKE: &str = "write it like \"STRIPE_KEY\"";
+    let text = node.text().ok_or_else(|| node.not("the name of a secret", LIKE))?;
+    text.parse::<Variable>().map_err(|bad| fields::told(&bad, "not a variable", LIKE))
 }
 
 fn uses(node: &Node<'_>) -> Result<ComponentName, Fault> {
@@ -258,6 +248,7 @@ impl Function {
             timeout_s,
             concurrency,
             environment,
+            secrets,
             uses,
             url,
             schedule,
@@ -278,6 +269,7 @@ impl Function {
         put("timeout", timeout_s.map(|timeout| json!(timeout)));
         put("concurrency", concurrency.map(|workers| json!(workers)));
         put("environment", (!environment.is_empty()).then(|| json!(environment)));
+        put("secrets", (!secrets.is_empty()).then(|| json!(secrets)));
         put("uses", (!uses.is_empty()).then(|| json!(uses)));
         put("url", url.map(|access| json!(access)));
         put("schedule", schedule.as_ref().map(|schedule| json!(schedule.to_string())));

@@ -17,8 +17,12 @@ pub enum Step {
     Unpack,
     /// Tell the engine of the newest release, and of all else as it should be; what answers stays what it is.
     Declare,
-    /// Bring the newest release up, and have it answer once it has.
+    /// Bring a release up, and have it answer once it has.
     Release(u64),
+    /// Bring a release up, and try it on a share of the calls (per cent) once it has.
+    Canary(u64, u8),
+    /// Stop trying one, for this reason.
+    Return(String),
     /// Forget releases that answer no more.
     Retire,
     /// Forget the function.
@@ -33,6 +37,8 @@ impl Step {
             Self::Unpack => "unpack".into(),
             Self::Declare => "declare".into(),
             Self::Release(number) => format!("release {number}"),
+            Self::Canary(number, percent) => format!("canary {number} {percent}%"),
+            Self::Return(_) => "return the canary".into(),
             Self::Retire => "retire".into(),
             Self::Remove => "remove".into(),
         }
@@ -41,7 +47,7 @@ impl Step {
     /// Whether it may take long: a release starts as slowly as its code does.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        matches!(self, Self::Release(_))
+        matches!(self, Self::Release(_) | Self::Canary(..))
     }
 
     /// What the journal keeps of it once it is done.
@@ -49,6 +55,10 @@ impl Step {
     pub fn on_record(&self) -> Option<serde_json::Value> {
         match self {
             Self::Release(number) => Some(serde_json::json!({ "live": number })),
+            Self::Canary(number, percent) => {
+                Some(serde_json::json!({ "canary": number, "percent": percent }))
+            }
+            Self::Return(why) => Some(serde_json::json!({ "returned": why })),
             _ => None,
         }
     }
@@ -68,6 +78,10 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
             spec.runtime
         );
         return Decision::Blocked(Condition { kind: ConditionKind::RuntimeMissing, message });
+    }
+    if let Some(name) = observed.unset.first() {
+        let message = format!("there is no secret {name}; set it with `stead secret set {name}`");
+        return Decision::Blocked(Condition { kind: ConditionKind::SecretMissing, message });
     }
     if !observed.unpacked {
         return act(Step::Unpack);
@@ -90,13 +104,31 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         }
         Engine::Serves => {}
     }
-    if observed.live != Some(observed.newest) {
-        return act(Step::Release(observed.newest));
+    if observed.live != Some(observed.wanted) {
+        return act(Step::Release(observed.wanted));
     }
-    if observed.known.len() > 1 {
+    let is = observed.canary.as_ref().map(|canary| (canary.release, canary.percent));
+    match observed.wanted_canary {
+        Some((number, percent)) if is != Some((number, percent)) => {
+            return act(Step::Canary(number, percent));
+        }
+        None if is.is_some() => return act(Step::Retire),
+        _ => {}
+    }
+    if observed.known.len() > 1 + usize::from(is.is_some()) {
         return act(Step::Retire);
     }
-    Decision::Settled
+    match (&observed.canary, &observed.returned) {
+        (Some(canary), Some(why)) if canary.returned.is_none() => act(Step::Return(why.clone())),
+        (Some(canary @ super::Canary { returned: Some(why), .. }), _) => {
+            let message = format!(
+                "release {} gets no calls any more: {why}; mend it and run `stead up`, or `stead rollback`",
+                canary.release
+            );
+            Decision::Blocked(Condition { kind: ConditionKind::CanaryReturned, message })
+        }
+        _ => Decision::Settled,
+    }
 }
 
 /// What differs though nobody asked for it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Egress, Runtime, Schedule};
+use super::{Digest, Egress, Runtime, Schedule, Variable};
 use crate::{ComponentName, Kind, Offer, Refused};
 
 /// Memory where none is asked for, MiB: Lambda's own default is 128, in which node has hardly begun.
@@ -36,6 +36,9 @@ pub struct Spec {
     pub concurrency: u32,
     /// Environment variables of its own.
     pub environment: BTreeMap<String, String>,
+    /// Secrets of its stead that it finds in its environment, each by its name.
+    #[serde(default)]
+    pub secrets: BTreeSet<Variable>,
     /// Servers of the same stead that it uses.
     pub uses: BTreeSet<ComponentName>,
     /// Who may call its URL; it has none where absent.
@@ -93,6 +96,8 @@ pub struct Wish {
     pub concurrency: Option<u32>,
     /// Environment.
     pub environment: BTreeMap<String, String>,
+    /// Secrets in its environment.
+    pub secrets: BTreeSet<Variable>,
     /// Servers that it uses.
     pub uses: BTreeSet<ComponentName>,
     /// Who may call its URL.
@@ -153,6 +158,7 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, offer: &Offer) -> Result<Spe
         tmp_mib: TMP_MIB,
         concurrency: wish.concurrency.unwrap_or(DEFAULT_CONCURRENCY),
         environment: wish.environment.clone(),
+        secrets: wish.secrets.clone(),
         uses: wish.uses.clone(),
         url: wish.url,
         schedule: wish.schedule.clone(),
@@ -183,6 +189,7 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
             "timeout" => spec.timeout_s = asked.timeout_s,
             "concurrency" => spec.concurrency = asked.concurrency,
             "environment" => spec.environment.clone_from(&asked.environment),
+            "secrets" => spec.secrets.clone_from(&asked.secrets),
             "uses" => spec.uses.clone_from(&asked.uses),
             "url" => spec.url = asked.url,
             "schedule" => spec.schedule.clone_from(&asked.schedule),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use component::function::{Digest, Engine, Observed, Seen, Spec, Step, Wish, plan, resolve};
+use component::function::{Canary, Digest, Engine, Observed, Seen, Spec, Step, Wish, plan, resolve};
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing, manifest};
 use serde_json::json;
 
@@ -66,10 +66,11 @@ fn a_release_is_brought_up_beside_the_one_that_answers() {
         runtime_present: true,
         unpacked: true,
         declared: Seen::Same,
-        newest: 2,
+        wanted: 2,
         live: Some(2),
         known: [2].into(),
         engine: Engine::Serves,
+        ..Observed::default()
     };
     let decide = |observed: &Observed| plan(&spec(), observed, Standing::default());
     let act = |step| Decision::Act(component::Step::Function(step));
@@ -93,6 +94,8 @@ fn a_release_is_brought_up_beside_the_one_that_answers() {
         blocked(&Observed { runtime_present: false, ..settled.clone() }),
         ConditionKind::RuntimeMissing
     );
+    let unset = Observed { unset: ["KEY".parse().unwrap()].into(), ..settled.clone() };
+    assert_eq!(blocked(&unset), ConditionKind::SecretMissing);
     let taken = Engine::NoPort("port 1 is taken".into());
     assert_eq!(blocked(&Observed { engine: taken, ..settled.clone() }), ConditionKind::PortTaken);
     assert!(matches!(decide(&Observed { engine: Engine::Down, ..settled.clone() }), Decision::Wait { .. }));
@@ -100,6 +103,48 @@ fn a_release_is_brought_up_beside_the_one_that_answers() {
     assert_eq!(plan(&spec(), &settled, deleting), act(Step::Remove));
     let gone = Observed { declared: Seen::Absent, ..settled };
     assert_eq!(plan(&spec(), &gone, deleting), Decision::Gone);
+}
+
+#[test]
+fn a_release_is_tried_until_it_is_promoted_returned_or_replaced() {
+    let tried = Observed {
+        runtime_present: true,
+        unpacked: true,
+        declared: Seen::Same,
+        wanted: 1,
+        wanted_canary: Some((2, 10)),
+        live: Some(1),
+        canary: Some(Canary { release: 2, percent: 10, returned: None }),
+        known: [1, 2].into(),
+        engine: Engine::Serves,
+        ..Observed::default()
+    };
+    let decide = |observed: &Observed| plan(&spec(), observed, Standing::default());
+    let act = |step| Decision::Act(component::Step::Function(step));
+    assert_eq!(decide(&tried), Decision::Settled);
+    let why = "11 of its 20 calls failed".to_owned();
+    let table = [
+        // What goes on answering comes first, as on a host that has neither.
+        (Observed { live: None, canary: None, ..tried.clone() }, Step::Release(1)),
+        (Observed { canary: None, ..tried.clone() }, Step::Canary(2, 10)),
+        (Observed { wanted_canary: Some((2, 50)), ..tried.clone() }, Step::Canary(2, 50)),
+        (Observed { wanted_canary: Some((3, 10)), ..tried.clone() }, Step::Canary(3, 10)),
+        (Observed { returned: Some(why.clone()), ..tried.clone() }, Step::Return(why.clone())),
+        (Observed { wanted: 2, wanted_canary: None, ..tried.clone() }, Step::Release(2)),
+        (Observed { wanted_canary: None, ..tried.clone() }, Step::Retire),
+        (Observed { known: [1, 2, 3].into(), ..tried.clone() }, Step::Retire),
+    ];
+    for (observed, step) in table {
+        assert_eq!(decide(&observed), act(step), "{observed:?}");
+    }
+    let told = Canary { release: 2, percent: 10, returned: Some(why.clone()) };
+    let returned = Observed { canary: Some(told), returned: Some(why), ..tried };
+    match decide(&returned) {
+        Decision::Blocked(condition) => assert_eq!(condition.kind, ConditionKind::CanaryReturned),
+        other => panic!("{other:?}"),
+    }
+    // Tried again, on another share.
+    assert_eq!(decide(&Observed { wanted_canary: Some((2, 20)), ..returned }), act(Step::Canary(2, 20)));
 }
 
 #[test]
@@ -112,8 +157,8 @@ fn what_is_wrong_with_a_function_is_told_by_its_field() {
     };
     let all = wrong(json!({
         "code": "api/", "runtime": "nodejs42.x", "handler": "../index", "memory": 64, "timeout": "9s",
-        "concurrency": 0, "environment": {"AWS_REGION": "x", "1A": "x", "A": 1}, "uses": ["main"],
-        "url": "everybody", "schedule": "daily", "egress": ["10.0.0.1"], "env": {},
+        "concurrency": 0, "environment": {"AWS_REGION": "x", "1A": "x", "A": 1}, "secrets": ["1A", "AWS_REGION", "A"],
+        "uses": ["main"], "url": "everybody", "schedule": "daily", "egress": ["10.0.0.1"], "env": {},
     }));
     insta::assert_snapshot!(all.join("\n"));
 }

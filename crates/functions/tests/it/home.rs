@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use functions::route::{
-    FunctionStatus, Interpreter, Language, Prepared, Request, Route, Settings, Status, Url, Version,
+    FunctionStatus, Interpreter, Language, Prepared, Request, Route, Secrets, Settings, Status, Url, Version,
 };
 use keeper::wire::{Limits, Name, Restart, Runs, Stop, Unit, UnitState, Wanted};
 use keeper::{Client, Host};
@@ -216,6 +216,7 @@ impl Home {
             versions: [(1, version)].into(),
             live: Some(1),
             canary: None,
+            secrets: Secrets::default(),
             databases: BTreeMap::new(),
             schedule: None,
             dead_letter: None,

@@ -82,7 +82,7 @@ fn a_canary_keeps_its_callers() {
     let home = Home::new();
     let mut route = home.route("f1", answering(&home, "one"));
     route.versions.insert(2, answering(&home, "two"));
-    route.canary = Some(Canary { version: 2, percent: 50 });
+    route.canary = Some(Canary { version: 2, percent: 50, returned: None });
     home.put(&route);
     let port = route.url.as_ref().unwrap().port;
     let of = |agent: &str| Connection::tcp(port).ask("GET /", &[("User-Agent", agent)], b"").text();

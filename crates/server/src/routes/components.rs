@@ -139,7 +139,7 @@ pub(crate) struct CloneQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     at: Option<Timestamp>,
     /// Stead removes it after this long, like `30m`, `12h` or `2d`; left out: it stays.
-    #[param(value_type = Option<String>, pattern = "^[0-9]{1,6}(s|m|h|d)$", example = "2d")]
+    #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,5}(s|m|h|d)$", example = "2d")]
     ttl: Option<Ttl>,
 }
 
@@ -153,8 +153,9 @@ impl TryFrom<String> for Ttl {
 
     fn try_from(text: String) -> Result<Self, String> {
         let seconds = number_and_unit(&text)
+            .filter(|_| !text.starts_with('0'))
             .and_then(|(number, unit)| Some(i64::try_from(number).ok()? * seconds_in(unit)?));
-        let span = seconds.filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
+        let span = seconds.map(SignedDuration::from_secs);
         span.map(Self).ok_or_else(|| "`ttl` says for how long, like 30m, 12h or 2d".to_owned())
     }
 }
@@ -228,6 +229,7 @@ pub(super) enum Edit {
     Clone { name: ComponentName, moment: Option<Timestamp>, ttl: Option<Ttl> },
     Swap { with: ComponentName },
     Rollback { to: Option<i64> },
+    Promote,
     Remove,
 }
 
@@ -257,6 +259,7 @@ pub(super) async fn edit(
             Edit::Rollback { to } => {
                 store.rollback(actor, stead, &Rollback { name: &at.component, to: *to, reason }).await?
             }
+            Edit::Promote => store.promote(actor, stead, &at.component, reason).await?,
             Edit::Remove => store.remove_copy(actor, stead, &at.component, reason).await?,
         })
     };
@@ -266,6 +269,7 @@ pub(super) async fn edit(
         Edit::Clone { .. } => "component.created",
         Edit::Swap { .. } => "component.swapped",
         Edit::Rollback { .. } => "component.rolled_back",
+        Edit::Promote => "component.promoted",
         Edit::Remove => "component.deletion_requested",
     };
     let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);

@@ -15,6 +15,7 @@ pub(crate) mod packages;
 pub(crate) mod plan;
 pub(crate) mod queries;
 pub(crate) mod releases;
+pub(crate) mod secrets;
 pub(crate) mod steads;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
@@ -51,6 +52,9 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::remove))
         .routes(routes!(releases::list))
         .routes(routes!(releases::rollback))
+        .routes(routes!(releases::promote))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::put, secrets::delete))
         .routes(routes!(packages::get))
         .routes(routes!(logs::of_component))
         .routes(routes!(logs::of_tenant))

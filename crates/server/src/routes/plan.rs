@@ -84,6 +84,7 @@ async fn plan(
         make_tenant: caller.is_operator(),
         decide: &decide,
         files: &wanted.files,
+        canary: None,
         if_generation: None,
         reason: None,
     };

@@ -46,8 +46,7 @@ pub(crate) async fn list(
     let component = super::components::find(&app, &tenant, &at).await?;
     let before: Option<i64> = paging::key_of(query.cursor.as_ref())?;
     let found = app.store.releases(component.id, before, query.limit.and_one()).await?;
-    let live = component.status.live.and_then(|live| i64::try_from(live).ok());
-    let shown = |release: Release| view::release(release, live);
+    let shown = |release: Release| view::release(release, &component.status);
     Ok(Json(paging::page(found, query.limit, |release: &Release| release.number, shown)))
 }
 
@@ -76,4 +75,21 @@ pub(crate) async fn rollback(
     Query(asked): Query<RollbackQuery>,
 ) -> Result<Response, Problem> {
     edit(&app, &caller, &at, &query, Edit::Rollback { to: asked.to }).await
+}
+
+/// Have the release that is tried on a share of the calls answer all of them
+///
+/// Tried is a release of an edit with `canary`. One that fails clearly more often than the one before it gets no calls
+/// any more by itself; a rollback ends the trial as well.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/promote", tag = "components",
+    operation_id = "promote", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn promote(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Promote).await
 }

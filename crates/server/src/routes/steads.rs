@@ -156,6 +156,30 @@ pub(crate) struct EditQuery {
     pub(crate) reason: Option<Reason>,
 }
 
+/// On how many calls a new release is tried.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CanaryQuery {
+    /// Per cent of the calls of a function that releases of this edit are tried on; all where it is left out. A trial
+    /// that runs already goes on with this share.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 99)]
+    canary: Option<Percent>,
+}
+
+/// A share of the calls.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Percent(u8);
+
+impl TryFrom<String> for Percent {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let percent = text.parse().ok().filter(|percent| (1..=99).contains(percent));
+        percent.map(Self).ok_or_else(|| "`canary` is a whole number of per cent from 1 to 99".to_owned())
+    }
+}
+
 impl EditQuery {
     pub(crate) fn reason(&self) -> Option<&str> {
         self.reason.as_ref().map(|reason| reason.0.as_str())
@@ -172,7 +196,7 @@ impl EditQuery {
 /// `operation.error`; Stead goes on trying. A tenant that is not there yet is made where the token is an
 /// operator's.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}/steads/{stead}", tag = "steads", operation_id = "put_stead",
-    params(SteadPath, EditQuery,
+    params(SteadPath, EditQuery, CanaryQuery,
         ("If-Match" = Option<String>, Header, description = "Only if it is still at this `ETag`; `*`: only if it is there"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not there yet")),
     request_body = SteadRequest,
@@ -190,6 +214,7 @@ pub(crate) async fn put(
     caller: Caller,
     Path(at): Path<SteadPath>,
     Query(query): Query<EditQuery>,
+    Query(CanaryQuery { canary }): Query<CanaryQuery>,
     headers: HeaderMap,
     sent: Sent,
 ) -> Result<Response, Problem> {
@@ -209,7 +234,8 @@ pub(crate) async fn put(
         let wanted = Wanted::read(body?.as_ref(), &at.stead)?;
         let if_generation =
             expected(&app, tenant.as_ref().map(|tenant| tenant.id), &at, precondition).await?;
-        apply(&app, &caller, &at, &wanted, caller.is_operator(), if_generation, query.reason()).await
+        let how = How { make_tenant: caller.is_operator(), canary, if_generation, reason: query.reason() };
+        apply(&app, &caller, &at, &wanted, how).await
     };
     let edited = attempt.of(&app.store, edit).await?;
     edit_answer(&app, &caller, &at, &edited, query.wait).await
@@ -220,7 +246,7 @@ pub(crate) async fn put(
 /// Only what the body names counts: components that are there, and their fields; all else stays as it is. A field
 /// that is `null` goes back to its default. Answers like the edit of the whole.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}/steads/{stead}", tag = "steads", operation_id = "amend_stead",
-    params(SteadPath, EditQuery,
+    params(SteadPath, EditQuery, CanaryQuery,
         ("If-Match" = Option<String>, Header, description = "Only if it is still at this `ETag`")),
     request_body = SteadRequest,
     responses(
@@ -235,6 +261,7 @@ pub(crate) async fn patch(
     caller: Caller,
     Path(at): Path<SteadPath>,
     Query(query): Query<EditQuery>,
+    Query(CanaryQuery { canary }): Query<CanaryQuery>,
     headers: HeaderMap,
     sent: Sent,
 ) -> Result<Response, Problem> {
@@ -251,10 +278,19 @@ pub(crate) async fn patch(
         let stead = stead.ok_or_else(|| Problem::no_stead(&at.tenant, &at.stead))?;
         let wanted = Wanted::amendment(&body?, &stead)?;
         let if_generation = expected(&app, Some(tenant.id), &at, precondition).await?;
-        apply(&app, &caller, &at, &wanted, false, if_generation, query.reason()).await
+        let how = How { make_tenant: false, canary, if_generation, reason: query.reason() };
+        apply(&app, &caller, &at, &wanted, how).await
     };
     let edited = attempt.of(&app.store, edit).await?;
     edit_answer(&app, &caller, &at, &edited, query.wait).await
+}
+
+/// How an edit is brought about.
+struct How<'a> {
+    make_tenant: bool,
+    canary: Option<Percent>,
+    if_generation: Option<i64>,
+    reason: Option<&'a str>,
 }
 
 /// Brings about what is wanted.
@@ -263,10 +299,9 @@ async fn apply(
     caller: &Caller,
     at: &SteadPath,
     wanted: &Wanted,
-    make_tenant: bool,
-    if_generation: Option<i64>,
-    reason: Option<&str>,
+    how: How<'_>,
 ) -> Result<Edited, Problem> {
+    let How { make_tenant, canary, if_generation, reason } = how;
     let edit = SteadEdit {
         tenant: &at.tenant,
         stead: &at.stead,
@@ -274,6 +309,7 @@ async fn apply(
         make_tenant,
         decide: &|current, offer| wanted.decide(current, offer),
         files: &wanted.files,
+        canary: canary.map(|Percent(percent)| percent),
         if_generation,
         reason,
     };

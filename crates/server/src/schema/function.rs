@@ -54,6 +54,7 @@ pub(super) fn function() -> Schema {
         .property("timeout", number(1, 900, "Seconds that an invocation may take; left out: 30."))
         .property("concurrency", number(1, 1_000, "Workers at once, at most; left out: 20."))
         .property("environment", environment)
+        .property("secrets", texts("Secrets of the stead in its environment, each by its name, like `STRIPE_KEY`."))
         .property("uses", texts("Servers of the stead that it reaches, like `postgres.main`."))
         .property("url", url)
         .property(

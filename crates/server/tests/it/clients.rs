@@ -26,11 +26,35 @@ async fn every_method_finds_its_route() {
     assert_eq!(client.stead("acme", "flights").await.unwrap(), None);
     let wanted = json!({"postgres": {"main": {"protect": false}}});
     assert_eq!(client.plan("acme", "flights", &wanted).await.unwrap().generation, 0);
-    let made = client.put_stead("acme", "flights", &wanted, Some(0), Some("new"), Some("30s")).await.unwrap();
+    let made = client
+        .put_stead(
+            "acme",
+            "flights",
+            &wanted,
+            &client::Edit { generation: Some(0), reason: Some("new"), wait: Some("30s"), canary: None },
+        )
+        .await
+        .unwrap();
     assert_eq!(made.operation.as_ref().unwrap().state, "succeeded");
-    let moved = client.put_stead("acme", "flights", &wanted, Some(0), None, None).await.unwrap_err();
+    let moved = client
+        .put_stead(
+            "acme",
+            "flights",
+            &wanted,
+            &client::Edit { generation: Some(0), ..client::Edit::default() },
+        )
+        .await
+        .unwrap_err();
     assert_eq!(moved.problem().unwrap().kind, "moved");
-    let same = client.put_stead("acme", "flights", &wanted, Some(1), None, Some("30s")).await.unwrap();
+    let same = client
+        .put_stead(
+            "acme",
+            "flights",
+            &wanted,
+            &client::Edit { generation: Some(1), wait: Some("30s"), ..client::Edit::default() },
+        )
+        .await
+        .unwrap();
     assert_eq!((same.generation, same.operation), (1, None));
     assert_eq!(client.steads("acme", &part).await.unwrap().items.len(), 1);
     assert_eq!(client.fleet(&part).await.unwrap().items.len(), 1);

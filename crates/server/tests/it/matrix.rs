@@ -102,9 +102,20 @@ fn rows() -> Vec<Row> {
         // It is no function: who is let through is told so.
         of_component("GET", "/releases", "", None, ALL, 200),
         of_component("POST", "/rollback", "", None, EDIT, 422),
+        of_component("POST", "/promote", "", None, EDIT, 422),
         of_component("POST", "/invocations", "", Some("{}"), EDIT, 422),
         of_component("POST", "/inspections", "", None, EDIT, 422),
         of_component("POST", "/inspections/{id}", "", None, EDIT, 422),
+        ("GET", "/v1/tenants/{tenant}/steads/{stead}/secrets", "", None, ALL, 200),
+        ("DELETE", "/v1/tenants/{tenant}/steads/{stead}/secrets/{secret}", "", None, EDIT, 404),
+        (
+            "PUT",
+            "/v1/tenants/{tenant}/steads/{stead}/secrets/{secret}",
+            "",
+            Some(r#"{"value": "s3cret"}"#),
+            EDIT,
+            200,
+        ),
         ("GET", "/v1/tenants/{tenant}/packages/{package}", "", None, EDIT, 404),
         // No zip has this hash.
         ("PUT", "/v1/tenants/{tenant}/packages/{package}", "", Some("{}"), EDIT, 422),
@@ -137,6 +148,7 @@ impl Named {
             .replace("{line}", &self.line)
             .replace("/operations/{id}", &format!("/operations/{}", self.operation))
             .replace("{person}", NOBODY)
+            .replace("{secret}", "NOBODY")
             .replace("{package}", &"0".repeat(64))
             .replace("{id}", NOBODY);
         let query = query.replace("tenant=acme", &format!("tenant={tenant}"));

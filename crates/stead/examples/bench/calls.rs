@@ -131,6 +131,16 @@ impl Line {
     }
 }
 
+/// What a web server answers, over a connection of its own.
+pub(crate) fn body(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_nodelay(true).ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
+
 /// Waits until something answers.
 pub(crate) async fn quietly(target: &Target) {
     until("an answer", || target.answers().then_some(())).await;
@@ -144,7 +154,9 @@ pub(crate) fn free_port() -> u16 {
 /// A runtime with code, by itself.
 pub(crate) fn runtime(program: &[PathBuf], folder: &Path, handler: &str) -> Command {
     let mut command = Command::new(&program[0]);
-    command.args(&program[1..]).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(&program[1..]).current_dir(folder);
+    // It is ended in the middle of its next question, and says so.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.env("_HANDLER", handler).env("LAMBDA_TASK_ROOT", folder);
     for (name, value) in [
         ("AWS_LAMBDA_FUNCTION_NAME", "function"),

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::calls::{Target, free_port, quietly};
-use crate::{Host, SAMPLES, median, ms, quantile, row, until};
+use crate::calls::{Target, quietly};
+use crate::peers::{self, node_ways, rust_ways};
+use crate::{Host, SAMPLES, median, ms, quantile, row};
 
 const NODE: &str = "
 export const handler = async (event) => {
@@ -18,28 +18,12 @@ export const handler = async (event) => {
   return { answer: 42 };
 };
 ";
-/// The same handler, asked without anything between.
-const NODE_DIRECT: &str = "
-import http from 'node:http';
-import { handler } from './index.mjs';
-const server = http.createServer((request, response) => {
-  request.resume().on('end', async () => {
-    response.setHeader('content-type', 'application/json');
-    response.end(JSON.stringify(await handler({})));
-  });
-});
-server.listen(Number(process.argv[2]), '127.0.0.1');
-";
 const PYTHON: &str = "
 import time
 
 def handler(event, context):
     time.sleep(event.get('ms', 0) / 1000)
     return {'answer': 42}
-";
-const WORKER: &str = "
-import { handler } from 'index.mjs';
-export default { async fetch() { return Response.json(await handler({})); } };
 ";
 /// Our own, of which the bare runtime is measured with.
 const BOOTSTRAP_NODE: &str = include_str!("../../../functions/src/bootstrap/bootstrap.mjs");
@@ -52,14 +36,16 @@ const CALLS: usize = 500;
 const BUSY_MS: u64 = 50_000;
 
 /// A kind of runtime.
-struct Kind {
+pub(crate) struct Kind {
     name: &'static str,
     runtime: &'static str,
-    handler: &'static str,
+    pub(crate) handler: &'static str,
     /// The interpreter, by itself, with our bootstrap.
-    bare: Vec<PathBuf>,
+    pub(crate) bare: Vec<PathBuf>,
     /// The code.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
+    /// Variables of its own.
+    environment: &'static [(&'static str, &'static str)],
 }
 
 /// Cold starts, deployments, warm calls.
@@ -72,9 +58,17 @@ pub(crate) async fn functions() {
         routes.insert(kind.name, deploy(&host, kind).await);
     }
     deployments(&host, &kinds[0]).await;
+    crate::deploys::deploys(&host, NODE).await;
     for kind in &kinds {
-        cold(&host, kind, &routes[kind.name]).await;
+        cold(&host, kind, &routes[kind.name], "").await;
     }
+    // An interpreter that was started ahead of need would not see it.
+    for kind in &kinds[..2] {
+        let own = Kind { name: "own", environment: &[("TZ", "Europe/Zurich")], ..kind.named() };
+        let place = deploy(&host, &own).await;
+        cold(&host, &own, &place, ", and no interpreter that was started ahead of need").await;
+    }
+    peers::cold(&kinds[0], &kinds[2], work.path()).await;
     // Those are still busy: new functions of the same code have workers of their own.
     let mut warm = BTreeMap::new();
     for kind in &kinds {
@@ -91,10 +85,8 @@ pub(crate) async fn functions() {
     compare("Rust", rust_ways);
     drop(peers);
     let python = &warm[kinds[1].name];
-    let ways = vec![
-        ("Stead, its URL", Target::get(python.port)),
-        ("Stead, Invoke API", invoke(&host, &python.handle)),
-    ];
+    let ways =
+        vec![("Stead, its URL", Target::get(python.port)), ("Stead, Invoke API", invoke(&host, python))];
     compare("Python", ways);
 }
 
@@ -123,6 +115,7 @@ fn kinds(work: &Path) -> Vec<Kind> {
             handler: "index.handler",
             bare: vec![Path::new(&runtimes).join("nodejs24.x/bin/node"), bootstraps.join("bootstrap.mjs")],
             folder: node,
+            environment: &[],
         },
         Kind {
             name: "python",
@@ -130,6 +123,7 @@ fn kinds(work: &Path) -> Vec<Kind> {
             handler: "index.handler",
             bare: vec!["/usr/bin/python3.11".into(), bootstraps.join("bootstrap.py")],
             folder: python,
+            environment: &[],
         },
         Kind {
             name: "rust",
@@ -137,14 +131,15 @@ fn kinds(work: &Path) -> Vec<Kind> {
             handler: "plain",
             bare: vec![rust.join("bootstrap")],
             folder: rust,
+            environment: &[],
         },
     ]
 }
 
 /// Where a function is.
-struct Place {
+pub(crate) struct Place {
     handle: String,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 /// Uploads, declares, waits until it answers.
@@ -155,10 +150,14 @@ async fn deploy(host: &Host, kind: &Kind) -> Place {
     host.client.put_package("bench", &digest, zip).await.unwrap();
     let api = json!({
         "code": digest, "runtime": kind.runtime, "handler": kind.handler, "url": true, "memory": 256, "timeout": 60,
-        "concurrency": 60,
+        "concurrency": 60, "environment": kind.environment.iter().copied().collect::<BTreeMap<_, _>>(),
     });
     let body = json!({ "function": { "api": api } });
-    let made = host.client.put_stead("bench", &stead, &body, None, None, Some("60s")).await.unwrap();
+    let made = host
+        .client
+        .put_stead("bench", &stead, &body, &client::Edit { wait: Some("60s"), ..client::Edit::default() })
+        .await
+        .unwrap();
     let operation = made.operation.as_ref().unwrap();
     assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
     let place = place(&host.home, &stead);
@@ -167,7 +166,7 @@ async fn deploy(host: &Host, kind: &Kind) -> Place {
 }
 
 /// What the engine goes by.
-fn place(home: &Path, stead: &str) -> Place {
+pub(crate) fn place(home: &Path, stead: &str) -> Place {
     let routes = std::fs::read_dir(home.join("functions/routes")).unwrap().flatten();
     let routes =
         routes.filter_map(|route| serde_json::from_slice::<Value>(&std::fs::read(route.path()).ok()?).ok());
@@ -179,8 +178,8 @@ fn place(home: &Path, stead: &str) -> Place {
     }
 }
 
-fn invoke(host: &Host, handle: &str) -> Target {
-    Target::invoke(host.home.join("functions/invoke.sock"), handle, &json!({ "n": 1 }))
+pub(crate) fn invoke(host: &Host, place: &Place) -> Target {
+    Target::invoke(host.home.join("functions/invoke.sock"), &place.handle, &json!({ "n": 1 }))
 }
 
 /// From an edit to the first answer of what was edited.
@@ -198,7 +197,7 @@ async fn deployments(host: &Host, kind: &Kind) {
 }
 
 /// Calls that find every worker busy, beside the runtime's own start.
-async fn cold(host: &Host, kind: &Kind, place: &Place) {
+async fn cold(host: &Host, kind: &Kind, place: &Place, what: &str) {
     let socket = host.home.join("functions/invoke.sock");
     let occupy = || {
         let target = Target::invoke(socket.clone(), &place.handle, &json!({ "do": "wait", "ms": BUSY_MS }));
@@ -206,7 +205,7 @@ async fn cold(host: &Host, kind: &Kind, place: &Place) {
     };
     occupy();
     let (mut bare, mut times) = (Vec::new(), Vec::new());
-    let call = invoke(host, &place.handle);
+    let call = invoke(host, place);
     for _ in 0..SAMPLES {
         bare.push(crate::calls::bare_start(&kind.bare, &kind.folder, kind.handler).await);
         // Spares are made ahead of need, and by now there are some again.
@@ -219,14 +218,14 @@ async fn cold(host: &Host, kind: &Kind, place: &Place) {
     println!("| limit: {} by itself, start -> answer | {SAMPLES} | {} |", kind.runtime, fine(&bare));
     let ratio = median(&times) / median(&bare);
     println!(
-        "| a call of a {} function that finds no worker at rest | {SAMPLES} | {} | {:.1} ms | {ratio:.2} |",
+        "| a call of a {} function that finds no worker at rest{what} | {SAMPLES} | {} | {:.1} ms | {ratio:.2} |",
         kind.runtime,
         fine(&times),
         median(&bare),
     );
 }
 
-fn fine(times: &[f64]) -> String {
+pub(crate) fn fine(times: &[f64]) -> String {
     format!("{:.1} ms | {:.1} ms", median(times), quantile(times, 99))
 }
 
@@ -258,135 +257,4 @@ fn compare(language: &str, ways: Vec<(&'static str, Target)>) {
             micros(median(times) - direct),
         );
     }
-}
-
-/// A process that ends with the measurement.
-struct Peer(Child);
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Peer {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-async fn node_ways(
-    host: &Host,
-    kind: &Kind,
-    place: &Place,
-    work: &Path,
-    peers: &mut Vec<Peer>,
-) -> Vec<(&'static str, Target)> {
-    let port = free_port();
-    std::fs::write(work.join("node/direct.mjs"), NODE_DIRECT).unwrap();
-    peers.push(Peer::start(
-        Command::new(&kind.bare[0]).arg(work.join("node/direct.mjs")).arg(port.to_string()),
-    ));
-    let mut ways = vec![
-        ("an HTTP server with the same handler", Target::get(port)),
-        ("Stead, its URL", Target::get(place.port)),
-        ("Stead, Invoke API", invoke(host, &place.handle)),
-    ];
-    if let Some(emulator) = program("STEAD_BENCH_RIE") {
-        let port = emulator_of_aws(&emulator, kind, peers);
-        ways.push(("AWS's emulator", Target::emulator(port, "function")));
-    }
-    if let Some(workerd) = program("STEAD_BENCH_WORKERD") {
-        let port = free_port();
-        std::fs::write(work.join("node/worker.mjs"), WORKER).unwrap();
-        let config = work.join("node/config.capnp");
-        std::fs::write(&config, workerd_config(port)).unwrap();
-        peers.push(Peer::start(Command::new(workerd).arg("serve").arg(config)));
-        ways.push(("workerd", Target::get(port)));
-    }
-    answering(&ways).await;
-    ways
-}
-
-async fn rust_ways(
-    host: &Host,
-    kind: &Kind,
-    place: &Place,
-    work: &Path,
-    peers: &mut Vec<Peer>,
-) -> Vec<(&'static str, Target)> {
-    let port = free_port();
-    peers.push(Peer::start(
-        Command::new(std::env::current_exe().unwrap()).args(["direct", &port.to_string()]),
-    ));
-    let mut ways = vec![
-        ("an HTTP server (hyper)", Target::get(port)),
-        ("Stead, its URL", Target::get(place.port)),
-        ("Stead, Invoke API", invoke(host, &place.handle)),
-    ];
-    if let Some(emulator) = program("STEAD_BENCH_RIE") {
-        let port = emulator_of_aws(&emulator, kind, peers);
-        ways.push(("AWS's emulator", Target::emulator(port, "function")));
-    }
-    if let Some(cargo_lambda) = program("STEAD_BENCH_CARGO_LAMBDA") {
-        let port = free_port();
-        // It wants a project to be in, even where it is to run nothing of it.
-        let project = work.join("project/src");
-        std::fs::create_dir_all(&project).unwrap();
-        std::fs::write(project.join("main.rs"), "fn main() {}").unwrap();
-        let manifest = "[package]\nname = \"none\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n";
-        std::fs::write(work.join("project/Cargo.toml"), manifest).unwrap();
-        let mut command = Command::new(cargo_lambda);
-        command.args(["lambda", "watch", "--only-lambda-apis", "-A", "127.0.0.1", "-P", &port.to_string()]);
-        peers.push(Peer::start(command.current_dir(work.join("project"))));
-        until("cargo-lambda", || std::net::TcpStream::connect(("127.0.0.1", port)).ok()).await;
-        let mut function = crate::calls::runtime(&kind.bare, &kind.folder, kind.handler);
-        function.env("AWS_LAMBDA_RUNTIME_API", format!("http://127.0.0.1:{port}/.rt"));
-        peers.push(Peer::start(function.env("AWS_LAMBDA_FUNCTION_NAME", "_")));
-        ways.push(("cargo-lambda", Target::emulator(port, "_")));
-    }
-    answering(&ways).await;
-    ways
-}
-
-/// A peer that was installed.
-fn program(variable: &str) -> Option<PathBuf> {
-    let program = std::env::var_os(variable).map(PathBuf::from).filter(|program| program.exists());
-    if program.is_none() {
-        println!("\n{variable} is not here: script/setup --bench installs it.\n");
-    }
-    program
-}
-
-async fn answering(ways: &[(&str, Target)]) {
-    for (_, target) in ways {
-        quietly(target).await;
-    }
-}
-
-/// With the same program and code.
-fn emulator_of_aws(emulator: &Path, kind: &Kind, peers: &mut Vec<Peer>) -> u16 {
-    let (api, port) = (free_port(), free_port());
-    let mut command = crate::calls::runtime(&[emulator.to_owned()], &kind.folder, kind.handler);
-    command.args(["--runtime-api-address", &format!("127.0.0.1:{api}")]);
-    command.args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")]);
-    command.args(&kind.bare).arg(kind.handler);
-    peers.push(Peer::start(&mut command));
-    port
-}
-
-fn workerd_config(port: u16) -> String {
-    format!(
-        "using Workerd = import \"/workerd/workerd.capnp\";
-const config :Workerd.Config = (
-  services = [(name = \"main\", worker = .main)],
-  sockets = [(name = \"http\", address = \"127.0.0.1:{port}\", http = (), service = \"main\")]
-);
-const main :Workerd.Worker = (
-  modules = [(name = \"worker\", esModule = embed \"worker.mjs\"), (name = \"index.mjs\", esModule = embed \"index.mjs\")],
-  compatibilityDate = \"2026-01-01\"
-);
-"
-    )
 }

@@ -317,7 +317,15 @@ fn line(random: &mut rand::rngs::StdRng, at: Timestamp) -> String {
 pub(super) async fn tails() {
     let host = Host::start(1).await;
     let wanted = serde_json::json!({"app": "tail", "postgres": {"main": {"size": "nano", "protect": false}}});
-    host.client.put_stead("bench", "tail", &wanted, Some(0), None, Some("60s")).await.unwrap();
+    host.client
+        .put_stead(
+            "bench",
+            "tail",
+            &wanted,
+            &client::Edit { generation: Some(0), wait: Some("60s"), ..client::Edit::default() },
+        )
+        .await
+        .unwrap();
     let credentials = host.client.credentials("bench", "tail", "postgres.main").await.unwrap();
     let mut config = tokio_postgres::Config::new();
     config.host("localhost").port(credentials.port).dbname(&credentials.database).user(&credentials.role);

@@ -12,11 +12,13 @@
 
 mod backups;
 mod calls;
+mod deploys;
 mod door;
 mod functions;
 mod limit;
 mod logs;
 mod moves;
+mod peers;
 mod records;
 
 use std::path::PathBuf;
@@ -194,7 +196,11 @@ impl Host {
         let mut main = json!({"size": "nano", "protect": false});
         main.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let body = json!({"postgres": {"main": main}});
-        let made = self.client.put_stead("bench", name, &body, None, None, Some("60s")).await.unwrap();
+        let made = self
+            .client
+            .put_stead("bench", name, &body, &client::Edit { wait: Some("60s"), ..client::Edit::default() })
+            .await
+            .unwrap();
         let operation = made.operation.as_ref().unwrap();
         assert_eq!(operation.state, "succeeded", "{:?}", operation.error);
         let credentials = self.client.credentials("bench", name, "postgres.main").await.unwrap();

@@ -33,7 +33,8 @@ pub(super) async fn run(
     let project = Project::here()?;
     // What cannot be is told before anything is changed.
     let door = Door::open(&project, inspect).await?;
-    up::run(context, which, yes, Some("stead dev"), 300).await?;
+    let how = up::How { yes, reason: Some("stead dev"), wait: 300, canary: None };
+    up::run(context, which, how).await?;
     let named = which.named()?;
     let client = context.client().await?;
     let (changed, mut changes) = mpsc::channel(64);
@@ -125,7 +126,8 @@ async fn save(
     }
     up::upload(client, named, packages).await?;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
-    let answer = client.put_stead(tenant, stead, &body, None, Some("stead dev"), Some(WAIT)).await?;
+    let how = client::Edit { reason: Some("stead dev"), wait: Some(WAIT), ..client::Edit::default() };
+    let answer = client.put_stead(tenant, stead, &body, &how).await?;
     match answer.operation {
         Some(operation) if operation.state == "failed" => {
             Err(Failure::Failed(operation.error.unwrap_or_else(|| "it failed".into())))

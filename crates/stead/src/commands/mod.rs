@@ -13,6 +13,7 @@ mod member;
 mod plan;
 mod progress;
 mod release;
+mod secret;
 mod sql;
 mod status;
 mod tenant;
@@ -121,8 +122,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 /// The verbs that ask a server.
 async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Up { which, yes, reason, wait } => {
-            up::run(&context, &which, yes, reason.as_deref(), wait).await
+        Verb::Up { which, yes, reason, wait, canary } => {
+            up::run(&context, &which, up::How { yes, reason: reason.as_deref(), wait, canary }).await
         }
         Verb::Dev { which, yes, inspect } => dev::run(&context, &which, yes, &inspect).await,
         Verb::Plan { which } => plan::run(&context, &which).await,
@@ -159,6 +160,10 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Rollback { which, component, to, reason } => {
             release::rollback(&context, &which, component.as_deref(), to, reason.as_deref()).await
         }
+        Verb::Promote { which, component, reason } => {
+            release::promote(&context, &which, component.as_deref(), reason.as_deref()).await
+        }
+        Verb::Secret(verb) => secret::run(&context, verb).await,
         Verb::Backups { which } => backups::list(&context, &which).await,
         Verb::Clone { which, component, name, at, ttl, reason } => {
             let copy = backups::Copy { from: Some(&component), name: Some(&name), at, ttl, reason };

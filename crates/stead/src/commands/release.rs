@@ -32,7 +32,11 @@ pub(super) async fn list(
     let rows = releases.iter().map(|release| {
         vec![
             release.number.to_string(),
-            if release.live { "live".into() } else { String::new() },
+            match release.canary_percent {
+                _ if release.live => "live".into(),
+                Some(percent) => format!("{percent} %"),
+                None => String::new(),
+            },
             output::moment(release.at),
             release.actor.clone(),
             what(release),
@@ -73,4 +77,25 @@ pub(super) async fn rollback(
         return output::line(format!("{component} runs an earlier release again"));
     };
     output::line(format!("{component}: release {number} answers, which is release {back} again"))
+}
+
+/// Has the release of a function that is tried on a share of the calls answer all of them.
+pub(super) async fn promote(
+    context: &Context,
+    which: &Which,
+    component: Option<&str>,
+    reason: Option<&str>,
+) -> Result<(), Failure> {
+    let named = which.named()?;
+    let client = context.client().await?;
+    let component = named.component(&client, component, Kind::Function).await?.name;
+    let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
+    let operation = client.promote(tenant, stead, &component, reason).await?;
+    let operation = progress::follow(&client, tenant, operation, Instant::now() + LIMIT).await?;
+    if context.json {
+        return output::json(&operation);
+    }
+    let newest = client.releases(tenant, stead, &component, None, Some(1)).await?.items;
+    let number = newest.first().map_or_else(String::new, |release| format!(" {}", release.number));
+    output::line(format!("{component}: release{number} answers all calls"))
 }

@@ -1,6 +1,6 @@
 //! `stead status`.
 
-use client::wire::{Component, Stead};
+use client::wire::{Canary, Component, Stead};
 use client::{Client, Part};
 
 use crate::cli::Which;
@@ -160,7 +160,10 @@ fn function(component: &Component) -> Vec<Vec<String>> {
         let who = if field("url") == "token" { "with its token" } else { "by anybody" };
         row("called at", format!("http://{}:{}, {who}", endpoint.host, endpoint.port));
     }
-    let live = component.live.map_or_else(|| "none answers yet".into(), |live| format!("{live} answers"));
+    let mut live = component.live.map_or_else(|| "none answers yet".into(), |live| format!("{live} answers"));
+    if let Some(Canary { release, percent, returned: None }) = &component.canary {
+        live += &format!(", {release} is tried on {percent} % of the calls");
+    }
     row("release", live);
     let limits =
         format!("{} MiB, {} s, {} at once", field("memory_mib"), field("timeout_s"), field("concurrency"));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use client::Client;
-use client::wire::{Component, Plan, Stead};
+use client::wire::{Canary, Component, Plan, Stead};
+use client::{Client, Edit};
 use component::function::Digest;
 use serde_json::Value;
 
@@ -18,20 +18,28 @@ use crate::project::{Project, Remembered, Wanted};
 /// Between two looks at a stead that nobody edits.
 const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) async fn run(
-    context: &Context,
-    which: &Which,
-    yes: bool,
-    reason: Option<&str>,
-    wait: u64,
-) -> Result<(), Failure> {
+/// How a stead is brought up.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// Nobody is asked.
+    pub(super) yes: bool,
+    /// Why, for the record.
+    pub(super) reason: Option<&'a str>,
+    /// Seconds after which it is not waited for any more.
+    pub(super) wait: u64,
+    /// Per cent of the calls on which new releases are tried.
+    pub(super) canary: Option<u8>,
+}
+
+pub(super) async fn run(context: &Context, which: &Which, how: How<'_>) -> Result<(), Failure> {
+    let How { yes, reason, wait, canary } = how;
     let project = Project::here()?;
     // Before anything is started: a manifest that cannot be read needs no server.
     let Wanted { body: wanted, packages } = project.wanted()?;
     let named = which.named()?;
     let client = context.client_or_start().await?;
     let until = Instant::now() + Duration::from_secs(wait);
-    let plan = planned(&client, &named, &wanted, yes, reason).await?;
+    let plan = planned(&client, &named, &wanted, how).await?;
     if !context.json {
         plan::show(&named, &plan, &wanted)?;
     }
@@ -40,11 +48,11 @@ pub(super) async fn run(
         confirm("Apply this?")?;
     }
     upload(&client, &named, packages).await?;
-    let before = if changes { None } else { Some(named.get(&client).await?) };
+    let before = if changes || canary.is_some() { None } else { Some(named.get(&client).await?) };
     // Also where nothing differs: what is stuck is then tried again now.
     let generation = Some(plan.generation);
-    let edit =
-        client.put_stead(named.tenant.as_str(), named.stead.as_str(), &wanted, generation, reason, None);
+    let edit = Edit { generation, reason, wait: None, canary };
+    let edit = client.put_stead(named.tenant.as_str(), named.stead.as_str(), &wanted, &edit);
     let operation = edit.await.map_err(overtaken)?.operation;
     project.remember(&Remembered { tenant: named.tenant.clone(), stead: named.stead.clone() })?;
     let stead = match (operation, before) {
@@ -65,13 +73,12 @@ async fn planned(
     client: &Client,
     named: &Named,
     wanted: &Value,
-    yes: bool,
-    reason: Option<&str>,
+    How { yes, reason, canary, .. }: How<'_>,
 ) -> Result<Plan, Failure> {
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
     match client.plan(tenant, stead, wanted).await {
         Err(client::Error::Refused(_)) if yes => {
-            client.put_stead(tenant, stead, wanted, None, reason, None).await?;
+            client.put_stead(tenant, stead, wanted, &Edit { reason, canary, ..Edit::default() }).await?;
             // What stood in the way was gone by then.
             Ok(client.plan(tenant, stead, wanted).await?)
         }
@@ -172,6 +179,17 @@ async fn report(context: &Context, client: &Client, named: &Named, stead: &Stead
         for component in stead.components.iter().filter(|component| component.endpoint.is_some()) {
             if status::is_well(component) {
                 output::line(url::of(context, client, named, component, UrlFormat::Libpq, false).await?)?;
+            }
+        }
+    }
+    if !context.json {
+        for component in &stead.components {
+            if let Some(Canary { release, percent, returned: None }) = &component.canary {
+                let name = &component.name;
+                output::remark(format!(
+                    "{name}: release {release} is tried on {percent} % of the calls; `stead promote {name}` gives it \
+                     all of them, `stead rollback {name}` none"
+                ));
             }
         }
     }

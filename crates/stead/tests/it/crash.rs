@@ -2,6 +2,7 @@
 //! moment: after a restart everything is as wanted, and nothing is left over.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -93,7 +94,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 19] = [
+    let lists: [&[&str]; 21] = [
         &CREATE,
         &CREATE_FURTHER,
         &EDIT,
@@ -109,6 +110,8 @@ fn every_fail_point_is_driven() {
         &crate::functions::RELEASE,
         &crate::functions::ROLLBACK,
         &crate::functions::REMOVE,
+        &crate::canary::PROMOTE,
+        &crate::function_secrets::SET,
         &crate::backups::CLONE,
         &crate::backups::SWAP,
         &crate::backups::RECOVER,
@@ -144,6 +147,17 @@ fn action(point: &str, components: usize) -> &'static str {
 
 /// Runs a verb against a control plane that dies at `point` on the way, then starts another.
 pub(crate) fn dies_at(stead: &mut Installation, point: &str, folder: &Path, verb: &[&str]) {
+    dies_at_hearing(stead, point, folder, verb, b"");
+}
+
+/// The same for a verb that reads standard input.
+pub(crate) fn dies_at_hearing(
+    stead: &mut Installation,
+    point: &str,
+    folder: &Path,
+    verb: &[&str],
+    input: &[u8],
+) {
     stead.kill_server();
     let components = stead.list("servers").len();
     stead.spawn(&[("FAILPOINTS", &format!("{point}={}", action(point, components)))]);
@@ -151,7 +165,11 @@ pub(crate) fn dies_at(stead: &mut Installation, point: &str, folder: &Path, verb
         let mut command = stead.command(verb);
         // It is told where the control plane is, so that it does not start one of its own.
         command.current_dir(folder).env("STEAD_TENANT", "acme").env("STEAD_URL", url);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        let mut asking =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // It may have ended before it read any.
+        let _ = asking.stdin.take().unwrap().write_all(input);
+        asking
     });
     stead.await_death(point);
     if let Some(mut asking) = asking {

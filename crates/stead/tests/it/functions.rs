@@ -27,7 +27,7 @@ pub(crate) const ROLLBACK: [&str; 3] =
 /// Points that the removal of a function passes.
 pub(crate) const REMOVE: [&str; 1] = ["driver-local::function-removed"];
 
-const MANIFEST: &str = r#"app = "demo"
+pub(crate) const MANIFEST: &str = r#"app = "demo"
 [function.api]
 code = "api"
 runtime = "nodejs24.x"
@@ -36,26 +36,28 @@ url = true
 "#;
 
 /// Code that answers with a number, which every version has for itself.
-fn code(number: u32) -> String {
+pub(crate) fn code(number: u32) -> String {
     format!("export const handler = async (event) => ({{ v: {number}, path: event.rawPath }});\n")
 }
 
-fn save(folder: &Path, code: &str) {
+pub(crate) fn save(folder: &Path, code: &str) {
     std::fs::create_dir_all(folder.join("api")).unwrap();
     std::fs::write(folder.join("api/index.mjs"), code).unwrap();
 }
 
-fn app(stead: &Installation, manifest: &str, code: &str) -> PathBuf {
+pub(crate) fn app(stead: &Installation, manifest: &str, code: &str) -> PathBuf {
     let folder = stead.app("demo", manifest, &[]);
     save(&folder, code);
     folder
 }
 
 /// What a function's URL answers.
-fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
+pub(crate) fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    // In one piece, or the kernel waits for more of it.
+    let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(asked.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
@@ -63,13 +65,13 @@ fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     Ok((status, body))
 }
 
-fn version(port: u16) -> Option<u64> {
+pub(crate) fn version(port: u16) -> Option<u64> {
     let (status, body) = get(port, "/").ok()?;
     let body: Value = serde_json::from_str(&body).ok().filter(|_| status == 200)?;
     body["v"].as_u64()
 }
 
-fn port(stead: &Installation, folder: &Path, name: &str) -> u16 {
+pub(crate) fn port(stead: &Installation, folder: &Path, name: &str) -> u16 {
     let url = stead.ok_in(folder, &["url", name]);
     url.trim().lines().next().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }

@@ -5,6 +5,7 @@
 
 mod archive;
 mod backups;
+mod canary;
 mod clients;
 mod command_line;
 mod console;
@@ -13,6 +14,7 @@ mod damage;
 mod database;
 mod disk;
 mod drift;
+mod function_secrets;
 mod functions;
 mod gateway;
 mod inspection;

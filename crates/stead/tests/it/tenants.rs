@@ -90,6 +90,7 @@ fn another_tenant_is_not_there() {
                         .replace("{component}", "postgres.main")
                         .replace("{line}", &line)
                         .replace("{person}", nobody)
+                        .replace("{secret}", "STRIPE_KEY")
                         .replace("{package}", &package)
                         .replace("{id}", id)
                 };

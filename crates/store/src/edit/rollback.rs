@@ -3,7 +3,7 @@
 use component::{ComponentName, OperationId, SteadName, TenantName};
 
 use super::rows::{announce, next_generation, open_operation, open_target, update};
-use super::{EditError, Line, hold, json_of};
+use super::{EditError, Line, canary, hold, json_of};
 use crate::journal::Actor;
 use crate::release::{self, Made};
 use crate::{Store, fail_point};
@@ -36,9 +36,11 @@ impl Store {
         let Some(newest) = release::newest(&mut tx, current.id).await? else {
             return Err(EditError::NoReleases(name.clone()));
         };
-        let to = match to {
-            Some(to) => to,
-            None => sqlx::query_scalar!(
+        let to = match (to, current.canary) {
+            (Some(to), _) => to,
+            // While a release is tried, what it is tried against is what there was before.
+            (None, Some(canary)) => canary.base,
+            (None, None) => sqlx::query_scalar!(
                 // What a rollback brought back stands for what it was.
                 "select max(number) from releases where component_id = $1 and number < (
                      select coalesce(brings_back, number) from releases where component_id = $1 and number = $2)",
@@ -61,6 +63,7 @@ impl Store {
         let made =
             Made { tenant: held.tenant.id, component: current.id, number, actor, brings_back: Some(to) };
         release::keep(&mut tx, &made, Some(&current.spec), &wanted).await?;
+        canary::end(&mut tx, current.id).await?;
         open_target(&mut tx, operation, current.id, name, number, false).await?;
         next_generation(&mut tx, stead_id).await?;
         announce(&mut tx).await?;

@@ -60,6 +60,7 @@ impl Rig {
             make_tenant: true,
             decide: &decide,
             files: &BTreeMap::new(),
+            canary: None,
             if_generation: None,
             reason: None,
         };
