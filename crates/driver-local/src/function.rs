@@ -1,4 +1,4 @@
-//! Functions of this host: packages unpacked, and the engine told by a file a function.
+//! Functions of this host: the engine is told by a file a function.
 //!
 //! A release goes in two writes of that file: first the engine is told of it beside the one that answers and asked to
 //! bring it up; once a worker of it has started, the second write has it answer. That second rename is the moment from
@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use component::function::{Access, Digest, Engine, Missed, Observed, Seen, Spec, Step};
 use component::postgres::OWNER_ROLE;
@@ -61,16 +61,12 @@ impl Local {
         Ok(())
     }
 
-    fn functions_folder(&self) -> PathBuf {
+    pub(crate) fn functions_folder(&self) -> PathBuf {
         self.0.home.join("functions")
     }
 
     fn function_route(&self, handle: &str) -> PathBuf {
         self.functions_folder().join(format!("routes/{handle}.json"))
-    }
-
-    fn package(&self, package: Digest) -> PathBuf {
-        self.0.home.join("packages").join(package.hex())
     }
 
     /// What the engine is told of a function; `None` where it is told nothing.
@@ -231,29 +227,6 @@ impl Local {
         Ok(())
     }
 
-    /// Puts the files of a package on the host: whole, or not at all.
-    async fn unpack_package(&self, target: &Target, package: Digest) -> Result<(), DriverError> {
-        let into = self.package(package);
-        // Of its own for each function: several of one package are brought up at once.
-        let draft = into.with_extension(format!("new-{}", target.id.handle()));
-        let zip = target.files.zip(package).await?;
-        let unpacked = tokio::task::spawn_blocking(move || unpack(&zip, package, &into, &draft)).await;
-        match unpacked.map_err(|error| DriverError::Unavailable(error.to_string()))? {
-            Err(package::UnpackError::Write { source, .. })
-                if source.kind() == io::ErrorKind::StorageFull =>
-            {
-                let message =
-                    "the disk of the host is full, so the package cannot be unpacked; free some space on it";
-                Err(DriverError::Refused(Condition {
-                    kind: ConditionKind::DiskFull,
-                    message: message.into(),
-                }))
-            }
-            Err(error) => Err(DriverError::Unavailable(error.to_string())),
-            Ok(()) => Ok(()),
-        }
-    }
-
     pub(crate) fn report_function(
         &self,
         target: &Target,
@@ -273,34 +246,6 @@ impl Local {
             database: String::new(),
             role: String::new(),
         });
-    }
-}
-
-/// Unpacks beside the place, and moves it there once it is on the disk.
-fn unpack(zip: &[u8], package: Digest, into: &Path, draft: &Path) -> Result<(), package::UnpackError> {
-    if package::digest(zip) != package {
-        let source =
-            io::Error::new(io::ErrorKind::InvalidData, "the package in the store is not what it was");
-        return Err(package::UnpackError::Write { path: into.to_owned(), source });
-    }
-    let wrong = |source| package::UnpackError::Write { path: into.to_owned(), source };
-    match std::fs::remove_dir_all(draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(error)),
-        _ => {}
-    }
-    std::fs::create_dir(draft).map_err(wrong)?;
-    package::unpack(zip, draft)?;
-    let open = std::fs::File::open(draft).map_err(wrong)?;
-    rustix::fs::syncfs(&open).map_err(|error| wrong(error.into()))?;
-    crate::fail_point!("driver-local::package-drafted");
-    match std::fs::rename(draft, into) {
-        // Somebody else was quicker; what is there is the same.
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
-        {
-            std::fs::remove_dir_all(draft).map_err(wrong)
-        }
-        other => other.map_err(wrong),
     }
 }
 

@@ -26,6 +26,7 @@ mod gateways;
 mod migrate;
 mod moves;
 mod observe;
+mod packages;
 mod recover;
 mod restore;
 mod runtimes;

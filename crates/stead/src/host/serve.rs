@@ -38,6 +38,8 @@ const CA: &str = "ca.crt";
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// What the certificate authority is kept as.
 pub(super) const AUTHORITY: &str = "authority";
+/// How often it is looked for code that nobody runs.
+const PACKAGES_LOOK: Duration = Duration::from_mins(10);
 /// How often it is looked for what is over.
 const EXPIRY_LOOK: Duration = Duration::from_secs(5);
 /// How often the gateway's certificate is looked at.
@@ -232,6 +234,7 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
     loops.spawn(super::logs::tidy(store.clone(), Arc::clone(&logs), stop.clone()));
     loops.spawn(renew(home.to_owned(), names, stop.clone()));
     loops.spawn(expire(store.clone(), stop.clone()));
+    loops.spawn(sweep(local.clone(), stop.clone()));
     loops.spawn(super::gateway::run(local.clone(), stop.clone()));
     let settings = server::Settings {
         listen,
@@ -330,6 +333,20 @@ async fn expire(store: Store, mut stop: watch::Receiver<bool>) {
             tracing::warn!(%error, "queries that are over cannot be put on record; trying again");
         }
         tokio::select! { () = tokio::time::sleep(EXPIRY_LOOK) => {}, _ = stop.changed() => {} }
+    }
+}
+
+/// Removes code of functions that nobody runs any more from this host.
+async fn sweep(local: Local, mut stop: watch::Receiver<bool>) {
+    const TROUBLE: &str = "code of functions that nobody runs cannot be removed; trying again";
+    while !*stop.borrow() {
+        let here = local.clone();
+        match tokio::task::spawn_blocking(move || here.sweep_packages()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "{TROUBLE}"),
+            Err(error) => tracing::error!(%error, "{TROUBLE}"),
+        }
+        tokio::select! { () = tokio::time::sleep(PACKAGES_LOOK) => {}, _ = stop.changed() => {} }
     }
 }
 

@@ -263,6 +263,16 @@ do $$ begin for n in 1..3000 loop raise log 'line % of many: %', n, repeat('word
   await at(staff, '/audit');
   await isLive(staff, 'audit-of-all');
 
+  // Functions: one of which a release is tried, then one that does not start.
+  await outside('function');
+  await at(staff, '/tenants/acme/steads/demo');
+  await sees(staff, 'is tried on 20 % of the calls');
+  await isLive(staff, 'function');
+  await outside('function-broken');
+  await at(staff, '/tenants/acme/steads/demo');
+  await sees(staff, 'does not start');
+  await judge(staff, 'function-error');
+
   // A stead whose migration cannot be run, and its run.
   await outside('break');
   await at(staff, '/tenants/acme/timeline?stead=broken');

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use test_support::{CLIENT_SECRET, IdentityProvider, installed};
 
+use crate::functions::{MANIFEST, app, code, save};
 use crate::installation::{Installation, text};
 use crate::story::ask;
 
@@ -77,6 +78,16 @@ fn every_screen_is_good_in_every_state() {
             Some("kill") => stead.kill_server(),
             Some("start") => stead.start(),
             Some("break") => break_a_migration(&stead),
+            Some("function") => {
+                let folder = app(&stead, MANIFEST, &code(1));
+                stead.ok_in(&folder, &["up", "--tenant", "acme", "--yes"]);
+                save(&folder, &code(2));
+                stead.ok_in(&folder, &["up", "--tenant", "acme", "--yes", "--canary", "20%"]);
+            }
+            Some("function-broken") => {
+                let folder = app(&stead, MANIFEST, "export const handler = no code;");
+                assert!(!stead.run_in(&folder, &["up", "--tenant", "acme", "--yes"]).status.success());
+            }
             Some("log") => {
                 let url = stead.ok(&["url", "postgres.main", "--tenant", "acme", "--stead", "shop"]);
                 ask(url.trim(), "do $$ begin raise log 'written after the kill'; end $$").unwrap();
