@@ -190,6 +190,14 @@ fn parse(line: &[u8]) -> Result<Option<LogNext>, Error> {
     serde_json::from_slice(text).map(|line| Some(LogNext::Line(Box::new(line)))).map_err(strange)
 }
 
+/// What an answer says that is no success.
+pub(crate) fn refused(status: StatusCode, body: &str) -> Error {
+    match serde_json::from_str(body) {
+        Ok(problem) => Error::Refused(Box::new(problem)),
+        Err(_) => Error::Strange(format!("HTTP {status}")),
+    }
+}
+
 fn logs_path(tenant: Option<&str>, what: &str) -> String {
     tenant.map_or_else(|| format!("logs{what}"), |tenant| format!("tenants/{tenant}/logs{what}"))
 }
@@ -231,18 +239,14 @@ impl Client {
     }
 
     pub(crate) async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
-        let unreachable =
-            |error: reqwest::Error| Error::Unreachable { url: self.url.clone(), why: innermost(&error) };
+        let unreachable = |error| self.unreachable(&error);
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let body = answer.text().await.map_err(unreachable)?;
         if status.is_success() {
             return Ok(body);
         }
-        match serde_json::from_str(&body) {
-            Ok(problem) => Err(Error::Refused(Box::new(problem))),
-            Err(_) => Err(Error::Strange(format!("HTTP {status}"))),
-        }
+        Err(refused(status, &body))
     }
 
     /// Whether the server is there.
@@ -471,13 +475,10 @@ impl Client {
         }
         let status = answer.status();
         let body = answer.text().await.map_err(|error| self.unreachable(&error))?;
-        match serde_json::from_str(&body) {
-            Ok(problem) => Err(Error::Refused(Box::new(problem))),
-            Err(_) => Err(Error::Strange(format!("HTTP {status}"))),
-        }
+        Err(refused(status, &body))
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Error {
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Error {
         Error::Unreachable { url: self.url.clone(), why: innermost(error) }
     }
 

@@ -5,6 +5,8 @@
 
 mod functions;
 mod http;
+mod inspections;
 pub mod wire;
 
 pub use http::{Client, Edit, Error, LogLines, LogNext, LogPart, Part};
+pub use reqwest::Upgraded;

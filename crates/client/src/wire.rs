@@ -493,3 +493,8 @@ pub struct HistoryLine {
     /// SHA-256 of the salted payload, in hexadecimal.
     pub payload_hash: String,
 }
+
+/// What a connection becomes that begins an inspection of a function, or that belongs to one.
+pub const INSPECTION_PROTOCOL: &str = "stead-inspection";
+/// Header of the answer: which inspection.
+pub const INSPECTION_ID: &str = "stead-inspection";

@@ -32,6 +32,7 @@ const FIRST_WORDS: [(Category, &[&str]); 4] = [
         &[
             "account",
             "credentials",
+            "inspection",
             "invitation",
             "invocation",
             "logs",

@@ -14,6 +14,9 @@ use crate::route::{Database, Route, Version};
 /// The region in ARNs and in `AWS_REGION`.
 pub(crate) const REGION: &str = "local";
 
+/// Tells the bootstrap at which port a debugger will look for it; the function does not see it.
+pub(crate) const INSPECT: &str = "STEAD_INSPECT";
+
 /// What every worker has from its first moment.
 pub(crate) fn of_spare() -> BTreeMap<String, String> {
     [

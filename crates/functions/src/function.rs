@@ -6,7 +6,8 @@
 //! response, and a larger share keeps those who have it. Calls through the Invoke API come from nobody in particular,
 //! and are shared out by chance. One that fails clearly more often is returned by itself ([`Trial`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::database::Databases;
 use crate::edition::{Declared, Edition};
 use crate::engine::Engine;
+use crate::inspection::{self, Inspection, NoInspection};
 use crate::invocation::{Answer, Call, Outcome, Refused};
 use crate::log::FunctionLog;
 use crate::pool::Pool;
@@ -31,7 +33,23 @@ pub(crate) struct Function {
     pub(crate) tally: Arc<Tally>,
     databases: Arc<Databases>,
     trial: Trial,
-    pools: Mutex<BTreeMap<u64, Arc<Pool>>>,
+    pools: Mutex<Pools>,
+}
+
+/// By version.
+type ByVersion = BTreeMap<u64, Arc<Pool>>;
+
+#[derive(Default)]
+struct Pools {
+    serving: ByVersion,
+    /// Calls go to these while somebody inspects the function.
+    inspected: Option<(Arc<Inspection>, ByVersion)>,
+}
+
+impl Pools {
+    fn all(&self) -> impl Iterator<Item = (&u64, &Arc<Pool>)> {
+        self.serving.iter().chain(self.inspected.iter().flat_map(|(_, pools)| pools))
+    }
 }
 
 impl Function {
@@ -63,27 +81,33 @@ impl Function {
         self.declared.set(route.clone());
         self.trial.apply(&route);
         let mut pools = self.pools();
-        pools.retain(|number, pool| {
-            let stays = route.versions.get(number) == Some(&pool.edition.version);
-            if !stays {
-                pool.retire();
-                let pool = pool.clone();
-                // Its workers know it only as long as somebody has it.
-                tokio::spawn(async move { pool.emptied().await });
+        let Pools { serving: plain, inspected } = &mut *pools;
+        for pools in iter::once(plain).chain(inspected.iter_mut().map(|(_, pools)| pools)) {
+            pools.retain(|number, pool| {
+                let stays = route.versions.get(number) == Some(&pool.edition.version);
+                if !stays {
+                    pool.retire();
+                    let pool = pool.clone();
+                    // Its workers know it only as long as somebody has it.
+                    tokio::spawn(async move { pool.emptied().await });
+                }
+                stays
+            });
+            if before.secrets != route.secrets {
+                for pool in pools.values() {
+                    pool.renew();
+                }
             }
-            stays
-        });
-        if before.secrets != route.secrets {
-            for pool in pools.values() {
-                pool.renew();
+            for number in serving(&before) {
+                if !serving(&route).any(|serves| serves == number)
+                    && let Some(pool) = pools.get(&number)
+                {
+                    pool.drain();
+                }
             }
         }
-        for number in serving(&before) {
-            if !serving(&route).any(|serves| serves == number)
-                && let Some(pool) = pools.get(&number)
-            {
-                pool.drain();
-            }
+        if let Some((inspection, _)) = inspected {
+            inspection.changed.notify_waiters();
         }
     }
 
@@ -119,20 +143,69 @@ impl Function {
     }
 
     fn pool_of(&self, route: &Route, number: u64) -> Option<Arc<Pool>> {
+        let version = route.versions.get(&number)?;
         let mut pools = self.pools();
+        let Pools { serving, inspected } = &mut *pools;
+        let (pools, inspection) = match inspected {
+            Some((inspection, pools)) if inspection::has_inspector(&self.engine, version) => {
+                (pools, Some(inspection.clone()))
+            }
+            _ => (serving, None),
+        };
         if let Some(pool) = pools.get(&number) {
             return Some(pool.clone());
         }
-        let version = route.versions.get(&number)?.clone();
-        let edition = Arc::new(Edition::new(self.declared.clone(), number, version));
-        let pool = self.new_pool(edition);
+        let edition = Arc::new(Edition::new(self.declared.clone(), number, version.clone()));
+        let (engine, databases) = (self.engine.clone(), self.databases.clone());
+        let pool = Pool::new(engine, edition, self.log.clone(), self.tally.clone(), databases, inspection);
         pools.insert(number, pool.clone());
         Some(pool)
     }
 
-    fn new_pool(&self, edition: Arc<Edition>) -> Arc<Pool> {
-        let (engine, databases) = (self.engine.clone(), self.databases.clone());
-        Pool::new(engine, edition, self.log.clone(), self.tally.clone(), databases)
+    /// From now on calls go to one worker with an inspector, until [`Self::end_inspection`].
+    pub(crate) fn begin_inspection(&self) -> Result<Arc<Inspection>, NoInspection> {
+        let route = self.route();
+        let version =
+            route.live.and_then(|live| route.versions.get(&live)).ok_or(NoInspection::NothingLive)?;
+        if !inspection::has_inspector(&self.engine, version) {
+            return Err(NoInspection::NoInspector(version.runtime.clone()));
+        }
+        let mut pools = self.pools();
+        if pools.inspected.is_some() {
+            return Err(NoInspection::Taken);
+        }
+        let inspection = Inspection::new();
+        pools.inspected = Some((inspection.clone(), ByVersion::new()));
+        Ok(inspection)
+    }
+
+    /// The inspection under way.
+    pub(crate) fn inspection(&self) -> Option<Arc<Inspection>> {
+        self.pools().inspected.as_ref().map(|(inspection, _)| inspection.clone())
+    }
+
+    /// The pool of the live version, where it can be inspected; else why not.
+    pub(crate) fn inspected_pool(&self) -> Result<Arc<Pool>, String> {
+        let route = self.route();
+        let live = route.live.ok_or("no version of it answers calls")?;
+        let pool = self.pool_of(&route, live).ok_or("no version of it answers calls")?;
+        match pool.inspection {
+            Some(_) => Ok(pool),
+            None => Err(format!("`{}` has no inspector", pool.edition.version.runtime)),
+        }
+    }
+
+    /// Ends it: the call under way goes on, with the whole time that it may take, those that wait go where all go.
+    pub(crate) fn end_inspection(&self, inspection: &Inspection) {
+        inspection.end();
+        let inspected = self.pools().inspected.take_if(|(taken, _)| taken.id == inspection.id);
+        let route = self.route();
+        for (number, pool) in inspected.into_iter().flat_map(|(_, pools)| pools) {
+            match self.pool_of(&route, number) {
+                Some(other) => pool.close_for(&other),
+                None => pool.close(),
+            }
+        }
     }
 
     /// Brings a version up beside the one that serves.
@@ -152,7 +225,12 @@ impl Function {
 
     /// Lets workers go that have rested too long.
     pub(crate) fn tidy(&self, idle: Duration) {
-        let pools: Vec<_> = self.pools().values().cloned().collect();
+        let live = self.route().live;
+        // The one that is inspected rests while somebody reads.
+        let rests = |(number, pool): (&u64, &Arc<Pool>)| {
+            (pool.inspection.is_none() || Some(*number) != live).then(|| pool.clone())
+        };
+        let pools: Vec<_> = self.pools().all().filter_map(rests).collect();
         for pool in pools {
             pool.tidy(idle);
         }
@@ -162,7 +240,11 @@ impl Function {
 
     /// The function is no more.
     pub(crate) async fn close(&self) {
-        let pools: Vec<_> = std::mem::take(&mut *self.pools()).into_values().collect();
+        let pools = std::mem::take(&mut *self.pools());
+        if let Some((inspection, _)) = &pools.inspected {
+            inspection.end();
+        }
+        let pools: Vec<_> = pools.all().map(|(_, pool)| pool.clone()).collect();
         for pool in &pools {
             pool.close();
         }
@@ -176,18 +258,20 @@ impl Function {
         let route = self.route();
         let pools = self.pools();
         let mut workers = Workers::default();
-        for pool in pools.values() {
+        for (_, pool) in pools.all() {
             let of = pool.workers();
             workers.busy += of.busy;
             workers.idle += of.idle;
         }
-        let ready = pools.iter().filter(|(_, pool)| pool.is_ready()).map(|(number, _)| *number).collect();
+        let ready: BTreeSet<_> =
+            pools.all().filter(|(_, pool)| pool.is_ready()).map(|(number, _)| *number).collect();
+        let ready = ready.into_iter().collect();
         let (generation, live) = (route.generation, route.live);
         let canary_returned = self.trial.returned();
         FunctionStatus { generation, live, ready, listening: false, trouble: None, workers, canary_returned }
     }
 
-    fn pools(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Pool>>> {
+    fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! [`answer`] is a service by itself, whatever it listens on; here it listens on a Unix socket, `functions/invoke.sock`,
 //! for Stead's own processes, which the kernel tells apart from others. A function's name is its handle, `handle:version`,
-//! or an ARN.
+//! or an ARN. Beside it, for the same callers, inspections.
 
 mod event_stream;
+mod inspections;
 mod refusal;
 
 use std::convert::Infallible;
@@ -62,7 +63,8 @@ pub(crate) async fn serve(engine: Arc<Engine>, listener: UnixListener) {
                     });
                     let connection = hyper::server::conn::http1::Builder::new()
                         .timer(TokioTimer::new())
-                        .serve_connection(TokioIo::new(stream), service);
+                        .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades();
                     // How a client goes away is its own affair.
                     let _ = connection.await;
                 });
@@ -94,6 +96,12 @@ pub(crate) async fn answer(engine: &Arc<Engine>, request: Request<Incoming>) -> 
         }
         (&Method::POST, ["2021-11-15", "functions", name, "response-streaming-invocations"]) => {
             invoke(engine, name, request, Form::Streamed).await
+        }
+        (&Method::POST, ["stead", "functions", handle, "inspections"]) => {
+            inspections::begin(engine, handle, request)
+        }
+        (&Method::POST, ["stead", "functions", handle, "inspections", id]) => {
+            inspections::connect(engine, handle, id, request).await
         }
         _ => Err(Refusal::UnknownOperation),
     };

@@ -13,6 +13,7 @@
 //! | a worker is started: a spare, the package, the environment | `start.rs`, `spares.rs`, `sandboxes.rs`, `environment.rs` |
 //! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `hearing.rs`, `worker.rs`, `bootstrap/` |
 //! | deadlines, freezing, processes that end | `minder.rs`, `freezer.rs` |
+//! | a debugger at its worker | `inspection.rs`, `invoke/inspections.rs` |
 //! | what it prints; what it used | `output.rs`, `log.rs`, `usage.rs` |
 //! | what it reaches: its databases, names outside | `database.rs`, `dns.rs`, `names.rs`, `egress.rs` |
 //!
@@ -34,6 +35,7 @@ mod files;
 mod freezer;
 mod function;
 mod hearing;
+mod inspection;
 mod invocation;
 mod invoke;
 mod log;

@@ -14,6 +14,7 @@ use crate::control_socket::ControlSocket;
 use crate::egress;
 use crate::engine::Engine;
 use crate::freezer::Groups;
+use crate::inspection::{self, Sockets};
 use crate::invocation::Failure;
 use crate::worker::{State, Worker};
 
@@ -104,8 +105,11 @@ fn look(engine: &Arc<Engine>, worker: &Arc<Worker>) -> Option<Instant> {
         let pause = (now.duration_since(began) / 4).clamp(FREEZE_AFTER, LOOK);
         return Some(deadline.min(now + pause));
     }
+    let inspected = worker.is_inspected();
     match &mut *worker.lock() {
         State::Resting { frozen: true, .. } | State::Ended => None,
+        // A debugger looks around in it. No deadline, until there is one again.
+        State::Resting { .. } | State::Working(_) if inspected => Some(now + LOOK),
         State::Resting { since, frozen, .. } if now >= *since + FREEZE_AFTER => {
             *frozen = worker.groups.get().is_some_and(Groups::freeze);
             // Where it cannot be frozen, nothing is gained by looking often.
@@ -139,6 +143,9 @@ fn hear(
             let _ = worker.groups.set(Groups::new(&groups, fds));
         }
         WorkerMessage::Egress(ports) => egress::listen(engine, worker, &ports, fds),
+        WorkerMessage::Sockets => {
+            let _ = worker.sockets.set(Sockets::new(inspection::port(&worker.edition.version), fds));
+        }
         WorkerMessage::Failed(why) => {
             tracing::warn!(worker = %worker.name, why, "a worker failed");
             return Some(End { unrunnable: unrunnable(&why), ..End::default() });

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::database::Databases;
 use crate::edition::Edition;
 use crate::engine::Engine;
+use crate::inspection::Inspection;
 use crate::invocation::{Answer, Call, Outcome, Refused};
 use crate::log::FunctionLog;
 use crate::output::Closing;
@@ -37,6 +38,8 @@ pub(crate) struct Pool {
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) databases: Arc<Databases>,
+    /// Its one worker is there to be inspected.
+    pub(crate) inspection: Option<Arc<Inspection>>,
     crew: Mutex<Crew>,
     /// Somebody may have gone.
     changed: Notify,
@@ -76,9 +79,10 @@ impl Pool {
         log: Arc<FunctionLog>,
         tally: Arc<Tally>,
         databases: Arc<Databases>,
+        inspection: Option<Arc<Inspection>>,
     ) -> Arc<Self> {
         let crew = Mutex::default();
-        Arc::new(Self { engine, edition, log, tally, databases, crew, changed: Notify::new() })
+        Arc::new(Self { engine, edition, log, tally, databases, inspection, crew, changed: Notify::new() })
     }
 
     /// Has a call worked at, and waits for what comes of it. Whoever stops waiting does not stop the work.
@@ -87,7 +91,8 @@ impl Pool {
         let (reply, mut answer) = oneshot::channel();
         let queued = self.submit(Box::new(Job { call, reply, unread: 0 }))?;
         let lost = || Refused::Unavailable("the engine is stopping; try again".to_owned());
-        if queued {
+        // While somebody looks at one call, the others have the time that he takes.
+        if queued && self.inspection.is_none() {
             match timeout(self.engine.limits.queue_wait, &mut answer).await {
                 Ok(answered) => return answered.unwrap_or_else(|_| Err(lost())),
                 Err(_) if self.give_up(&id) => {
@@ -142,7 +147,7 @@ impl Pool {
             settling = crew.workers.iter().filter(answered).count();
             coming += settling;
         }
-        let most = usize::try_from(self.edition.version.concurrency.max(1)).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.concurrency()).unwrap_or(usize::MAX);
         while crew.waiting.len() > coming && crew.workers.len() + crew.starting < most && !crew.closed {
             crew.starting += 1;
             coming += 1;
@@ -156,6 +161,10 @@ impl Pool {
                 pool.scale(&mut pool.lock(), false);
             });
         }
+    }
+
+    fn concurrency(&self) -> u32 {
+        if self.inspection.is_some() { 1 } else { self.edition.version.concurrency.max(1) }
     }
 
     /// Starts one worker; where that fails, the front of the queue is told why.
@@ -278,12 +287,22 @@ impl Pool {
     /// Brings a worker up, unless one is there.
     pub(crate) async fn prepare(self: &Arc<Self>) -> Result<(), Unstarted> {
         let (told, result) = oneshot::channel();
-        {
-            let mut crew = self.lock();
-            if crew.ready && !crew.workers.is_empty() {
-                return Ok(());
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut crew = self.lock();
+                if crew.ready && !crew.workers.is_empty() {
+                    return Ok(());
+                }
+                if self.inspection.is_none() || crew.starting == 0 {
+                    crew.starting += 1;
+                    break;
+                }
             }
-            crew.starting += 1;
+            // There must not be two to be inspected.
+            changed.await;
         }
         let pool = self.clone();
         tokio::spawn(async move { pool.start(Some(told)).await });
@@ -344,6 +363,21 @@ impl Pool {
             let _ = job.reply.send(Err(removed()));
         }
         self.drain();
+    }
+
+    /// The same; those who wait go on waiting in another pool.
+    pub(crate) fn close_for(self: &Arc<Self>, other: &Arc<Self>) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        self.close();
+        for job in waiting {
+            // One that finds no place there is told so, its reply being dropped.
+            let _ = other.submit(job);
+        }
+    }
+
+    /// One that is there.
+    pub(crate) fn any(&self) -> Option<Arc<Worker>> {
+        self.lock().workers.last().cloned()
     }
 
     /// Waits until nobody works here.

@@ -216,6 +216,34 @@ pub enum Missed {
     Once,
 }
 
+/// What a connection becomes that begins an inspection, or that belongs to one.
+pub const INSPECTION_PROTOCOL: &str = "stead-inspection";
+/// Header of the answer: which inspection.
+pub const INSPECTION_ID: &str = "stead-inspection";
+
+/// What is told, a line of JSON each, to who inspects a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "inspection", rename_all = "snake_case")]
+pub enum Notice {
+    /// A worker waits for calls, and for a debugger.
+    Ready {
+        /// Of which version.
+        version: u64,
+    },
+    /// A worker did not start; the next version is waited for.
+    Broken {
+        /// Of which version.
+        version: u64,
+        /// Why, in words.
+        why: String,
+    },
+    /// The version that answers has nothing to be inspected; the next one is waited for.
+    Nothing {
+        /// Why, in words.
+        why: String,
+    },
+}
+
 /// Request on `functions/functions.sock`: one JSON object a line, answered by one line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]

@@ -12,7 +12,7 @@ use keeper::wire::{WorkerClaim, WorkerLimits, WorkerStart};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::environment;
@@ -23,7 +23,7 @@ use crate::route::{Interpreter, Version};
 use crate::sandboxes::{Failed, Kind, Sandbox};
 use crate::spares;
 use crate::worker::{NotStarted, Worker};
-use crate::{database, dns, minder, runtime_api};
+use crate::{database, dns, inspection, minder, runtime_api};
 
 /// Lambda's limit for code to load.
 const INIT: Duration = Duration::from_secs(10);
@@ -80,8 +80,10 @@ async fn attempt(pool: &Arc<Pool>, limit: Duration) -> Result<Arc<Worker>, Unsta
     let edition = pool.edition.clone();
     let shown = (edition.number, edition.version.memory_mib);
     let output = Output::new(pool.log.clone(), shown, sandbox.output, sandbox.errors);
-    let worker = Worker::new(sandbox.name.clone(), edition, Arc::downgrade(pool), output, started);
-    let worker = Arc::new(worker);
+    let worker = Arc::new(Worker::new(sandbox.name.clone(), edition, pool, output, started));
+    if let Some(inspection) = &pool.inspection {
+        inspection.add(&worker);
+    }
     let said = std::mem::take(&mut sandbox.said);
     let reading = worker.clone();
     tokio::spawn(async move { reading.output.read(Arc::downgrade(&reading)).await });
@@ -93,11 +95,20 @@ async fn attempt(pool: &Arc<Pool>, limit: Duration) -> Result<Arc<Worker>, Unsta
     if let Err(error) = told {
         tracing::debug!(%error, worker = %worker.name, "a worker did not take its environment");
     }
-    let result = match timeout(limit, ready).await {
-        Ok(Ok(Ok(()))) => return Ok(worker),
-        Ok(Ok(Err(not_started))) => not_started,
-        Ok(Err(_)) => NotStarted::Unavailable("the worker was lost".to_owned()),
-        Err(_) => NotStarted::Late,
+    let late = async {
+        if let Some(inspection) = &pool.inspection {
+            // It may stand at a breakpoint before it is loaded.
+            inspection.ended().await;
+        }
+        sleep(limit).await;
+    };
+    let result = tokio::select! {
+        ready = ready => match ready {
+            Ok(Ok(())) => return Ok(worker),
+            Ok(Err(not_started)) => not_started,
+            Err(_) => NotStarted::Unavailable("the worker was lost".to_owned()),
+        },
+        () = late => NotStarted::Late,
     };
     let unstarted = unstarted(&worker, result, limit);
     engine.stop_worker(&worker);
@@ -141,6 +152,7 @@ async fn claimed(pool: &Arc<Pool>, kind: &Kind) -> Result<Sandbox, Unstarted> {
             package: version.package.clone(),
             limits: limits(version),
             egress: ports(version),
+            sockets: pool.inspection.as_ref().and(inspection::SOCKETS),
         };
         match pool.engine.sandboxes.claim(claim).await {
             Ok(()) => return Ok(sandbox),
@@ -176,7 +188,10 @@ fn plan(pool: &Pool) -> Result<Plan, String> {
     let today = Timestamp::now().strftime("%Y/%m/%d").to_string();
     let stream = format!("{today}/[{}]{:032x}", edition.number, rand::random::<u128>());
     let route = edition.declared.route();
-    let env = environment::of_function(&route, edition.number, &edition.version, &stream);
+    let mut env = environment::of_function(&route, edition.number, &edition.version, &stream);
+    if pool.inspection.is_some() {
+        env.insert(environment::INSPECT.to_owned(), inspection::port(&edition.version).to_string());
+    }
     let interpreter = interpreter(&pool.engine, &edition.version)?;
     let (kind, line) = match &interpreter {
         Some(interpreter) if !needs_own_start(&edition.version) => {

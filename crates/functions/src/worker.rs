@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::edition::Edition;
 use crate::freezer::Groups;
 use crate::hearing::{Line, Silence};
+use crate::inspection::{Inspection, Reach};
 use crate::invocation::{Answer, Call, Failure, Outcome, Piece, Refused};
 use crate::names::Names;
 use crate::output::{Closing, Output};
@@ -110,6 +111,10 @@ pub(crate) struct Worker {
     /// Wakes the minder.
     pub(crate) minder: Notify,
     pub(crate) output: Output,
+    /// It is there for this one.
+    inspection: Option<Arc<Inspection>>,
+    /// The way to its inspector, where it has one.
+    pub(crate) sockets: Reach,
     state: Mutex<State>,
     has_ended: watch::Sender<bool>,
     claimed: Instant,
@@ -121,14 +126,16 @@ impl Worker {
     pub(crate) fn new(
         name: Name,
         edition: Arc<Edition>,
-        pool: Weak<Pool>,
+        pool: &Arc<Pool>,
         output: Output,
         started: oneshot::Sender<Result<(), NotStarted>>,
     ) -> Self {
         Self {
             name,
             edition,
-            pool,
+            inspection: pool.inspection.clone(),
+            sockets: Reach::default(),
+            pool: Arc::downgrade(pool),
             groups: OnceLock::new(),
             names: Names::default(),
             minder: Notify::new(),
@@ -361,10 +368,27 @@ impl Worker {
         }
     }
 
-    /// The invocation's deadline, where it has one.
+    /// Whether it is no more.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.has_ended.borrow()
+    }
+
+    /// Somebody may look at it at any moment.
+    pub(crate) fn is_inspected(&self) -> bool {
+        self.inspection.as_ref().is_some_and(|inspection| inspection.ended_at().is_none())
+    }
+
+    /// The invocation's deadline, where it has one: none while somebody looks, and a whole one after that.
     pub(crate) fn deadline(&self) -> Option<(Instant, Instant)> {
+        let resumed = match &self.inspection {
+            Some(inspection) => Some(inspection.ended_at()?),
+            None => None,
+        };
         match &*self.lock() {
-            State::Working(running) => Some((running.began, running.deadline)),
+            State::Working(running) => match resumed {
+                Some(resumed) if resumed > running.began => Some((resumed, resumed + self.edition.timeout())),
+                _ => Some((running.began, running.deadline)),
+            },
             _ => None,
         }
     }

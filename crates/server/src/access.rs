@@ -6,6 +6,7 @@
 //! Within a tenant one is told which roles an action takes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::HeaderMap;
@@ -29,6 +30,9 @@ use crate::problem::{Kind, Problem};
 /// Longest program name kept in the journal, characters.
 const LONGEST_PROGRAM: usize = 80;
 
+/// How often it is asked whether a token still holds that something goes on for.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -46,6 +50,8 @@ pub(crate) enum Action {
     Edit,
     /// Call a function.
     Invoke,
+    /// Attach a debugger to a function, and so run any code in it.
+    Inspect,
     /// See a password.
     SeePassword,
     /// See and say who the members of a tenant are.
@@ -70,6 +76,7 @@ impl Action {
             Self::WriteData => (&[Operator, Owner, Developer], "to change data"),
             Self::Edit => (&[Operator, Owner, Developer], "to change anything"),
             Self::Invoke => (&[Operator, Owner, Developer], "to call a function"),
+            Self::Inspect => (&[Operator, Owner, Developer], "to inspect a function"),
             Self::SeePassword => (&[Operator, Owner, Developer], "to see a password"),
             Self::EditMembers => (&[Operator, Owner], "to see and edit members"),
             Self::EditTenants => (&[Operator], "to make, edit or remove a tenant"),
@@ -273,7 +280,26 @@ pub(crate) async fn sign_in(
     Ok(next.run(request).await)
 }
 
-fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
+/// Waits until a token is no longer in force, or may no longer do something in a tenant: for what goes on after its
+/// request was answered.
+pub(crate) async fn until_it_may_not(store: &Store, secret: &SecretString, tenant: TenantId, action: Action) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        match store.token(secret).await {
+            Ok(Some(token)) => {
+                let actor = Actor { name: token.name.clone(), source: String::new() };
+                if !(Caller { who: Who::Token(token), actor }).can(tenant, action) {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            // Nobody was told no.
+            Err(error) => tracing::warn!(%error, "whether a token is in force could not be asked"),
+        }
+    }
+}
+
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<SecretString, Problem> {
     let none = || {
         Problem::new(
             Kind::Unauthenticated,

@@ -49,6 +49,9 @@ const PROBLEMS: [(&str, &str, &str); 11] = [
 /// Operations whose body may be left out: it then means the defaults.
 const OPTIONAL: [&str; 4] = ["put_stead", "plan_stead", "put_tenant", "invoke"];
 
+/// Operations whose request or answer is not kept to be given again.
+const STREAMS: [&str; 5] = ["run_query", "put_package", "invoke", "inspect", "reach_inspector"];
+
 /// What the groups of operations are about.
 const TAGS: [(&str, &str); 12] = [
     ("installation", "The installation itself: whether it is there, its certificate, this document."),
@@ -100,8 +103,7 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (edits, operation) in operations(item) {
             add_problems(operation, path.contains('{'), edits);
-            let streams =
-                matches!(operation.operation_id.as_deref(), Some("run_query" | "put_package" | "invoke"));
+            let streams = operation.operation_id.as_deref().is_some_and(|id| STREAMS.contains(&id));
             if edits && !streams {
                 operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
             }

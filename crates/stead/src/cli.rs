@@ -1,8 +1,10 @@
 //! The command line.
 
+mod inspect;
 mod secret;
 mod server;
 
+pub(crate) use inspect::{At, InspectArgs};
 pub(crate) use secret::SecretVerb;
 pub(crate) use server::{A_DAY, ServerArgs, ServerVerb};
 
@@ -104,6 +106,8 @@ pub(crate) enum Verb {
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,
+        #[command(flatten)]
+        inspect: InspectArgs,
     },
     /// Show what `up` would change; starts and changes nothing.
     Plan {

@@ -302,6 +302,15 @@ if (!process.env.AWS_LAMBDA_RUNTIME_API) {
   patchConsole();
   readEnvironment();
 }
+if (process.env.STEAD_INSPECT) {
+  const port = Number(process.env.STEAD_INSPECT);
+  delete process.env.STEAD_INSPECT;
+  try {
+    (await import('node:inspector')).open(port, '127.0.0.1');
+  } catch (error) {
+    console.error(`no debugger can be attached: ${error.message}`);
+  }
+}
 process.chdir(process.env.LAMBDA_TASK_ROOT);
 const memory = Number(process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE);
 if (memory) v8.setFlagsFromString(`--max-old-space-size=${Math.floor(memory * 0.9)}`);

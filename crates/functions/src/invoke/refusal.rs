@@ -16,6 +16,8 @@ pub(super) enum Refusal {
     NotFound(String),
     InvalidContent(String),
     InvalidParameter(String),
+    /// Not now.
+    Conflict(String),
     /// More than so many bytes.
     TooLarge(usize),
     TooMany,
@@ -45,6 +47,7 @@ impl Refusal {
             Self::InvalidParameter(message) => {
                 (StatusCode::BAD_REQUEST, "InvalidParameterValueException", message)
             }
+            Self::Conflict(message) => (StatusCode::CONFLICT, "ResourceConflictException", message),
             Self::TooLarge(most) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestTooLargeException",

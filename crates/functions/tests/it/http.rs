@@ -60,7 +60,8 @@ impl<S: Read + Write> Connection<S> {
 
     /// Sends a request; its response is waited for with [`Self::read`].
     pub(crate) fn send(&mut self, request: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut head = format!("{request} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n", body.len());
+        let host = if headers.iter().any(|(name, _)| *name == "Host") { "" } else { "Host: test\r\n" };
+        let mut head = format!("{request} HTTP/1.1\r\n{host}Content-Length: {}\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -19,6 +19,8 @@ mod home;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod inspections;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod network;

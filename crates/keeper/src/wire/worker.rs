@@ -11,6 +11,7 @@
 //! the keeper itself ends; the worker lives on, can be stopped, and can no longer be claimed.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,11 @@ pub struct WorkerClaim {
     /// comes in a [`WorkerMessage::Egress`].
     #[serde(default)]
     pub egress: Vec<u16>,
+    /// TCP sockets that are connected to nothing, made in its network namespace and so able to reach what listens there;
+    /// they come in a [`WorkerMessage::Sockets`]. None but where a debugger shall reach it.
+    // Left out where there are none: a keeper of before knows nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<NonZeroU8>,
 }
 
 /// Addresses that are local inside a worker's namespace and nowhere else (RFC 2544): the asker's DNS gives out one for
@@ -102,6 +108,8 @@ pub enum WorkerMessage {
     /// With one listening TCP socket for each port, in this order. Comes before the claim is answered, and only where
     /// it names a port.
     Egress(Vec<u16>),
+    /// With the sockets that the claim asked for. Comes before the claim is answered, and only where it asked for some.
+    Sockets,
     /// It could not be made; nothing follows.
     Failed(String),
     /// It has ended, with everything it started; nothing follows.

@@ -91,9 +91,18 @@ fn inside(root: &OwnedFd, worker: &OwnedFd, socket: &OwnedFd, claim: &WorkerClai
         rustix::mount::mount_remount(inner.join("tmp"), flags, size.as_c_str()).when("resize /tmp")?;
     }
     proc::tell(claim.limits.memory_bytes)?;
-    if claim.egress.is_empty() {
-        return Ok(());
+    if !claim.egress.is_empty() {
+        listeners(socket, claim)?;
     }
+    if let Some(sockets) = claim.sockets {
+        let made = (0..sockets.get()).map(|_| network::unconnected().when("make a socket"));
+        let made = made.collect::<Result<Vec<_>, _>>()?;
+        control::say(socket, &WorkerMessage::Sockets, &made).when("hand sockets on")?;
+    }
+    Ok(())
+}
+
+fn listeners(socket: &OwnedFd, claim: &WorkerClaim) -> Result<(), Failed> {
     let listen = |port: &u16| {
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
         network::listener(address).when(format!("listen at port {port}"))

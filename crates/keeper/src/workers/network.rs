@@ -53,6 +53,12 @@ pub(super) fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A TCP socket that is connected to nothing yet. It belongs to the namespace in which it is made, wherever it is used.
+pub(super) fn unconnected() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+}
+
 fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, Some(ipproto::UDP))?;

@@ -41,6 +41,9 @@ pub(super) fn check_claim(claim: &WorkerClaim) -> Result<(), Wrong> {
     if !digest {
         return Err("a package is named by its SHA-256, 64 hexadecimal digits".into());
     }
+    if claim.sockets.is_some_and(|sockets| usize::from(sockets.get()) > DESCRIPTORS) {
+        return Err(format!("sockets are at most {DESCRIPTORS}"));
+    }
     let mut ports = claim.egress.clone();
     ports.sort_unstable();
     ports.dedup();

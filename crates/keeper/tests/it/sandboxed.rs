@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -221,12 +222,30 @@ impl Started {
     }
 
     pub(crate) fn try_claim(&self, home: &Home, package: &str, egress: &[u16]) -> Result<(), ClientError> {
+        self.try_claim_reachable(home, package, egress, 0)
+    }
+
+    /// With sockets to what will listen inside.
+    pub(crate) fn try_claim_reachable(
+        &self,
+        home: &Home,
+        package: &str,
+        egress: &[u16],
+        sockets: u8,
+    ) -> Result<(), ClientError> {
         home.client.claim_worker(&WorkerClaim {
             worker: self.name.clone(),
             package: package.to_owned(),
             limits: LIMITS,
             egress: egress.to_vec(),
+            sockets: NonZeroU8::new(sockets),
         })
+    }
+
+    /// The sockets that came with the claim.
+    #[track_caller]
+    pub(crate) fn sockets(&mut self) -> Vec<OwnedFd> {
+        self.hear("sockets", |message| (*message == WorkerMessage::Sockets).then_some(())).1
     }
 
     /// Says what to run to one that waits.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::home::*;
@@ -265,6 +265,44 @@ fn a_worker_reaches_its_asker_and_nobody_else() {
          192.0.2.1 443 Network is unreachable\n169.254.169.254 80 Network is unreachable\n"
     );
     assert_eq!(output, expected);
+    home.finish();
+}
+
+#[test]
+fn what_listens_in_a_worker_is_reached_by_sockets_of_its_claim_alone() {
+    const LISTENS: &str = r#"
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listens", flush=True)
+for _ in range(2):
+    peer, address = listener.accept()
+    peer.sendall(b"inside")
+    peer.close()
+"#;
+    let home = Home::new();
+    let package = home.package(&[]);
+    // Outside it is somebody else's.
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = outside.local_addr().unwrap();
+    let mut worker = Started::waiting(&home, "w-1");
+    worker.ready();
+    refused(worker.try_claim_reachable(&home, &package, &[], 65), Reason::Invalid, "sockets are at most 64");
+    worker.try_claim_reachable(&home, &package, &[443], 2).unwrap();
+    assert_eq!(worker.egress().len(), 1);
+    let sockets = worker.sockets();
+    assert_eq!(sockets.len(), 2);
+    worker.run(&["/usr/bin/python3", "-c", LISTENS, &at.port().to_string()], &[]);
+    assert_eq!(worker.line(), "listens");
+    for socket in sockets {
+        rustix::io::ioctl_fionbio(&socket, false).unwrap();
+        rustix::net::connect(&socket, &at).unwrap();
+        let mut said = String::new();
+        TcpStream::from(socket).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "inside");
+    }
+    assert_eq!(worker.ended(), (Some(0), None, false), "{}", worker.errors());
+    outside.set_nonblocking(true).unwrap();
+    assert!(outside.accept().is_err(), "nobody came here");
     home.finish();
 }
 

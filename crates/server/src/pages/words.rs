@@ -28,6 +28,8 @@ const ACTIONS: &[(&str, &str, &str)] = &[
     ("drift.found", "Found changed by nobody who was asked", "a change"),
     ("drift.repaired", "Put back as wanted", "a repair"),
     ("host.recovered", "Host recovered from backups", "a recovery"),
+    ("inspection.begun", "Debugger at a function", "a debugger"),
+    ("inspection.ended", "Debugger gone", "a debugger"),
     ("invocation.made", "Function called by hand", "a call of a function"),
     ("keeper.started", "Keeper of the host started", "a start"),
     ("member.added", "Member added", "a new member"),

@@ -5,6 +5,7 @@ pub(crate) mod components;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod inspections;
 pub(crate) mod invocations;
 pub(crate) mod logs;
 pub(crate) mod members;
@@ -81,12 +82,14 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(tokens::delete))
 }
 
-/// Routes that need one, and whose requests or answers are too large to be kept to be given again.
+/// Routes that need one, and whose requests or answers are too large to be kept to be given again, or are conversations.
 pub(crate) fn streaming() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(queries::run))
         .routes(routes!(packages::put))
         .routes(routes!(invocations::post))
+        .routes(routes!(inspections::begin))
+        .routes(routes!(inspections::connect))
 }
 
 /// A tenant.

@@ -22,7 +22,15 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
 /// A folder with the document and a judge's own settings.
 fn folder(settings: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("openapi.json"), document().to_string()).unwrap();
+    let mut document = document();
+    for operation in operations(&mut document) {
+        // An upgrade succeeds with 101, and to these judges nothing below 200 is a success.
+        let responses = operation["responses"].as_object_mut().unwrap();
+        if let Some(switched) = responses.remove("101") {
+            responses.insert("200".to_owned(), switched);
+        }
+    }
+    std::fs::write(folder.path().join("openapi.json"), document.to_string()).unwrap();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(settings);
     std::fs::copy(from, folder.path().join(settings)).unwrap();
     folder

@@ -104,6 +104,8 @@ fn rows() -> Vec<Row> {
         of_component("POST", "/rollback", "", None, EDIT, 422),
         of_component("POST", "/promote", "", None, EDIT, 422),
         of_component("POST", "/invocations", "", Some("{}"), EDIT, 422),
+        of_component("POST", "/inspections", "", None, EDIT, 422),
+        of_component("POST", "/inspections/{id}", "", None, EDIT, 422),
         ("GET", "/v1/tenants/{tenant}/steads/{stead}/secrets", "", None, ALL, 200),
         ("DELETE", "/v1/tenants/{tenant}/steads/{stead}/secrets/{secret}", "", None, EDIT, 404),
         (

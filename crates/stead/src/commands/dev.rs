@@ -1,4 +1,4 @@
-//! `stead dev`: every save is live, and what functions write is shown beside.
+//! `stead dev`: every save is live, and what functions write is shown beside; where it is wanted, with a debugger.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::cli::{LogsArgs, Which};
+use super::inspect::Door;
+use crate::cli::{InspectArgs, LogsArgs, Which};
 use crate::commands::{logs, up};
 use crate::context::{Context, Named};
 use crate::exit::Failure;
@@ -23,8 +24,15 @@ const RESTLESS: Duration = Duration::from_millis(250);
 const WAIT: &str = "30s";
 
 /// Brings the stead up, and then every change of the folder, until interrupted.
-pub(super) async fn run(context: &Context, which: &Which, yes: bool) -> Result<(), Failure> {
+pub(super) async fn run(
+    context: &Context,
+    which: &Which,
+    yes: bool,
+    inspect: &InspectArgs,
+) -> Result<(), Failure> {
     let project = Project::here()?;
+    // What cannot be is told before anything is changed.
+    let door = Door::open(&project, inspect).await?;
     let how = up::How { yes, reason: Some("stead dev"), wait: 300, canary: None };
     up::run(context, which, how).await?;
     let named = which.named()?;
@@ -53,8 +61,15 @@ pub(super) async fn run(context: &Context, which: &Which, yes: bool) -> Result<(
         }
         Ok(())
     };
+    let inspected = async {
+        match door {
+            Some(door) => door.keep(&client, &named).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         ended = live => ended,
+        ended = inspected => ended,
         ended = logs::run(context, &following) => ended,
         _ = tokio::signal::ctrl_c() => {
             output::remark("stopped watching; what was saved stays live");

@@ -6,6 +6,7 @@ mod doctor;
 mod down;
 mod edit;
 mod history;
+mod inspect;
 mod invoke;
 mod logs;
 mod member;
@@ -124,7 +125,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Up { which, yes, reason, wait, canary } => {
             up::run(&context, &which, up::How { yes, reason: reason.as_deref(), wait, canary }).await
         }
-        Verb::Dev { which, yes } => dev::run(&context, &which, yes).await,
+        Verb::Dev { which, yes, inspect } => dev::run(&context, &which, yes, &inspect).await,
         Verb::Plan { which } => plan::run(&context, &which).await,
         Verb::Status { which, all } => status::run(&context, &which, all).await,
         Verb::Sql { which, component, command, file } => {

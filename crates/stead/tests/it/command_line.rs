@@ -21,6 +21,7 @@ fn help_of_every_verb() {
     for verb in [
         "",
         "up",
+        "dev",
         "plan",
         "status",
         "sql",

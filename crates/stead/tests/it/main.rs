@@ -17,6 +17,7 @@ mod drift;
 mod function_secrets;
 mod functions;
 mod gateway;
+mod inspection;
 mod installation;
 mod lifecycle;
 mod logs;
