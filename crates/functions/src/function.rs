@@ -87,9 +87,7 @@ impl Function {
                 let stays = route.versions.get(number) == Some(&pool.edition.version);
                 if !stays {
                     pool.retire();
-                    let pool = pool.clone();
-                    // Its workers know it only as long as somebody has it.
-                    tokio::spawn(async move { pool.emptied().await });
+                    keep_until_emptied(pool.clone());
                 }
                 stays
             });
@@ -205,6 +203,7 @@ impl Function {
                 Some(other) => pool.close_for(&other),
                 None => pool.close(),
             }
+            keep_until_emptied(pool);
         }
     }
 
@@ -274,6 +273,11 @@ impl Function {
     fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A pool's workers know it only as long as somebody has it, and one that works still has to be counted and dismissed.
+fn keep_until_emptied(pool: Arc<Pool>) {
+    tokio::spawn(async move { pool.emptied().await });
 }
 
 /// The versions that unqualified calls go to.
