@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -24,6 +24,11 @@ use crate::route::Route;
 
 /// Lines waiting to be written.
 const WAITING: usize = 16 * 1024;
+/// Lines that are written at once, at most.
+const MOST_AT_ONCE: usize = 4096;
+/// After a write the next lines are gathered for so long: to be woken for each costs the call that wrote it more than
+/// writing it does.
+const GATHER: Duration = Duration::from_millis(5);
 /// Rotated files kept beside the current one.
 const KEEP: u32 = 4;
 
@@ -251,7 +256,7 @@ impl Files {
     fn write_all_of(&mut self, inbox: &Receiver<Written>) {
         while let Ok(first) = inbox.recv() {
             // As many lines as have come, in one write a file.
-            for (function, line) in std::iter::once(first).chain(inbox.try_iter().take(512)) {
+            for (function, line) in std::iter::once(first).chain(inbox.try_iter().take(MOST_AT_ONCE)) {
                 match self.of(&function) {
                     Ok(file) => file.batch.extend_from_slice(&line),
                     Err(error) => tracing::error!(%error, %function, "cannot open a function's log"),
@@ -265,6 +270,7 @@ impl Files {
             if self.open.len() > Self::MOST {
                 self.open.clear();
             }
+            std::thread::park_timeout(GATHER);
         }
     }
 

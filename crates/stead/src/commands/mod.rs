@@ -22,6 +22,7 @@ mod up;
 mod url;
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 
 use clap::CommandFactory;
 
@@ -59,7 +60,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Functions => {
             quiet_log();
-            asynchronously(async {
+            // It passes on; the work is done beside it. A thread for each processor would have them wake one another
+            // several times a call.
+            let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            let runtime = threads((processors / 2).max(1));
+            run_on(runtime, async {
                 functions::run(functions::Options { home: context.home }).await.map_err(Failure::failed)
             })
         }
@@ -198,10 +203,22 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
 }
 
 fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    run_on(tokio::runtime::Builder::new_multi_thread(), work)
+}
+
+/// A runtime of so many threads.
+fn threads(count: usize) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(count);
+    builder
+}
+
+fn run_on(
+    mut builder: tokio::runtime::Builder,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let runtime =
+        builder.enable_all().build().map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
     let ended = runtime.block_on(work);
     // A blocked read of a terminal must not keep the command from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
