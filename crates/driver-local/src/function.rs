@@ -5,9 +5,9 @@
 //! which on it does. Killed in between, a look finds the first file and goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::{io, iter};
 
 use component::function::{Access, Digest, Engine, Missed, Observed, Seen, Spec, Step};
 use component::postgres::OWNER_ROLE;
@@ -114,8 +114,9 @@ impl Local {
             Some(_) => Engine::Serves,
         };
         Ok(Observed {
-            runtime_present: spec.runtime.is_provided() || self.0.runtimes.has(spec.runtime.name()),
-            unpacked: self.package(spec.package).is_dir(),
+            runtime_present: specs(target, spec)
+                .all(|spec| spec.runtime.is_provided() || self.0.runtimes.has(spec.runtime.name())),
+            unpacked: specs(target, spec).all(|spec| self.package(spec.package).is_dir()),
             declared,
             unset: spec.secrets.iter().filter(|name| !target.secrets.contains_key(name)).cloned().collect(),
             wanted: target.trial.as_ref().map_or(target.release, |trial| trial.base),
@@ -143,7 +144,14 @@ impl Local {
         let handle = target.id.handle();
         let is = self.declared_function(&handle)?;
         match step {
-            Step::Unpack => self.unpack_package(target, spec.package).await,
+            Step::Unpack => {
+                for spec in specs(target, spec) {
+                    if !self.package(spec.package).is_dir() {
+                        self.unpack_package(target, spec.package).await?;
+                    }
+                }
+                Ok(())
+            }
             Step::Declare => {
                 let next = is.as_ref().map_or(1, |is| is.generation + 1);
                 self.declare_function(&Route { generation: next, ..wanted(target, spec, is.as_ref()) })?;
@@ -172,6 +180,16 @@ impl Local {
                         is.canary.filter(|canary| target.trial.is_some() && canary.version == target.release);
                     let serving = [is.live, is.canary.as_ref().map(|canary| canary.version)];
                     is.versions.retain(|number, _| serving.contains(&Some(*number)));
+                    let named =
+                        |name: &String| is.versions.values().any(|version| version.secrets.contains(name));
+                    is.secrets.0.retain(|name, _| named(name));
+                    let used = |name: &String| {
+                        is.versions
+                            .values()
+                            .filter_map(|version| version.uses.as_ref())
+                            .any(|uses| uses.contains(name))
+                    };
+                    is.databases.retain(|name, _| used(name));
                     self.declare_function(&Route { generation: is.generation + 1, ..is })?;
                 }
                 self.read_again(&handle).await
@@ -257,6 +275,8 @@ fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
         versions.insert(*base, version(spec));
     }
     let token = || Digest::new(Sha256::digest(target.password.expose_secret()).into()).hex();
+    let secrets = secrets(target, &versions, is);
+    let databases = databases(target, &versions, is);
     Route {
         function: target.id.handle(),
         generation: is.map_or(1, |is| is.generation),
@@ -269,14 +289,8 @@ fn wanted(target: &Target, spec: &Spec, is: Option<&Route>) -> Route {
         live: is.and_then(|is| is.live).filter(|live| versions.contains_key(live)),
         canary: is.and_then(|is| is.canary.clone()).filter(|canary| versions.contains_key(&canary.version)),
         versions,
-        secrets: Secrets(
-            target
-                .secrets
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.expose_secret().to_owned()))
-                .collect(),
-        ),
-        databases: databases(target),
+        secrets,
+        databases,
         schedule: spec.schedule.as_ref().map(|schedule| Schedule {
             cron: schedule.cron.clone(),
             zone: schedule.zone.clone(),
@@ -300,6 +314,8 @@ fn version(spec: &Spec) -> Version {
         tmp_mib: spec.tmp_mib.into(),
         concurrency: spec.concurrency,
         environment: spec.environment.clone(),
+        secrets: spec.secrets.iter().map(ToString::to_string).collect(),
+        uses: Some(spec.uses.iter().map(|used| used.local.to_string()).collect()),
         egress: spec
             .egress
             .iter()
@@ -308,18 +324,45 @@ fn version(spec: &Spec) -> Version {
     }
 }
 
-fn databases(target: &Target) -> BTreeMap<String, Database> {
-    let database = |(name, used): (&component::ComponentName, &component::Used)| {
-        let database = Database {
-            server: used.id.handle(),
-            database: name.local.to_string(),
-            role: OWNER_ROLE.to_owned(),
-            password: used.password.expose_secret().to_owned(),
-            connections: CONNECTIONS,
-        };
-        (name.local.to_string(), database)
+/// What is to run: the newest release, and the one that it is tried against.
+fn specs<'t>(target: &'t Target, spec: &'t Spec) -> impl Iterator<Item = &'t Spec> {
+    let base = target.trial.as_ref().and_then(|trial| match &trial.spec {
+        component::Spec::Function(spec) => Some(spec),
+        component::Spec::Postgres(_) => None,
+    });
+    iter::once(spec).chain(base)
+}
+
+/// Secrets that some version finds in its environment; of what a version that goes on names and the target does not
+/// know any more, what was known.
+fn secrets(target: &Target, versions: &BTreeMap<u64, Version>, is: Option<&Route>) -> Secrets {
+    let value = |name: &String| {
+        let known = target.secrets.iter().find(|(known, _)| known.as_str() == name);
+        let known = known.map(|(_, value)| value.expose_secret().to_owned());
+        Some((name.clone(), known.or_else(|| is?.secrets.0.get(name).cloned())?))
     };
-    target.uses.iter().map(database).collect()
+    Secrets(versions.values().flat_map(|version| &version.secrets).filter_map(value).collect())
+}
+
+/// Servers that some version uses, in the same way.
+fn databases(
+    target: &Target,
+    versions: &BTreeMap<u64, Version>,
+    is: Option<&Route>,
+) -> BTreeMap<String, Database> {
+    let of = |used: &component::Used, name: &String| Database {
+        server: used.id.handle(),
+        database: name.clone(),
+        role: OWNER_ROLE.to_owned(),
+        password: used.password.expose_secret().to_owned(),
+        connections: CONNECTIONS,
+    };
+    let value = |name: &String| {
+        let known = target.uses.iter().find(|(known, _)| known.local.as_str() == name);
+        let known = known.map(|(_, used)| of(used, name));
+        Some((name.clone(), known.or_else(|| is?.databases.get(name).cloned())?))
+    };
+    versions.values().filter_map(|version| version.uses.as_ref()).flatten().filter_map(value).collect()
 }
 
 /// In place of a route that cannot be read: equal to none.

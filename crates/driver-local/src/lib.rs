@@ -332,6 +332,12 @@ impl Driver for Local {
     }
 
     fn conditions(&self, target: &Target, status: &mut Status) {
+        if let Some(component::function::Canary { release, returned: Some(why), .. }) = &status.canary {
+            let message = format!(
+                "release {release} gets no calls any more: {why}; mend it and run `stead up`, or `stead rollback`"
+            );
+            status.conditions.push(Condition { kind: ConditionKind::CanaryReturned, message });
+        }
         let Spec::Postgres(spec) = &target.spec else { return };
         let limit = files::disk_limit(spec);
         let tree = self.places(target).map(|places| self.tree_dir(&places.here.tree));

@@ -47,11 +47,16 @@ pub(crate) fn of_function(
     stream: &str,
 ) -> BTreeMap<String, String> {
     let mut env = of_spare();
-    if let Some((name, database)) = first_database(&route.databases) {
+    let uses = |name: &String| version.uses.as_ref().is_none_or(|uses| uses.contains(name));
+    let databases = || route.databases.iter().filter(|(name, _)| uses(name));
+    if let Some((name, database)) =
+        databases().find(|(name, _)| *name == "main").or_else(|| databases().next())
+    {
         env.extend(of_database(name, database));
     }
     env.extend(version.environment.clone());
-    env.extend(route.secrets.0.clone());
+    let secrets = route.secrets.0.iter().filter(|(name, _)| version.secrets.contains(*name));
+    env.extend(secrets.map(|(name, value)| (name.clone(), value.clone())));
     // What Lambda reserves, a function cannot set.
     let runtime = &version.runtime;
     let reserved = [

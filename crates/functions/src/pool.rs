@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::awake::Soon;
 use crate::database::Databases;
 use crate::edition::Edition;
 use crate::engine::Engine;
@@ -41,6 +42,7 @@ pub(crate) struct Pool {
     /// Its one worker is there to be inspected.
     pub(crate) inspection: Option<Arc<Inspection>>,
     crew: Mutex<Crew>,
+    soon: Soon,
     /// Somebody may have gone.
     changed: Notify,
 }
@@ -82,12 +84,14 @@ impl Pool {
         inspection: Option<Arc<Inspection>>,
     ) -> Arc<Self> {
         let crew = Mutex::default();
-        Arc::new(Self { engine, edition, log, tally, databases, inspection, crew, changed: Notify::new() })
+        let (soon, changed) = (Soon::default(), Notify::new());
+        Arc::new(Self { engine, edition, log, tally, databases, inspection, crew, soon, changed })
     }
 
     /// Has a call worked at, and waits for what comes of it. Whoever stops waiting does not stop the work.
     pub(crate) async fn call(self: &Arc<Self>, call: Call) -> Result<Outcome, Refused> {
         let id = call.id.clone();
+        let one = self.engine.under_way.another();
         let (reply, mut answer) = oneshot::channel();
         let queued = self.submit(Box::new(Job { call, reply, unread: 0 }))?;
         let lost = || Refused::Unavailable("the engine is stopping; try again".to_owned());
@@ -103,7 +107,7 @@ impl Pool {
                 Err(_) => {}
             }
         }
-        answer.await.unwrap_or_else(|_| Err(lost()))
+        self.soon.wait(&one, &mut answer).await.unwrap_or_else(|| Err(lost()))
     }
 
     /// Answers whether it has to wait.
@@ -354,21 +358,22 @@ impl Pool {
 
     /// Lets everybody go for good; who waits is told, as nobody will come.
     pub(crate) fn close(self: &Arc<Self>) {
-        let waiting = {
-            let mut crew = self.lock();
-            crew.closed = true;
-            std::mem::take(&mut crew.waiting)
-        };
-        for job in waiting {
+        for job in self.shut() {
             let _ = job.reply.send(Err(removed()));
         }
         self.drain();
     }
 
+    fn shut(&self) -> VecDeque<Box<Job>> {
+        let mut crew = self.lock();
+        crew.closed = true;
+        std::mem::take(&mut crew.waiting)
+    }
+
     /// The same; those who wait go on waiting in another pool.
     pub(crate) fn close_for(self: &Arc<Self>, other: &Arc<Self>) {
-        let waiting = std::mem::take(&mut self.lock().waiting);
-        self.close();
+        let waiting = self.shut();
+        self.drain();
         for job in waiting {
             // One that finds no place there is told so, its reply being dropped.
             let _ = other.submit(job);

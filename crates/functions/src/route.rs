@@ -4,7 +4,7 @@
 //! readable by the engine's user alone: they hold environments and passwords. The engine needs nothing else to
 //! serve, so it serves while the control plane is down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -71,7 +71,7 @@ pub struct Route {
     /// A version that gets a share of the calls.
     #[serde(default)]
     pub canary: Option<Canary>,
-    /// Secrets that workers find in their environment. With others, workers are started anew.
+    /// Secrets of all versions. With another value, workers are started anew.
     #[serde(default, skip_serializing_if = "Secrets::is_empty")]
     pub secrets: Secrets,
     /// The servers that it uses, by the name that its code calls them (`main`).
@@ -119,6 +119,12 @@ pub struct Version {
     /// Environment variables of its own.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Which of [`Route::secrets`] it finds in its environment.
+    #[serde(default)]
+    pub secrets: BTreeSet<String>,
+    /// Which of [`Route::databases`] it uses; absent: all.
+    #[serde(default)]
+    pub uses: Option<BTreeSet<String>>,
     /// What it may reach by name.
     #[serde(default)]
     pub egress: Vec<Egress>,
@@ -346,6 +352,8 @@ pub(crate) mod tests {
             tmp_mib: 16,
             concurrency: 2,
             environment: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+            uses: None,
             egress: Vec::new(),
         };
         Route {

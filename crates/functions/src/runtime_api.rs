@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::hearing::{Ear, Line};
 use crate::invocation::{Answer, ErrorShape, Failure, Piece};
-use crate::worker::{Delivery, Worker, Wrong};
+use crate::worker::{Delivery, Ending, Worker, Wrong};
 
 /// Most that a whole answer may be, bytes: 6 MiB, and what Lambda adds for an envelope.
 pub(crate) const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
@@ -142,7 +142,19 @@ async fn response(worker: &Arc<Worker>, id: &str, request: Request<Incoming>) ->
             worker.answer(id, nonce, Answer::Failed(failed("Runtime.TruncatedResponse", message)))
         }
     };
-    accept(answered)
+    end(answered).await
+}
+
+/// An invocation that has ended. The caller's turn comes first, then the log's and the runtime's.
+async fn end(ended: Result<Ending<'_>, Wrong>) -> Answered {
+    accept(match ended {
+        Ok(ending) => {
+            tokio::task::yield_now().await;
+            drop(ending);
+            Ok(())
+        }
+        Err(wrong) => Err(wrong),
+    })
 }
 
 fn too_large(worker: &Worker, id: &str, nonce: Option<&str>, headers: &HeaderMap) -> Answered {
@@ -222,7 +234,7 @@ async fn error(worker: &Arc<Worker>, id: &str, request: Request<Incoming>) -> An
         return refuse(wrong);
     }
     match read_error(&parts.headers, body).await {
-        Ok(failure) => accept(worker.answer(id, nonce.as_deref(), Answer::Failed(failure))),
+        Ok(failure) => end(worker.answer(id, nonce.as_deref(), Answer::Failed(failure))).await,
         Err(answer) => *answer,
     }
 }

@@ -214,7 +214,7 @@ fn plan(pool: &Pool) -> Result<Plan, String> {
 
 /// Whether the interpreter has to be started with the function's environment.
 pub(crate) fn needs_own_start(version: &Version) -> bool {
-    version.environment.keys().any(|name| environment::is_read_at_start(name))
+    version.environment.keys().chain(&version.secrets).any(|name| environment::is_read_at_start(name))
 }
 
 /// The interpreter of a version; nothing for `provided`.

@@ -241,7 +241,7 @@ impl Worker {
     }
 
     /// The whole answer.
-    pub(crate) fn answer(&self, id: &str, nonce: Option<&str>, answer: Answer) -> Result<(), Wrong> {
+    pub(crate) fn answer(&self, id: &str, nonce: Option<&str>, answer: Answer) -> Result<Ending<'_>, Wrong> {
         self.may_answer(id, nonce)?;
         let mut running = self.take(id).ok_or(Wrong::RequestId)?;
         let failure = match &answer {
@@ -249,23 +249,18 @@ impl Worker {
             Answer::Whole(_) | Answer::Streamed { .. } => None,
         };
         let closing = self.closing(&running, failure);
-        self.conclude(&mut running, closing, answer);
-        Ok(())
+        Ok(self.conclude(&mut running, closing, answer))
     }
 
-    /// Counts it, and tells the caller and the log. The caller first, unless he wants to see the log.
-    fn conclude(&self, running: &mut Running, closing: Closing, answer: Answer) {
+    /// Counts it, and tells the caller; the log when the [`Ending`] goes, or first where the caller wants to see it.
+    fn conclude(&self, running: &mut Running, closing: Closing, answer: Answer) -> Ending<'_> {
         self.count(&closing);
         crate::fail_point!("functions::usage.counted");
-        let Some(reply) = running.reply.take() else { return self.output.close(closing).clear() };
-        let version = self.edition.number;
-        if running.call.tail {
-            let tail = Some(self.output.close(closing));
-            let _ = reply.send(Ok(Outcome { answer, tail, version }));
-        } else {
-            let _ = reply.send(Ok(Outcome { answer, tail: None, version }));
-            self.output.close(closing);
-        }
+        let mut ending = Ending { output: &self.output, closing: Some(closing) };
+        let Some(reply) = running.reply.take() else { return ending };
+        let tail = running.call.tail.then(|| ending.write());
+        let _ = reply.send(Ok(Outcome { answer, tail, version: self.edition.number }));
+        ending
     }
 
     /// The answer begins and comes in pieces.
@@ -330,7 +325,7 @@ impl Worker {
                         tokio::spawn(async move { drop(pieces.send(end).await) });
                         self.output.close(closing);
                     }
-                    None => self.conclude(&mut running, closing, Answer::Failed(failure)),
+                    None => drop(self.conclude(&mut running, closing, Answer::Failed(failure))),
                 }
             }
             State::Starting(None) | State::Resting { .. } | State::Answered | State::Ended => {}
@@ -420,6 +415,25 @@ impl Worker {
         if let Some(pool) = self.pool.upgrade() {
             pool.count(closing);
         }
+    }
+}
+
+/// The end of an invocation's log, which is still to be written: at the latest when this goes.
+pub(crate) struct Ending<'w> {
+    output: &'w Output,
+    closing: Option<Closing>,
+}
+
+impl Ending<'_> {
+    /// The end of the log, as the caller may see it.
+    fn write(&mut self) -> Vec<u8> {
+        self.closing.take().map(|closing| self.output.close(closing)).unwrap_or_default()
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.write();
     }
 }
 

@@ -16,6 +16,9 @@ alter table components
     add column canary_base int8,
     add constraint canary_whole check ((canary_percent is null) = (canary_base is null));
 
+-- The release that answered when this one was made: where a rollback of it leads.
+alter table releases add column replaces int8;
+
 alter table operations drop constraint operations_kind_check;
 alter table operations add constraint operations_kind_check
     check (kind in ('apply', 'delete', 'rotate', 'move', 'clone', 'swap', 'rollback', 'promote', 'secret'));

@@ -439,6 +439,9 @@ async fn apply(
     for (name, before) in widened {
         let mut line = Line { actor, held: &held, stead: edit.stead, name, operation, reason: edit.reason };
         canary::widen(tx, &mut line, before, edit.canary.unwrap_or_default()).await?;
+        if let Some(current) = held.current.get(name) {
+            touch(tx, operation, current.id, name).await?;
+        }
     }
     for change in &changes {
         let name = &change.component;
@@ -464,9 +467,12 @@ async fn apply(
         if let Some(spec) = wanted.get(name).filter(|_| !planned) {
             let made =
                 Made { tenant: held.tenant.id, component: id, number: generation, actor, brings_back: None };
+            let tried_before = before.and_then(|held| held.canary);
             if release::keep(tx, &made, before.map(|held| &held.spec), spec).await? {
-                let before = before.and_then(|held| held.canary);
-                tried |= canary::of_release(tx, id, generation, edit.canary, before).await?;
+                tried |= canary::of_release(tx, id, edit.canary, tried_before).await?;
+            } else if let (Some(before), Some(percent)) = (tried_before, edit.canary) {
+                canary::widen(tx, &mut line, before, percent).await?;
+                tried = true;
             }
         }
         if let Some(files) = edit.files.get(name) {

@@ -142,9 +142,13 @@ impl Store {
         let tenant = row.tenant.parse().map_err(|_| Error::BadName("tenant name"))?;
         let stead: SteadName = row.stead.parse().map_err(|_| Error::BadName("stead name"))?;
         let release = crate::release::newest(&mut *self.pool.acquire().await?, component.id).await?;
-        let trial = self.trial(component.id, row.canary_percent.zip(row.canary_base)).await?;
-        let uses = self.used(row.stead_id, &component.spec).await?;
-        let secrets = self.secrets_of(row.stead_id, &component.spec).await?;
+        let trial = self.trial(&component, row.canary_percent.zip(row.canary_base)).await?;
+        let specs = self.may_run(&component, trial.as_ref()).await?;
+        let (mut uses, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        for spec in &specs {
+            uses.extend(self.used(row.stead_id, spec).await?);
+            secrets.extend(self.secrets_of(row.stead_id, spec).await?);
+        }
         let used = component.deletion_requested_at.is_some()
             && sqlx::query_scalar!(
                 "select exists (select from components where stead_id = $1 and jsonb_exists(spec -> 'uses', $2)) as \"used!\"",
@@ -188,15 +192,23 @@ impl Store {
     }
 
     /// What the newest release of a component is tried against.
-    async fn trial(
-        &self,
-        component: ComponentId,
-        canary: Option<(i16, i64)>,
-    ) -> Result<Option<Trial>, Error> {
+    async fn trial(&self, component: &Component, canary: Option<(i16, i64)>) -> Result<Option<Trial>, Error> {
         let Some((percent, base)) = canary else { return Ok(None) };
-        let spec = crate::release::spec(&mut *self.pool.acquire().await?, component, base).await?;
+        let spec = crate::release::spec(&mut *self.pool.acquire().await?, component.id, base).await?;
+        let spec = spec.and_then(|spec| component.spec.with_release_of(&spec));
         let numbers = u8::try_from(percent).ok().zip(u64::try_from(base).ok());
         Ok(numbers.zip(spec).map(|((percent, base), spec)| Trial { percent, base, spec }))
+    }
+
+    /// What is wanted of a component, and what may run until that does: what it is tried against, and what answers now.
+    async fn may_run(&self, component: &Component, trial: Option<&Trial>) -> Result<Vec<Spec>, Error> {
+        let mut specs = vec![component.spec.clone()];
+        specs.extend(trial.map(|trial| trial.spec.clone()));
+        if let Some(live) = component.status.live.and_then(|live| i64::try_from(live).ok()) {
+            let mut connection = self.pool.acquire().await?;
+            specs.extend(crate::release::spec(&mut connection, component.id, live).await?);
+        }
+        Ok(specs)
     }
 
     /// The servers of a stead that a component uses.

@@ -89,6 +89,17 @@ pub(crate) struct Made<'a> {
     pub(crate) brings_back: Option<i64>,
 }
 
+/// The release of a component that answers, as last observed; none where none does, or that is none of its releases.
+pub(crate) async fn live(conn: &mut PgConnection, component: ComponentId) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar!(
+        "select r.number from releases r join components c on c.id = r.component_id
+         where c.id = $1 and r.number = (c.status ->> 'live')::int8",
+        component.0
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
 /// Keeps what an edit made as a release, if that is one: unless it differs from `before` in nothing that a release is.
 /// Answers whether it is.
 pub(crate) async fn keep(
@@ -102,9 +113,10 @@ pub(crate) async fn keep(
     let Some(package) = after.package().filter(|_| !same || made.brings_back.is_some()) else {
         return Ok(false);
     };
+    let replaces = live(conn, made.component).await?;
     sqlx::query!(
-        "insert into releases (component_id, number, spec, tenant_id, package, actor, brings_back)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into releases (component_id, number, spec, tenant_id, package, actor, brings_back, replaces)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
         made.component.0,
         made.number,
         serde_json::to_value(after).map_err(unreadable("release"))?,
@@ -112,6 +124,7 @@ pub(crate) async fn keep(
         package.bytes(),
         made.actor.name,
         made.brings_back,
+        replaces,
     )
     .execute(conn)
     .await?;

@@ -79,10 +79,6 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         );
         return Decision::Blocked(Condition { kind: ConditionKind::RuntimeMissing, message });
     }
-    if let Some(name) = observed.unset.first() {
-        let message = format!("there is no secret {name}; set it with `stead secret set {name}`");
-        return Decision::Blocked(Condition { kind: ConditionKind::SecretMissing, message });
-    }
     if !observed.unpacked {
         return act(Step::Unpack);
     }
@@ -104,13 +100,22 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         }
         Engine::Serves => {}
     }
+    // The newest release waits for its secrets; what answers goes on, and is told of everything else.
+    let newest = |step| match observed.unset.first() {
+        None => act(step),
+        Some(name) => {
+            let message = format!("there is no secret {name}; set it with `stead secret set {name}`");
+            Decision::Blocked(Condition { kind: ConditionKind::SecretMissing, message })
+        }
+    };
     if observed.live != Some(observed.wanted) {
-        return act(Step::Release(observed.wanted));
+        let step = Step::Release(observed.wanted);
+        return if observed.wanted_canary.is_some() { act(step) } else { newest(step) };
     }
     let is = observed.canary.as_ref().map(|canary| (canary.release, canary.percent));
     match observed.wanted_canary {
         Some((number, percent)) if is != Some((number, percent)) => {
-            return act(Step::Canary(number, percent));
+            return newest(Step::Canary(number, percent));
         }
         None if is.is_some() => return act(Step::Retire),
         _ => {}
@@ -120,13 +125,6 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     }
     match (&observed.canary, &observed.returned) {
         (Some(canary), Some(why)) if canary.returned.is_none() => act(Step::Return(why.clone())),
-        (Some(canary @ super::Canary { returned: Some(why), .. }), _) => {
-            let message = format!(
-                "release {} gets no calls any more: {why}; mend it and run `stead up`, or `stead rollback`",
-                canary.release
-            );
-            Decision::Blocked(Condition { kind: ConditionKind::CanaryReturned, message })
-        }
         _ => Decision::Settled,
     }
 }

@@ -1,6 +1,6 @@
 //! A `$STEAD_HOME` of a test with a keeper and an engine; whatever happens, nothing of it is left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -225,6 +225,8 @@ impl Home {
             tmp_mib: 32,
             concurrency: 4,
             environment: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+            uses: None,
             egress: Vec::new(),
         }
     }

@@ -90,7 +90,7 @@ pub(crate) async fn begin(
 
 /// Reach the inspector of a function
 ///
-/// An upgrade to `stead-inspection` within an inspection, by who began it: from then on it is a connection to the
+/// An upgrade to `stead-inspection` within an inspection, by who knows it and may inspect: from then on it is a connection to the
 /// inspector of the function's worker.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/inspections/{id}",
     tag = "components", operation_id = "reach_inspector", params(InspectionPath),

@@ -54,7 +54,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(releases::rollback))
         .routes(routes!(releases::promote))
         .routes(routes!(secrets::list))
-        .routes(routes!(secrets::put, secrets::delete))
+        .routes(routes!(secrets::delete))
         .routes(routes!(packages::get))
         .routes(routes!(logs::of_component))
         .routes(routes!(logs::of_tenant))
@@ -87,6 +87,8 @@ pub(crate) fn streaming() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(queries::run))
         .routes(routes!(packages::put))
+        // Nothing of a secret is kept, not even to know it again.
+        .routes(routes!(secrets::put))
         .routes(routes!(invocations::post))
         .routes(routes!(inspections::begin))
         .routes(routes!(inspections::connect))

@@ -9,13 +9,14 @@ use component::function::Variable;
 use component::{SteadName, TenantName};
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::SteadPath;
 use super::steads::EditQuery;
 use crate::access::{Action, Caller};
-use crate::extract::{Path, Query, Sent, parse};
-use crate::problem::Problem;
+use crate::extract::{Path, Query, Sent};
+use crate::problem::{Kind, Problem};
 use crate::refusals::Attempt;
 use crate::{App, view};
 
@@ -72,12 +73,15 @@ pub(crate) async fn put(
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     let edit = async {
         caller.may_in(&tenant, Action::Edit)?;
-        let wanted: wire::SecretRequest = parse(sent.required()?)?;
-        let wrong = if wanted.value.is_empty() {
+        // Not by the usual way, whose words repeat what was sent.
+        let value = text_of(sent.required()?);
+        let value =
+            value.ok_or_else(|| Problem::new(Kind::Invalid, "the body is no object with a text `value`"))?;
+        let wrong = if value.is_empty() {
             Some("is empty; give it a value, or remove the secret".to_owned())
-        } else if wanted.value.len() > LONGEST {
-            Some(format!("has {} bytes; {LONGEST} are the most", wanted.value.len()))
-        } else if wanted.value.contains('\0') {
+        } else if value.len() > LONGEST {
+            Some(format!("has {} bytes; {LONGEST} are the most", value.len()))
+        } else if value.contains('\0') {
             Some("holds a NUL, which no environment can".to_owned())
         } else {
             None
@@ -85,13 +89,24 @@ pub(crate) async fn put(
         if let Some(wrong) = wrong {
             return Err(Problem::fields(vec![("/value".to_owned(), wrong)]));
         }
-        let (stead, value) = ((&at.tenant, &at.stead), SecretString::from(wanted.value));
+        let (stead, value) = ((&at.tenant, &at.stead), SecretString::from(value));
         Ok(app.store.set_secret(&caller.actor, stead, &at.secret, &value, query.reason()).await?)
     };
     // What was sent stays out of the record, also where it is refused.
     let attempt = Attempt::new(&caller, "secret.set", Some(&tenant)).stead(&at.stead);
     let operation = attempt.of(&app.store, edit).await?;
     super::operations::answer(&app, tenant.id, Some(operation), query.wait).await
+}
+
+/// The value in a body that has nothing else.
+fn text_of(body: Value) -> Option<String> {
+    match body {
+        Value::Object(mut object) if object.len() == 1 => match object.remove("value")? {
+            Value::String(value) => Some(value),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Remove a secret

@@ -98,10 +98,30 @@ fn a_release_is_tried_widened_promoted_and_taken_back() {
     stead.ok_in(&folder, &["rollback"]);
     assert_eq!(count(&callers(port), 2), 100);
     assert!(!status().contains("gets no calls any more"));
-    // A plain change answers all.
+    // A plain change answers all, and the way back from it leads to what there was, not to what failed its trial.
     save(&folder, &code(7));
     stead.ok_in(&folder, &["up", "--yes"]);
     assert_eq!(count(&callers(port), 7), 100);
+    stead.ok_in(&folder, &["rollback"]);
+    assert_eq!(count(&callers(port), 2), 100);
+
+    // What never started is nothing to try against; and what is no part of a release holds for both that run.
+    save(&folder, "export const handler = no code;\n");
+    assert!(!stead.run_in(&folder, &["up", "--yes"]).status.success());
+    save(&folder, &code(8));
+    stead.ok_in(&folder, &["up", "--yes", "--canary", "30%"]);
+    let tried = callers(port);
+    assert!(count(&tried, 8) > 0 && count(&tried, 2) + count(&tried, 8) == 100, "{tried:?}");
+    std::fs::write(folder.join("stead.toml"), format!("{MANIFEST}concurrency = 7\n")).unwrap();
+    stead.ok_in(&folder, &["up", "--yes", "--canary", "60%"]);
+    let status = stead.ok_in(&folder, &["status"]);
+    assert!(status.contains("is tried on 60 % of the calls") && status.contains("7 at once"), "{status}");
+    let route = stead.list("functions/routes").concat();
+    let route = std::fs::read(stead.home.join("functions/routes").join(route)).unwrap();
+    let route: Value = serde_json::from_slice(&route).unwrap();
+    let versions = route["versions"].as_object().unwrap();
+    assert_eq!(versions.len(), 2);
+    assert!(versions.values().all(|version| version["concurrency"] == 7), "{versions:?}");
     stead.ok_in(&folder, &["down", "--yes"]);
     stead.finish();
 }

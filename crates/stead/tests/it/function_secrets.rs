@@ -84,11 +84,47 @@ fn a_secret_is_in_the_environment_and_nowhere_else() {
     }
     assert_eq!(answer().1, "sk_live_second");
 
+    // A release that names another one does not start: the one that answers keeps what it has, and is given new values.
+    std::fs::write(folder.join("stead.toml"), manifest.replace("STRIPE_KEY", "OTHER_KEY")).unwrap();
+    assert!(!stead.run_in(&folder, &["up", "--yes"]).status.success());
+    assert_eq!(answer().1, "sk_live_second");
+    let used = stead.run_in(&folder, &["secret", "remove", "STRIPE_KEY"]);
+    assert!(text(&used.stderr).contains("function.api uses the secret STRIPE_KEY"), "{used:?}");
+    let _ = set(&stead, &folder, "STRIPE_KEY", b"sk_live_third");
+    until("the new value", || (answer().1 == "sk_live_third").then_some(()));
+    std::fs::write(folder.join("stead.toml"), &manifest).unwrap();
+    stead.ok_in(&folder, &["up", "--yes"]);
+    assert_eq!(answer().1, "sk_live_third");
+
+    // What cannot be understood is not repeated, neither to the caller nor on record.
+    let running = stead.running().unwrap();
+    let token = std::fs::read_to_string(stead.home.join("operator.token")).unwrap();
+    for body in
+        ["\"sk_live_raw\"", "{\"value\": 4815162342}", "{\"value\": \"sk_live_raw\", \"sk_live_more\": 1}"]
+    {
+        let mut curl = std::process::Command::new("curl");
+        curl.args([
+            "-sS",
+            "-X",
+            "PUT",
+            "-H",
+            "@/dev/stdin",
+            "-H",
+            "content-type: application/json",
+            "-d",
+            body,
+        ]);
+        curl.arg(format!("{}/v1/tenants/acme/steads/demo/secrets/PIN", running["url"].as_str().unwrap()));
+        let said =
+            crate::database::feed(&mut curl, &format!("authorization: Bearer {}\n", token.trim())).unwrap();
+        assert!(said.contains("422") && !said.contains("4815162342") && !said.contains("sk_live"), "{said}");
+    }
+
     // On record is that it was set, and by whom.
     let history = stead.ok_in(&folder, &["history", "--json"]);
     assert!(history.contains("secret.set") && history.contains("secret.removed"), "{history}");
     let everything = [history, stead.ok_in(&folder, &["status", "--json"]), stead.said()].concat();
-    assert!(!everything.contains("sk_live"), "a secret is told");
+    assert!(!everything.contains("sk_live") && !everything.contains("4815162342"), "a secret is told");
     stead.ok_in(&folder, &["down", "--yes"]);
     stead.finish();
 }

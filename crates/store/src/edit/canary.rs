@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::{ChangeAction, ComponentChange, EditError, Held, Line, hold, touch};
 use crate::journal::Actor;
-use crate::{Store, fail_point};
+use crate::{Store, fail_point, release};
 
 /// A release that is tried.
 #[derive(Debug, Clone, Copy)]
@@ -18,27 +18,19 @@ pub(super) struct Canary {
     pub(super) base: i64,
 }
 
-/// What becomes of the share of a component of which an edit has made the release `number`: it is tried, where that is
-/// asked for and there is one before it; otherwise nothing is tried any more. Answers whether it is tried.
+/// What becomes of the share of a component of which an edit has made a release: it is tried, where that is asked for and
+/// one answers that it can be tried against; otherwise nothing is tried any more. Answers whether it is tried.
 pub(super) async fn of_release(
     tx: &mut PgConnection,
     id: ComponentId,
-    number: i64,
     percent: Option<u8>,
     before: Option<Canary>,
 ) -> Result<bool, EditError> {
-    let newest = || {
-        sqlx::query_scalar!(
-            "select max(number) from releases where component_id = $1 and number < $2",
-            id.0,
-            number
-        )
-    };
     let base = match (percent, before) {
         (None, _) => None,
         // What is tried in the place of another that was, is tried against the same.
         (Some(_), Some(before)) => Some(before.base),
-        (Some(_), None) => newest().fetch_one(&mut *tx).await?,
+        (Some(_), None) => release::live(&mut *tx, id).await?,
     };
     set(tx, id, percent.map(i16::from).zip(base)).await?;
     Ok(base.is_some())
@@ -75,7 +67,7 @@ pub(super) fn to_be_widened<'a>(
     tried.filter(|(_, canary)| canary.percent != percent).collect()
 }
 
-/// Tries the release of a component on another share of the calls.
+/// Tries the release of a component on another share of the calls; whoever calls has it looked at.
 pub(super) async fn widen(
     tx: &mut PgConnection,
     line: &mut Line<'_>,
@@ -85,8 +77,7 @@ pub(super) async fn widen(
     let (before, after) = (json!({ "percent": canary.percent }), json!({ "percent": percent }));
     line.write(tx, "component.canary_widened", before, after).await?;
     let Some(current) = line.held.current.get(line.name) else { return Ok(()) };
-    set(tx, current.id, Some((i16::from(percent), canary.base))).await?;
-    touch(tx, line.operation, current.id, line.name).await
+    set(tx, current.id, Some((i16::from(percent), canary.base))).await
 }
 
 impl Store {
@@ -106,7 +97,7 @@ impl Store {
         let canary = held.existing(tenant, stead, name)?.canary;
         let canary = canary.ok_or_else(|| EditError::NotTried(name.clone()))?;
         let (id, operation) = held.open(&mut tx, actor, (tenant, stead, name), "promote").await?;
-        let newest = crate::release::newest(&mut tx, id).await?;
+        let newest = release::newest(&mut tx, id).await?;
         let mut line = Line { actor, held: &held, stead, name, operation, reason };
         let before = json!({ "live": canary.base, "canary": newest, "percent": canary.percent });
         line.write(&mut tx, "component.promoted", before, json!({ "live": newest })).await?;

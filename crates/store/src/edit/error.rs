@@ -59,7 +59,9 @@ pub enum EditError {
     #[error("{0} has no release {1}; `stead releases {0}` lists those that it has")]
     NoRelease(ComponentName, i64),
     /// Nothing to try on a share of the calls.
-    #[error("no function changes in this edit, so there is no release to try; leave the canary out")]
+    #[error(
+        "this edit changes no function that answers already, so there is no release to try; leave the canary out"
+    )]
     NothingToTry,
     /// No release of it is tried.
     #[error("{0} has no release that is tried on a share of the calls, so there is nothing to promote")]

@@ -41,9 +41,14 @@ impl Store {
             // While a release is tried, what it is tried against is what there was before.
             (None, Some(canary)) => canary.base,
             (None, None) => sqlx::query_scalar!(
-                // What a rollback brought back stands for what it was.
-                "select max(number) from releases where component_id = $1 and number < (
-                     select coalesce(brings_back, number) from releases where component_id = $1 and number = $2)",
+                // What a rollback brought back stands for what it was. What never answered is not what there was before.
+                "select coalesce(
+                     was.replaces,
+                     (select max(number) from releases where component_id = $1 and number < was.number)) as number
+                 from releases newest
+                 join releases was on was.component_id = newest.component_id
+                                  and was.number = coalesce(newest.brings_back, newest.number)
+                 where newest.component_id = $1 and newest.number = $2",
                 current.id.0,
                 newest
             )

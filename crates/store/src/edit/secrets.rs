@@ -1,6 +1,6 @@
 //! Secrets of a stead: values that its functions find in their environment, under the secret's name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use component::function::Variable;
 use component::{ComponentName, OperationId, Spec, SteadName, TenantId, TenantName};
@@ -76,15 +76,14 @@ impl Store {
         let change = Change { actor, held: &held, stead, name, operation: Some(operation), reason };
         let before = if version == 1 { Value::Null } else { json!({ "version": version - 1 }) };
         let after = json!({ "version": version });
-        let mut used = false;
-        for (component, current) in &held.current {
-            if uses(&current.spec, name) && !current.deleting {
-                change.write(&mut tx, "secret.set", Some(component), before.clone(), after.clone()).await?;
-                touch(&mut tx, operation, current.id, component).await?;
-                used = true;
+        let users = users(&mut tx, &held, stead_id, name).await?;
+        for user in &users {
+            change.write(&mut tx, "secret.set", Some(user), before.clone(), after.clone()).await?;
+            if let Some(current) = held.current.get(user) {
+                touch(&mut tx, operation, current.id, user).await?;
             }
         }
-        if !used {
+        if users.is_empty() {
             change.write(&mut tx, "secret.set", None, before, after).await?;
         }
         finish_empty(&mut tx, operation).await?;
@@ -107,9 +106,8 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         let held = hold(&mut tx, actor, tenant, stead, false).await?;
         let (stead_id, _) = held.stead_of(tenant, stead)?;
-        let user = held.current.iter().find(|(_, current)| uses(&current.spec, name));
-        if let Some((user, _)) = user {
-            return Err(EditError::SecretUsed(name.clone(), user.clone()));
+        if let Some(user) = users(&mut tx, &held, stead_id, name).await?.pop_first() {
+            return Err(EditError::SecretUsed(name.clone(), user));
         }
         let version = sqlx::query_scalar!(
             "delete from stead_secrets where stead_id = $1 and name = $2 returning version",
@@ -197,8 +195,29 @@ fn whose(stead: uuid::Uuid, name: &Variable) -> String {
     format!("stead/{stead}/{name}")
 }
 
-fn uses(spec: &Spec, name: &Variable) -> bool {
-    matches!(spec, Spec::Function(spec) if spec.secrets.contains(name))
+/// The components that find a secret in their environment, or shall: what answers may be an earlier release.
+async fn users(
+    tx: &mut PgConnection,
+    held: &Held,
+    stead: uuid::Uuid,
+    name: &Variable,
+) -> Result<BTreeSet<ComponentName>, EditError> {
+    let wants = |spec: &Spec| matches!(spec, Spec::Function(spec) if spec.secrets.contains(name));
+    let wanting = held.current.iter().filter(|(_, current)| wants(&current.spec) && !current.deleting);
+    let mut users: BTreeSet<_> = wanting.map(|(name, _)| name.clone()).collect();
+    let answering = sqlx::query_scalar!(
+        "select c.name from components c join releases r on r.component_id = c.id
+         where c.stead_id = $1 and c.deletion_requested_at is null and jsonb_exists(r.spec -> 'secrets', $2)
+           and r.number in (c.canary_base, (c.status ->> 'live')::int8)",
+        stead,
+        name.as_str()
+    )
+    .fetch_all(tx)
+    .await?;
+    for user in answering {
+        users.insert(user.parse().map_err(|_| Error::BadName("component name"))?);
+    }
+    Ok(users)
 }
 
 /// A line about a secret, for each component that uses it: its name and how often it was set, never what it is.
