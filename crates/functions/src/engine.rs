@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use keeper::wire::Name;
 
 use crate::Limits;
-use crate::awake::UnderWay;
 use crate::events::Events;
 use crate::log::Log;
 use crate::route::Settings;
@@ -26,7 +25,6 @@ pub(crate) struct Engine {
     pub(crate) usage: Arc<Usage>,
     pub(crate) events: Events,
     pub(crate) table: Table,
-    pub(crate) under_way: UnderWay,
     settings: Mutex<Arc<Settings>>,
 }
 
@@ -46,7 +44,6 @@ impl Engine {
             usage,
             events,
             table: Table::default(),
-            under_way: UnderWay::default(),
             settings: Mutex::default(),
             home,
             limits,

@@ -9,7 +9,7 @@
 //! | the Invoke API, for Stead's own processes | `invoke.rs`, `invoke/` |
 //! | events that are accepted now and worked at later; schedules | `events.rs`, `events/`, `schedule.rs` |
 //! | which version serves the caller | `function.rs`, `trial.rs` |
-//! | a worker that rests, or a place in the queue | `pool.rs`, `awake.rs` |
+//! | a worker that rests, or a place in the queue | `pool.rs` |
 //! | a worker is started: a spare, the package, the environment | `start.rs`, `spares.rs`, `sandboxes.rs`, `environment.rs` |
 //! | the runtime inside asks for the invocation and answers it | `runtime_api.rs`, `hearing.rs`, `worker.rs`, `bootstrap/` |
 //! | deadlines, freezing, processes that end | `minder.rs`, `freezer.rs` |
@@ -21,7 +21,6 @@
 //! answers on a Unix socket (`status.rs`). So functions serve while the control plane is down. Sandboxes are the
 //! keeper's: the engine itself is unprivileged, and whatever a function does to its worker it does to a worker.
 
-mod awake;
 mod client;
 mod control;
 mod control_socket;

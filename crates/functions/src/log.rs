@@ -28,7 +28,7 @@ const WAITING: usize = 16 * 1024;
 const MOST_AT_ONCE: usize = 4096;
 /// After a write the next lines are gathered for so long: to be woken for each costs the call that wrote it more than
 /// writing it does.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(2);
 /// Rotated files kept beside the current one.
 const KEEP: u32 = 4;
 

@@ -16,7 +16,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::awake::Soon;
 use crate::database::Databases;
 use crate::edition::Edition;
 use crate::engine::Engine;
@@ -42,7 +41,6 @@ pub(crate) struct Pool {
     /// Its one worker is there to be inspected.
     pub(crate) inspection: Option<Arc<Inspection>>,
     crew: Mutex<Crew>,
-    soon: Soon,
     /// Somebody may have gone.
     changed: Notify,
 }
@@ -84,14 +82,13 @@ impl Pool {
         inspection: Option<Arc<Inspection>>,
     ) -> Arc<Self> {
         let crew = Mutex::default();
-        let (soon, changed) = (Soon::default(), Notify::new());
-        Arc::new(Self { engine, edition, log, tally, databases, inspection, crew, soon, changed })
+        let changed = Notify::new();
+        Arc::new(Self { engine, edition, log, tally, databases, inspection, crew, changed })
     }
 
     /// Has a call worked at, and waits for what comes of it. Whoever stops waiting does not stop the work.
     pub(crate) async fn call(self: &Arc<Self>, call: Call) -> Result<Outcome, Refused> {
         let id = call.id.clone();
-        let one = self.engine.under_way.another();
         let (reply, mut answer) = oneshot::channel();
         let queued = self.submit(Box::new(Job { call, reply, unread: 0 }))?;
         let lost = || Refused::Unavailable("the engine is stopping; try again".to_owned());
@@ -107,7 +104,7 @@ impl Pool {
                 Err(_) => {}
             }
         }
-        self.soon.wait(&one, &mut answer).await.unwrap_or_else(|| Err(lost()))
+        answer.await.unwrap_or_else(|_| Err(lost()))
     }
 
     /// Answers whether it has to wait.

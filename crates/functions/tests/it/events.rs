@@ -5,7 +5,7 @@ use std::fs;
 use functions::route::{Missed, Route, Schedule};
 use serde_json::{Value, json};
 
-use crate::home::{Home, until};
+use crate::home::{Home, pause, until};
 
 pub(crate) const LATER: [(&str, &str); 1] = [("X-Amz-Invocation-Type", "Event")];
 
@@ -16,9 +16,16 @@ pub(crate) fn files(home: &Home, folder: &str) -> Vec<String> {
     names.filter(|name| !name.contains("/.new-")).collect()
 }
 
-/// How often a line was printed.
+/// How often a line was printed, once the log is at rest: lines are gathered for a moment before they are written.
 pub(crate) fn count(home: &Home, text: &str) -> usize {
-    let lines = home.lines("f1");
+    let mut before = home.lines("f1").len();
+    let lines = until("the log is at rest", || {
+        pause();
+        let lines = home.lines("f1");
+        let is_at_rest = lines.len() == before;
+        before = lines.len();
+        is_at_rest.then_some(lines)
+    });
     let is = |line: &&Value| {
         line["stream"] == "stdout" && line["message"].as_str().is_some_and(|message| message.contains(text))
     };
