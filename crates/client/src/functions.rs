@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
 
 use crate::http::{Client, Error};
-use crate::wire::{Invocation, Operation, Package, Page, Release, Secret};
+use crate::wire::{Invocation, Operation, Package, Page, Release, Secret, SecretRequest};
 
 impl Client {
     /// Whether a package is there.
@@ -79,8 +78,7 @@ impl Client {
         component: &str,
         reason: Option<&str>,
     ) -> Result<Operation, Error> {
-        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/promote");
-        self.send(self.request(Method::POST, &path).query(&[("reason", reason)])).await
+        self.edit_component(tenant, stead, component, "promote", reason, None).await
     }
 
     /// The secrets of a stead, without their values.
@@ -98,7 +96,8 @@ impl Client {
         reason: Option<&str>,
     ) -> Result<Operation, Error> {
         let request = self.request(Method::PUT, &format!("tenants/{tenant}/steads/{stead}/secrets/{secret}"));
-        self.send(request.json(&json!({ "value": value.expose_secret() })).query(&[("reason", reason)])).await
+        let value = SecretRequest { value: value.expose_secret().to_owned() };
+        self.send(request.json(&value).query(&[("reason", reason)])).await
     }
 
     /// Removes a secret of a stead.

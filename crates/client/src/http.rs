@@ -421,7 +421,7 @@ impl Client {
         self.send(self.request(Method::DELETE, &path).query(&[("reason", reason)])).await
     }
 
-    async fn edit_component(
+    pub(crate) async fn edit_component(
         &self,
         tenant: &str,
         stead: &str,

@@ -48,10 +48,7 @@ pub(crate) fn of_function(
 ) -> BTreeMap<String, String> {
     let mut env = of_spare();
     let uses = |name: &String| version.uses.as_ref().is_none_or(|uses| uses.contains(name));
-    let databases = || route.databases.iter().filter(|(name, _)| uses(name));
-    if let Some((name, database)) =
-        databases().find(|(name, _)| *name == "main").or_else(|| databases().next())
-    {
+    if let Some((name, database)) = first_database(route.databases.iter().filter(|(name, _)| uses(name))) {
         env.extend(of_database(name, database));
     }
     env.extend(version.environment.clone());
@@ -90,8 +87,10 @@ pub(crate) fn arn(route: &Route, qualifier: Option<u64>) -> String {
 }
 
 /// The one that a function means that names none: `main`, or the first.
-pub(crate) fn first_database(databases: &BTreeMap<String, Database>) -> Option<(&String, &Database)> {
-    databases.get_key_value("main").or_else(|| databases.first_key_value())
+pub(crate) fn first_database<'d>(
+    databases: impl Iterator<Item = (&'d String, &'d Database)> + Clone,
+) -> Option<(&'d String, &'d Database)> {
+    databases.clone().find(|(name, _)| *name == "main").or_else(|| databases.clone().next())
 }
 
 /// Where the pool is. Whoever speaks there is known by the listener, so the password may be any.

@@ -3,10 +3,12 @@
 mod inspect;
 mod secret;
 mod server;
+mod token;
 
 pub(crate) use inspect::{At, InspectArgs};
 pub(crate) use secret::SecretVerb;
 pub(crate) use server::{A_DAY, ServerArgs, ServerVerb};
+pub(crate) use token::{Scope, TokenVerb};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -577,48 +579,6 @@ pub(crate) enum MemberVerb {
         #[arg(long, env = "STEAD_TENANT", hide_env_values = true, value_name = "NAME")]
         tenant: TenantName,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenVerb {
-    /// Make a token; it is shown once.
-    Create {
-        /// What it is called in the history.
-        name: String,
-        /// What it allows.
-        #[arg(long, value_enum)]
-        scope: Scope,
-        /// Whose; needed but for operators and support.
-        #[arg(long, value_name = "NAME")]
-        tenant: Option<TenantName>,
-        /// Days until it ends [default: it does not].
-        #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u16).range(1..=3650))]
-        days: Option<u16>,
-    },
-    /// Show all tokens, without their secrets.
-    List,
-    /// End a token.
-    Revoke {
-        /// Its id.
-        id: uuid::Uuid,
-    },
-}
-
-/// What a token allows.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Scope {
-    /// Everything, in every tenant.
-    Operator,
-    /// Looking, in every tenant; no data.
-    Support,
-    /// Everything in one tenant but its quota and its tokens.
-    Owner,
-    /// Like owner, but for its members.
-    Developer,
-    /// Looking, in one tenant, and exporting its record; no data.
-    Auditor,
-    /// Looking, in one tenant, its data included; no passwords.
-    Viewer,
 }
 
 /// A share of the calls: `10%`, or `10`.

@@ -143,7 +143,7 @@ impl Store {
         let stead: SteadName = row.stead.parse().map_err(|_| Error::BadName("stead name"))?;
         let release = crate::release::newest(&mut *self.pool.acquire().await?, component.id).await?;
         let trial = self.trial(&component, row.canary_percent.zip(row.canary_base)).await?;
-        let specs = self.may_run(&component, trial.as_ref()).await?;
+        let specs = self.may_run(&component, trial.as_ref(), release).await?;
         let (mut uses, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         for spec in &specs {
             uses.extend(self.used(row.stead_id, spec).await?);
@@ -201,10 +201,18 @@ impl Store {
     }
 
     /// What is wanted of a component, and what may run until that does: what it is tried against, and what answers now.
-    async fn may_run(&self, component: &Component, trial: Option<&Trial>) -> Result<Vec<Spec>, Error> {
+    async fn may_run(
+        &self,
+        component: &Component,
+        trial: Option<&Trial>,
+        newest: Option<i64>,
+    ) -> Result<Vec<Spec>, Error> {
         let mut specs = vec![component.spec.clone()];
         specs.extend(trial.map(|trial| trial.spec.clone()));
-        if let Some(live) = component.status.live.and_then(|live| i64::try_from(live).ok()) {
+        let base = trial.map(|trial| trial.base);
+        let live = component.status.live.filter(|live| Some(*live) != base);
+        let live = live.and_then(|live| i64::try_from(live).ok());
+        if let Some(live) = live.filter(|live| Some(*live) != newest) {
             let mut connection = self.pool.acquire().await?;
             specs.extend(crate::release::spec(&mut connection, component.id, live).await?);
         }

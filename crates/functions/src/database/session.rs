@@ -112,7 +112,7 @@ pub(super) async fn run(
 fn find<'a>(databases: &'a BTreeMap<String, Database>, name: &str) -> Option<(&'a String, &'a Database)> {
     let by_name = databases.get_key_value(name);
     let by_database = || databases.iter().find(|(_, database)| database.database == name);
-    let only = || environment::first_database(databases).filter(|(_, database)| database.role == name);
+    let only = || environment::first_database(databases.iter()).filter(|(_, database)| database.role == name);
     by_name.or_else(by_database).or_else(only)
 }
 

@@ -109,25 +109,11 @@ fn ours(direct: &'static str, port: u16, host: &Host, place: &Place) -> Vec<(&'s
 pub(crate) async fn cold(node: &Kind, rust: &Kind, work: &Path) {
     if let Some(program) = program("STEAD_BENCH_RIE") {
         for (what, kind) in [("Node.js", node), ("Rust", rust)] {
-            let mut times = Vec::new();
-            for _ in 0..SAMPLES {
-                let began = Instant::now();
-                let (_peer, target) = emulator_of_aws(&program, kind);
-                quietly(&target).await;
-                times.push(ms(began));
-            }
-            println!("| {what}: AWS's emulator, start -> first answer | {SAMPLES} | {} |", fine(&times));
+            starts(&format!("{what}: AWS's emulator"), || emulator_of_aws(&program, kind)).await;
         }
     }
     if let Some(program) = program("STEAD_BENCH_WORKERD") {
-        let mut times = Vec::new();
-        for _ in 0..SAMPLES {
-            let began = Instant::now();
-            let (_peer, target) = workerd(&program, work);
-            quietly(&target).await;
-            times.push(ms(began));
-        }
-        println!("| Node.js: workerd, start -> first answer | {SAMPLES} | {} |", fine(&times));
+        starts("Node.js: workerd", || workerd(&program, work)).await;
     }
     if let Some(program) = program("STEAD_BENCH_CARGO_LAMBDA") {
         let mut times = Vec::new();
@@ -143,6 +129,17 @@ pub(crate) async fn cold(node: &Kind, rust: &Kind, work: &Path) {
             fine(&times)
         );
     }
+}
+
+async fn starts(what: &str, start: impl Fn() -> (Peer, Target)) {
+    let mut times = Vec::new();
+    for _ in 0..SAMPLES {
+        let began = Instant::now();
+        let (_peer, target) = start();
+        quietly(&target).await;
+        times.push(ms(began));
+    }
+    println!("| {what}, start -> first answer | {SAMPLES} | {} |", fine(&times));
 }
 
 /// A peer that was installed.
