@@ -38,6 +38,9 @@ const CLIENT_CONTEXT: HeaderName = HeaderName::from_static("lambda-runtime-clien
 const NONCE: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
 const ERROR_BODY: HeaderName = HeaderName::from_static("lambda-runtime-function-error-body");
+/// Our own: with `next`, the next invocation is what is said to an answer that is taken, so that a runtime that comes with
+/// Stead is woken once an invocation, not twice.
+const THEN: HeaderName = HeaderName::from_static("stead-then");
 const MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
 
 type Answered = Response<Full<Bytes>>;
@@ -83,13 +86,15 @@ async fn answer(worker: &Arc<Worker>, line: &Arc<Line>, request: Request<Incomin
     let path = request.uri().path().to_owned();
     let Some(rest) = path.strip_prefix(PREFIX) else { return not_found() };
     let parts: Vec<_> = rest.split('/').collect();
-    match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["invocation", "next"]) => next(worker, line).await,
+    let then = text(request.headers(), &THEN) == Some("next");
+    let answered = match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["invocation", "next"]) => return next(worker, line).await,
         (&Method::POST, ["invocation", id, "response"]) => response(worker, id, request).await,
         (&Method::POST, ["invocation", id, "error"]) => error(worker, id, request).await,
-        (&Method::POST, ["init", "error"]) => init_error(worker, request).await,
-        _ => not_found(),
-    }
+        (&Method::POST, ["init", "error"]) => return init_error(worker, request).await,
+        _ => return not_found(),
+    };
+    if then && answered.status() == StatusCode::ACCEPTED { next(worker, line).await } else { answered }
 }
 
 async fn next(worker: &Arc<Worker>, line: &Arc<Line>) -> Answered {

@@ -13,43 +13,59 @@ const streaming = Symbol('streaming');
 const PREFIX = ' /2018-06-01/runtime/';
 let requestId;
 
-// The runtime API over one connection. HTTP is spoken by hand, because the other side is known: it answers in order and
-// says how long each answer is. Node's own client takes longer for a call than all the rest.
+// The runtime API over one connection. HTTP is spoken by hand, because the other side is known: it says nothing unasked,
+// and how long each answer is. Node's own client takes longer for a call than all the rest.
 class Api {
   constructor(address) {
     const [host, port] = address.split(':');
-    this.waiting = [];
-    this.buffer = Buffer.alloc(0);
+    this.begin();
     this.socket = net.connect({ host, port: Number(port), noDelay: true });
     this.socket.on('data', (data) => this.take(data));
     this.socket.on('error', (error) => this.break(error));
     this.socket.on('close', () => this.break(new Error('the runtime API has gone')));
   }
+  begin() {
+    this.headers = undefined;
+    this.parts = [];
+    this.missing = 0;
+  }
   break(error) {
     this.broken = error;
-    for (const { failed } of this.waiting.splice(0)) failed(error);
+    this.failed?.(error);
   }
   take(data) {
-    this.buffer = this.buffer.length ? Buffer.concat([this.buffer, data]) : data;
-    for (;;) {
-      const end = this.buffer.indexOf('\r\n\r\n');
-      if (end < 0) return;
-      const [line, ...lines] = this.buffer.latin1Slice(0, end).split('\r\n');
-      const headers = {};
-      for (const header of lines) {
-        const colon = header.indexOf(':');
-        headers[header.slice(0, colon).toLowerCase()] = header.slice(colon + 1).trim();
-      }
-      const last = end + 4 + Number(headers['content-length'] ?? 0);
-      if (this.buffer.length < last) return;
-      const body = this.buffer.subarray(end + 4, last);
-      this.buffer = this.buffer.subarray(last);
-      this.waiting.shift()?.done({ status: Number(line.slice(9, 12)), headers, body });
-    }
+    this.parts.push(data);
+    if (this.headers) this.missing -= data.length; else if (!this.takeHead()) return;
+    if (this.missing > 0) return;
+    const { status, headers, start, parts } = this;
+    const whole = parts.length > 1 ? Buffer.concat(parts) : parts[0];
+    this.begin();
+    this.done({ status, headers, text: () => whole.utf8Slice(start) });
   }
+  takeHead() {
+    const data = this.parts.length > 1 ? Buffer.concat(this.parts) : this.parts[0];
+    this.parts = [data];
+    const end = data.indexOf('\r\n\r\n');
+    if (end < 0) return false;
+    const head = data.latin1Slice(0, end + 2);
+    const headers = {};
+    for (let at = head.indexOf('\r\n') + 2; at < head.length;) {
+      const colon = head.indexOf(':', at), last = head.indexOf('\r\n', at);
+      headers[head.slice(at, colon).toLowerCase()] = head.slice(colon + 2, last);
+      at = last + 2;
+    }
+    this.status = Number(head.slice(9, 12));
+    this.start = end + 4;
+    this.missing = this.start + Number(headers['content-length'] ?? 0) - data.length;
+    this.headers = headers;
+    return true;
+  }
+  // The answer to the one question under way.
   answer() {
     return new Promise((done, failed) => {
-      if (this.broken) failed(this.broken); else this.waiting.push({ done, failed });
+      if (this.broken) return failed(this.broken);
+      this.done = done;
+      this.failed = failed;
     });
   }
   head(method, path, headers) {
@@ -61,17 +77,11 @@ class Api {
     this.socket.write(this.head('GET', path));
     return this.answer();
   }
-  // The answer to one invocation, and at once the question for the next: they go in one packet.
-  post(path, headers, body, then) {
-    const length = Buffer.byteLength(body);
-    let text = this.head('POST', path, { ...headers, 'content-type': 'application/json', 'content-length': length }) + body;
-    // What is large may be refused, and then the connection is of no use for another question.
-    const both = then && length < 65536;
-    if (both) text += this.head('GET', then);
-    this.socket.write(text);
-    const accepted = this.answer();
-    if (both) this.next = this.answer();
-    return accepted;
+  post(path, headers, body) {
+    headers['content-type'] = 'application/json';
+    headers['content-length'] = Buffer.byteLength(body);
+    this.socket.write(this.head('POST', path, headers) + body);
+    return this.answer();
   }
 }
 
@@ -193,15 +203,20 @@ globalThis.awslambda = {
   },
 };
 
-function contextOf(headers) {
+const known = () => {
   const env = process.env;
-  const json = (text) => (text ? JSON.parse(text) : undefined);
-  const deadline = Number(headers['lambda-runtime-deadline-ms']);
   return {
-    callbackWaitsForEmptyEventLoop: true,
     functionName: env.AWS_LAMBDA_FUNCTION_NAME, functionVersion: env.AWS_LAMBDA_FUNCTION_VERSION,
     memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
     logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME, logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
+  };
+};
+
+function contextOf(fixed, headers) {
+  const json = (text) => (text ? JSON.parse(text) : undefined);
+  const deadline = Number(headers['lambda-runtime-deadline-ms']);
+  return {
+    callbackWaitsForEmptyEventLoop: true, ...fixed,
     awsRequestId: headers['lambda-runtime-aws-request-id'],
     invokedFunctionArn: headers['lambda-runtime-invoked-function-arn'],
     clientContext: json(headers['lambda-runtime-client-context']),
@@ -210,23 +225,25 @@ function contextOf(headers) {
   };
 }
 
+// What ends an invocation when nothing is left to do.
+let idle;
+process.on('beforeExit', () => idle?.());
+
 // The handler's answer: a promise's value, or what a callback was given. A callback's waits until nothing is left to do;
 // and where nothing is left to do without an answer, the answer is null.
 function run(handler, event, context) {
-  let idle;
-  const settled = new Promise((done, failed) => {
+  return new Promise((done, failed) => {
     idle = () => done(null);
-    process.once('beforeExit', () => idle());
     const settle = (error, value) => {
       const go = () => (error !== null && error !== undefined ? failed(error) : done(value));
       if (context.callbackWaitsForEmptyEventLoop) idle = go; else go();
     };
-    Object.assign(context, { done: settle, succeed: (value) => settle(null, value),
-      fail: (error) => settle(error ?? 'handled') });
+    context.done = settle;
+    context.succeed = (value) => settle(null, value);
+    context.fail = (error) => settle(error ?? 'handled');
     const result = handler(event, context, settle);
     if (typeof result?.then === 'function') result.then(done, failed);
   });
-  return settled.finally(() => process.removeAllListeners('beforeExit'));
 }
 
 async function stream(handler, event, context, headers) {
@@ -244,29 +261,36 @@ async function stream(handler, event, context, headers) {
   }
 }
 
-async function invoke(handler, headers, body) {
+// Answers with what comes next, where that is known.
+async function invoke(handler, fixed, { headers, text }) {
   const id = requestId = headers['lambda-runtime-aws-request-id'];
   const nonce = headers['lambda-runtime-invocation-id'];
   const echo = nonce ? { 'lambda-runtime-invocation-id': nonce } : {};
   if (headers['lambda-runtime-trace-id']) process.env._X_AMZN_TRACE_ID = headers['lambda-runtime-trace-id'];
-  let text, path = 'response';
+  let answer, path = 'response';
   try {
-    const event = JSON.parse(body.utf8Slice());
-    const context = contextOf(headers);
+    const event = JSON.parse(text());
+    const context = contextOf(fixed, headers);
     if (handler[streaming]) return await stream(handler, event, context, echo);
     // While the handler works, the connection is no reason for the loop to go on.
     api.socket.unref();
-    text = JSON.stringify((await run(handler, event, context)) ?? null) ?? 'null';
+    answer = JSON.stringify((await run(handler, event, context)) ?? null) ?? 'null';
   } catch (error) {
     const shape = shapeOf(error);
     console.error('Invoke Error', '\t' + JSON.stringify({ ...shape, stack: shape.trace, trace: undefined }));
     echo['lambda-runtime-function-error-type'] = shape.errorType.replace(/[^ -~]/g, '?');
-    [path, text] = ['error', JSON.stringify(shape)];
+    [path, answer] = ['error', JSON.stringify(shape)];
   } finally {
+    idle = undefined;
     api.socket.ref();
   }
-  const accepted = api.post(`invocation/${id}/${path}`, echo, text, 'invocation/next');
-  if (!api.next && (await accepted).headers.connection === 'close') {
+  // Where the answer is taken, the next invocation is what is said to it.
+  echo['stead-then'] = 'next';
+  const next = api.post(`invocation/${id}/${path}`, echo, answer);
+  requestId = undefined;
+  const said = await next;
+  if (said.status === 200) return said;
+  if (said.headers.connection === 'close') {
     api.socket.destroy();
     api = new Api(process.env.AWS_LAMBDA_RUNTIME_API);
   }
@@ -323,9 +347,9 @@ try {
 } catch (error) {
   die(error);
 }
+const fixed = known();
+let next;
 while (handler) {
-  const { headers, body } = await (api.next ?? api.get('invocation/next'));
-  api.next = undefined;
-  await invoke(handler, headers, body);
+  next = await invoke(handler, fixed, next ?? await api.get('invocation/next'));
   requestId = undefined;
 }

@@ -15,40 +15,48 @@ class Runtime:
         self.connect()
 
     def connect(self):
-        self.asked = False
+        self.said = None
         self.socket = socket.create_connection(self.address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb", 65536)
 
-    @staticmethod
-    def head(method, path, headers):
+    def ask(self, method, path, headers, body=b""):
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return f"{method} /2018-06-01/runtime/{path} HTTP/1.1\r\nHost: runtime\r\n{lines}\r\n".encode("latin-1", "replace")
-
-    def answer(self):
-        status = self.file.readline()
-        if not status:
-            raise ConnectionError("the runtime API has gone")
-        headers = {}
-        while (line := self.file.readline()) not in (b"\r\n", b""):
-            name, _, value = line.decode("latin-1").partition(":")
-            headers[name.lower()] = value.strip()
-        return headers, self.file.read(int(headers.get("content-length", 0)))
-
-    def next(self):
-        if not self.asked:
-            self.socket.sendall(self.head("GET", "invocation/next", {}))
-        self.asked = False
+        head = f"{method} /2018-06-01/runtime/{path} HTTP/1.1\r\nhost: runtime\r\n{lines}\r\n"
+        self.socket.sendall(head.encode("latin-1", "replace") + body)
         return self.answer()
 
-    def post(self, path, body, headers, ask=False):
-        """Sends an answer, and with it the question for the next invocation, in one packet."""
-        head = self.head("POST", path, {"Content-Type": "application/json", "Content-Length": len(body), **headers})
-        # What is large may be refused, and then the connection is of no use for another question.
-        self.asked = ask and len(body) < 65536
-        self.socket.sendall(head + body + (self.head("GET", "invocation/next", {}) if self.asked else b""))
-        headers, _ = self.answer()
-        if headers.get("connection") == "close":
+    def answer(self):
+        """What is said to the one question under way: status, headers, body."""
+        said = b""
+        while (end := said.find(b"\r\n\r\n")) < 0:
+            said += self.receive()
+        status, *lines = said[:end].decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, value in [line.split(": ", 1) for line in lines]}
+        parts = [said[end + 4:]]
+        missing = int(headers.get("content-length", 0)) - len(parts[0])
+        while missing > 0:
+            parts.append(self.receive())
+            missing -= len(parts[-1])
+        return int(status[9:12]), headers, b"".join(parts)
+
+    def receive(self):
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError("the runtime API has gone")
+        return data
+
+    def next(self):
+        _, headers, body = self.said or self.ask("GET", "invocation/next", {})
+        self.said = None
+        return headers, body
+
+    def post(self, path, body, headers):
+        """Sends an answer. Where the next invocation is asked for with it, and the answer is taken, it is said to that."""
+        headers = {"content-type": "application/json", "content-length": len(body), **headers}
+        said = self.ask("POST", path, headers, body)
+        if said[0] == 200:
+            self.said = said
+        elif said[1].get("connection") == "close":
             self.connect()
 
 
@@ -142,14 +150,14 @@ def to_json(value):
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-def report(runtime, path, error, headers={}, ask=False):
+def report(runtime, path, error, headers={}):
     shape = shape_of(error)
     trace = "".join(shape["stackTrace"])
     sys.stdout.write(f"[ERROR] {shape['errorType']}: {shape['errorMessage']}\r"
                      + ("Traceback (most recent call last):\r" + trace.replace("\n", "\r") if trace else "") + "\n")
     sys.stdout.flush()
     kind = shape["errorType"].encode("ascii", "replace").decode()
-    runtime.post(path, json.dumps(shape).encode(), {"Lambda-Runtime-Function-Error-Type": kind, **headers}, ask)
+    runtime.post(path, json.dumps(shape).encode(), {"lambda-runtime-function-error-type": kind, **headers})
 
 
 def serve(runtime, handler):
@@ -158,7 +166,7 @@ def serve(runtime, handler):
         headers, body = runtime.next()
         request_id = headers["lambda-runtime-aws-request-id"]
         nonce = headers.get("lambda-runtime-invocation-id")
-        echo = {"Lambda-Runtime-Invocation-Id": nonce} if nonce else {}
+        echo = {"stead-then": "next", **({"lambda-runtime-invocation-id": nonce} if nonce else {})}
         if headers.get("lambda-runtime-trace-id"):
             os.environ["_X_AMZN_TRACE_ID"] = headers["lambda-runtime-trace-id"]
         try:
@@ -172,11 +180,11 @@ def serve(runtime, handler):
             except (TypeError, ValueError) as error:
                 raise InitError("Runtime.MarshalError", f"Unable to marshal response: {error}")
         except Exception as error:
-            report(runtime, f"invocation/{request_id}/error", error, echo, ask=True)
+            report(runtime, f"invocation/{request_id}/error", error, echo)
         else:
             sys.stdout.flush()
             sys.stderr.flush()
-            runtime.post(f"invocation/{request_id}/response", answer, echo, ask=True)
+            runtime.post(f"invocation/{request_id}/response", answer, echo)
         request_id = None
 
 

@@ -33,25 +33,23 @@ pub(super) async fn run(
     let project = Project::here()?;
     // What cannot be is told before anything is changed.
     let door = Door::open(&project, inspect).await?;
+    // A save while it is brought up counts like any other.
+    let (changed, mut changes) = mpsc::channel(64);
+    let _watching = watch(project.folder(), changed)?;
+    let mut before = Some(project.wanted()?.body);
     let how = up::How { yes, reason: Some("stead dev"), wait: 300, canary: None };
     up::run(context, which, how).await?;
     let named = which.named()?;
     let client = context.client().await?;
-    let (changed, mut changes) = mpsc::channel(64);
-    let _watching = watch(project.folder(), changed)?;
     output::remark(format!("watching {}; every save is live. Ctrl-C ends it", project.folder().display()));
     let mut following = LogsArgs::following(which.clone());
     following.by = crate::cli::SaidBy::Function;
     let live = async {
-        let mut before = project.wanted()?.body;
         while let Some(began) = changes.recv().await {
             settle(&mut changes).await;
-            match save(&project, &client, &named, &before).await {
-                Ok(Some(body)) => {
-                    before = body;
-                    output::remark(format!("live after {} ms", began.elapsed().as_millis()));
-                }
-                Ok(None) => {}
+            match save(&project, &client, &named, &mut before).await {
+                Ok(true) => output::remark(format!("live after {} ms", began.elapsed().as_millis())),
+                Ok(false) => {}
                 // What is wrong now the next save may put right.
                 Err(Failure::Unreachable(why)) => {
                     output::remark(format!("{why}; save again once it is back"))
@@ -113,21 +111,30 @@ async fn settle(changes: &mut mpsc::Receiver<Instant>) {
     }
 }
 
-/// Brings a change about; `None` where nothing that matters has changed.
+/// Brings a change about, and whether there was one against what was wanted before, as far as that is known.
 async fn save(
     project: &Project,
     client: &Client,
     named: &Named,
-    before: &Value,
-) -> Result<Option<Value>, Failure> {
+    before: &mut Option<Value>,
+) -> Result<bool, Failure> {
     let Wanted { body, packages } = project.wanted()?;
-    if body == *before {
-        return Ok(None);
+    if before.as_ref() == Some(&body) {
+        return Ok(false);
     }
     up::upload(client, named, packages).await?;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
     let how = client::Edit { reason: Some("stead dev"), wait: Some(WAIT), ..client::Edit::default() };
-    let answer = client.put_stead(tenant, stead, &body, &how).await?;
+    let answer = match client.put_stead(tenant, stead, &body, &how).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            // It may have been taken.
+            *before = None;
+            return Err(error.into());
+        }
+    };
+    // Also where it fails: to go back to what was before is another change.
+    *before = Some(body);
     match answer.operation {
         Some(operation) if operation.state == "failed" => {
             Err(Failure::Failed(operation.error.unwrap_or_else(|| "it failed".into())))
@@ -135,6 +142,6 @@ async fn save(
         Some(operation) if operation.state == "running" => {
             Err(Failure::Failed("it is not live yet and goes on; see `stead status`".into()))
         }
-        _ => Ok(Some(body)),
+        _ => Ok(true),
     }
 }
