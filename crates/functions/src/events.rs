@@ -410,13 +410,13 @@ fn record(
 /// In the function's log.
 fn tell(function: Option<&Function>, event: &Event, what: &str) {
     let Some(function) = function else { return };
-    function.log.write(&crate::log::Line {
+    function.log.write(crate::log::Line {
         at: Timestamp::now(),
         level: "warning",
         version: None,
-        request_id: Some(&event.id),
+        request_id: Some(event.id.clone()),
         stream: crate::log::Stream::Platform,
-        message: format!("asynchronous event {} {what}", event.id).into(),
+        message: format!("asynchronous event {} {what}", event.id),
         report: None,
     });
 }

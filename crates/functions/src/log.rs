@@ -5,7 +5,6 @@
 //! line of its own; and a file is renamed away at a size, of which a few are kept. So one that prints without end fills
 //! no disk and slows nobody else's log. Lines are written by a thread of its own: a slow disk slows no invocation.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -69,32 +68,40 @@ pub(crate) struct Report {
     pub(crate) error_type: Option<String>,
 }
 
-/// A line before it has a function.
+/// A line.
 #[derive(Debug, Serialize)]
-pub(crate) struct Line<'a> {
+pub(crate) struct Line {
     pub(crate) at: Timestamp,
-    pub(crate) level: &'a str,
+    pub(crate) level: &'static str,
     pub(crate) version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) request_id: Option<&'a str>,
+    pub(crate) request_id: Option<String>,
     pub(crate) stream: Stream,
-    pub(crate) message: Cow<'a, str>,
+    pub(crate) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<Report>,
 }
 
+/// Whose lines they are.
+#[derive(Serialize)]
+struct Owner {
+    function: String,
+    tenant: String,
+    stead: String,
+    component: String,
+}
+
+/// A line as it is written.
 #[derive(Serialize)]
 struct Whole<'a> {
     #[serde(flatten)]
-    line: &'a Line<'a>,
-    function: &'a str,
-    tenant: &'a str,
-    stead: &'a str,
-    component: &'a str,
+    line: &'a Line,
+    #[serde(flatten)]
+    owner: &'a Owner,
 }
 
-/// A line as it is written, and whose it is.
-type Written = (Arc<str>, Vec<u8>);
+/// What waits to be written.
+type Written = (Arc<Owner>, Line);
 
 /// Where lines go.
 pub(crate) struct Log {
@@ -119,10 +126,12 @@ impl Log {
     pub(crate) fn of(self: &Arc<Self>, route: &Route) -> FunctionLog {
         FunctionLog {
             log: self.clone(),
-            function: route.function.as_str().into(),
-            tenant: route.tenant.clone(),
-            stead: route.stead.clone(),
-            component: route.component.clone(),
+            owner: Arc::new(Owner {
+                function: route.function.clone(),
+                tenant: route.tenant.clone(),
+                stead: route.stead.clone(),
+                component: route.component.clone(),
+            }),
             bucket: Mutex::new(Bucket { left: self.bounds.burst, since: Instant::now() }),
             dropped_lines: AtomicU64::new(0),
             dropped_bytes: AtomicU64::new(0),
@@ -139,21 +148,24 @@ impl Log {
         }
     }
 
-    fn send(&self, function: &Arc<str>, bytes: Vec<u8>) -> Result<(), usize> {
-        let length = bytes.len();
+    /// Answers whether there was room.
+    fn send(&self, owner: &Arc<Owner>, line: Line) -> bool {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = lines.as_ref().map(|lines| lines.try_send((function.clone(), bytes)));
-        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(length) }
+        lines.as_ref().is_some_and(|lines| lines.try_send((owner.clone(), line)).is_ok())
+    }
+}
+
+impl Line {
+    /// About how long it is as it is written, bytes.
+    fn length(&self) -> u64 {
+        u64::try_from(self.message.len()).unwrap_or(u64::MAX).saturating_add(200)
     }
 }
 
 /// One function's log.
 pub(crate) struct FunctionLog {
     log: Arc<Log>,
-    function: Arc<str>,
-    tenant: String,
-    stead: String,
-    component: String,
+    owner: Arc<Owner>,
     bucket: Mutex<Bucket>,
     dropped_lines: AtomicU64,
     dropped_bytes: AtomicU64,
@@ -166,13 +178,11 @@ struct Bucket {
 
 impl FunctionLog {
     /// Never waits.
-    pub(crate) fn write(&self, line: &Line<'_>) {
-        let length = u64::try_from(line.message.len()).unwrap_or(u64::MAX).saturating_add(200);
+    pub(crate) fn write(&self, line: Line) {
+        let length = line.length();
         // What the engine says is short, rare, and what tells about the rest.
         if line.stream != Stream::Platform && !self.may(length) {
-            self.dropped_lines.fetch_add(1, Ordering::Relaxed);
-            self.dropped_bytes.fetch_add(length, Ordering::Relaxed);
-            return;
+            return self.drop(length);
         }
         self.tell_of_dropped(line.version);
         self.append(line);
@@ -186,7 +196,7 @@ impl FunctionLog {
         let lines = self.dropped_lines.swap(0, Ordering::Relaxed);
         let bytes = self.dropped_bytes.swap(0, Ordering::Relaxed);
         let rate = self.log.bounds.rate;
-        self.append(&Line {
+        self.append(Line {
             at: Timestamp::now(),
             level: "warning",
             version,
@@ -194,26 +204,21 @@ impl FunctionLog {
             stream: Stream::Platform,
             message: format!(
                 "{lines} lines of about {bytes} bytes were dropped here: a function may log {rate} bytes a second"
-            )
-            .into(),
+            ),
             report: None,
         });
     }
 
-    fn append(&self, line: &Line<'_>) {
-        let whole = Whole {
-            line,
-            function: &self.function,
-            tenant: &self.tenant,
-            stead: &self.stead,
-            component: &self.component,
-        };
-        let Ok(mut bytes) = serde_json::to_vec(&whole) else { return };
-        bytes.push(b'\n');
-        if let Err(length) = self.log.send(&self.function, bytes) {
-            self.dropped_lines.fetch_add(1, Ordering::Relaxed);
-            self.dropped_bytes.fetch_add(u64::try_from(length).unwrap_or(0), Ordering::Relaxed);
+    fn append(&self, line: Line) {
+        let length = line.length();
+        if !self.log.send(&self.owner, line) {
+            self.drop(length);
         }
+    }
+
+    fn drop(&self, length: u64) {
+        self.dropped_lines.fetch_add(1, Ordering::Relaxed);
+        self.dropped_bytes.fetch_add(length, Ordering::Relaxed);
     }
 
     fn may(&self, length: u64) -> bool {
@@ -239,7 +244,7 @@ struct Files {
     folder: PathBuf,
     share: Share,
     rotate_at: u64,
-    open: HashMap<Arc<str>, LogFile>,
+    open: HashMap<String, LogFile>,
 }
 
 struct LogFile {
@@ -256,10 +261,9 @@ impl Files {
     fn write_all_of(&mut self, inbox: &Receiver<Written>) {
         while let Ok(first) = inbox.recv() {
             // As many lines as have come, in one write a file.
-            for (function, line) in std::iter::once(first).chain(inbox.try_iter().take(MOST_AT_ONCE)) {
-                match self.of(&function) {
-                    Ok(file) => file.batch.extend_from_slice(&line),
-                    Err(error) => tracing::error!(%error, %function, "cannot open a function's log"),
+            for (owner, line) in std::iter::once(first).chain(inbox.try_iter().take(MOST_AT_ONCE)) {
+                if let Err(error) = self.gather(&Whole { line: &line, owner: &owner }) {
+                    tracing::error!(%error, owner.function, "cannot open a function's log");
                 }
             }
             for (function, file) in &mut self.open {
@@ -274,16 +278,19 @@ impl Files {
         }
     }
 
-    fn of(&mut self, function: &Arc<str>) -> io::Result<&mut LogFile> {
-        match self.open.entry(function.clone()) {
-            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let path = self.folder.join(format!("function-{function}.jsonl"));
-                let file = open(&path, self.share)?;
-                let size = file.metadata()?.len();
-                Ok(entry.insert(LogFile { path, file, size, batch: Vec::new() }))
-            }
+    fn gather(&mut self, line: &Whole<'_>) -> io::Result<()> {
+        let function = &line.owner.function;
+        if !self.open.contains_key(function) {
+            let path = self.folder.join(format!("function-{function}.jsonl"));
+            let file = open(&path, self.share)?;
+            let size = file.metadata()?.len();
+            self.open.insert(function.clone(), LogFile { path, file, size, batch: Vec::new() });
         }
+        if let Some(file) = self.open.get_mut(function) {
+            serde_json::to_writer(&mut file.batch, line)?;
+            file.batch.push(b'\n');
+        }
+        Ok(())
     }
 }
 

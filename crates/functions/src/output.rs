@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,7 +43,7 @@ pub(crate) struct Output {
 
 /// What there is to know to write the next line.
 struct Printed {
-    log: std::sync::Arc<FunctionLog>,
+    log: Arc<FunctionLog>,
     version: u64,
     memory_mib: u64,
     buffer: Vec<u8>,
@@ -53,7 +53,8 @@ struct Printed {
     latest: Option<(String, Timestamp)>,
     /// Its START was written.
     started: bool,
-    tail: VecDeque<u8>,
+    /// The end of its log, where somebody wants it; before the first, of what the start said.
+    tail: Option<VecDeque<u8>>,
     /// Nobody tells of the worker's end: that both its pipes are closed has to do.
     alone: bool,
 }
@@ -74,7 +75,7 @@ impl Default for Partial {
 
 impl Output {
     pub(crate) fn new(
-        log: std::sync::Arc<FunctionLog>,
+        log: Arc<FunctionLog>,
         (version, memory_mib): (u64, u64),
         stdout: pipe::Receiver,
         stderr: pipe::Receiver,
@@ -88,7 +89,7 @@ impl Output {
             stderr: Partial::default(),
             latest: None,
             started: false,
-            tail: VecDeque::new(),
+            tail: Some(VecDeque::new()),
             alone: false,
         };
         Self { stdout, stderr, printed: Mutex::new(printed) }
@@ -143,11 +144,12 @@ impl Output {
         printed
     }
 
-    /// An invocation begins.
-    pub(crate) fn begin(&self, id: &str, at: Timestamp) {
+    /// An invocation begins, of which somebody may want the end of the log.
+    pub(crate) fn begin(&self, id: &str, at: Timestamp, tail: bool) {
         let mut printed = self.lock();
-        printed.latest = Some((id.to_owned(), at));
+        printed.latest = Some((id.into(), at));
         printed.started = false;
+        printed.tail = tail.then(VecDeque::new);
     }
 
     /// It has ended; the end of its log.
@@ -156,7 +158,7 @@ impl Output {
     }
 
     /// Something is said about the worker.
-    pub(crate) fn say(&self, level: &str, message: String) {
+    pub(crate) fn say(&self, level: &'static str, message: String) {
         self.lock().platform(level, Timestamp::now(), None, message, None);
     }
 
@@ -226,13 +228,13 @@ impl Printed {
         let level = level_of(&text, stream);
         // Lambda's runtimes print line feeds as carriage returns.
         let message = text.trim_end_matches('\r').replace('\r', "\n");
-        self.log.write(&Line {
+        self.log.write(Line {
             at: Timestamp::now(),
             level,
             version: Some(self.version),
-            request_id: self.latest.as_ref().map(|(id, _)| id.as_str()),
+            request_id: self.latest.as_ref().map(|(id, _)| id.clone()),
             stream,
-            message: message.into(),
+            message,
             report: None,
         });
     }
@@ -244,9 +246,8 @@ impl Printed {
         }
         let Some((id, began_at)) = self.latest.clone() else { return };
         self.started = true;
-        self.tail.clear();
         let message = format!("START RequestId: {id} Version: {}", self.version);
-        self.platform("info", began_at, Some(&id), message, None);
+        self.platform("info", began_at, Some(id), message, None);
     }
 
     fn close(&mut self, closing: Closing) -> Vec<u8> {
@@ -254,9 +255,9 @@ impl Printed {
         let Closing { id, duration, init, memory_peak, failure } = closing;
         let now = Timestamp::now();
         if let Some(failure) = failure.as_ref().filter(|failure| failure.fatal) {
-            self.platform("error", now, Some(&id), failure.message(), None);
+            self.platform("error", now, Some(id.clone()), failure.message(), None);
         }
-        self.platform("info", now, Some(&id), format!("END RequestId: {id}"), None);
+        self.platform("info", now, Some(id.clone()), format!("END RequestId: {id}"), None);
         let millis = |duration: Duration| (duration.as_secs_f64() * 100_000.0).round() / 100.0;
         let duration_ms = millis(duration);
         let billed = u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
@@ -269,41 +270,40 @@ impl Printed {
             error_type: failure.map(|failure| failure.error_type),
         };
         let message = report_line(&id, &report);
-        self.platform("info", now, Some(&id), message, Some(report));
-        let tail = self.tail();
-        self.tail.clear();
-        tail
+        self.platform("info", now, Some(id), message, Some(report));
+        self.tail.take().unwrap_or_default().into()
     }
 
     fn platform(
         &mut self,
-        level: &str,
+        level: &'static str,
         at: Timestamp,
-        id: Option<&str>,
+        request_id: Option<String>,
         message: String,
         report: Option<Report>,
     ) {
         self.remember(&message);
-        self.log.write(&Line {
+        self.log.write(Line {
             at,
             level,
             version: Some(self.version),
-            request_id: id,
+            request_id,
             stream: Stream::Platform,
-            message: message.into(),
+            message,
             report,
         });
     }
 
     fn remember(&mut self, line: &str) {
-        self.tail.extend(line.as_bytes());
-        self.tail.push_back(b'\n');
-        let surplus = self.tail.len().saturating_sub(TAIL);
-        self.tail.drain(..surplus);
+        let Some(tail) = &mut self.tail else { return };
+        tail.extend(line.as_bytes());
+        tail.push_back(b'\n');
+        let surplus = tail.len().saturating_sub(TAIL);
+        tail.drain(..surplus);
     }
 
     fn tail(&self) -> Vec<u8> {
-        self.tail.iter().copied().collect()
+        self.tail.iter().flatten().copied().collect()
     }
 }
 

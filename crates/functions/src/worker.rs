@@ -160,7 +160,7 @@ impl Worker {
             running.sent = Some(line.silence());
         }
         let delivery = running.delivery(&self.edition);
-        self.output.begin(&running.call.id, running.began_at);
+        self.output.begin(&running.call.id, running.began_at, running.call.tail);
         let State::Resting { next, frozen, .. } = std::mem::replace(&mut *state, State::Working(running))
         else {
             // Just looked at.
@@ -256,7 +256,7 @@ impl Worker {
     fn conclude(&self, running: &mut Running, closing: Closing, answer: Answer) -> Ending<'_> {
         self.count(&closing);
         crate::fail_point!("functions::usage.counted");
-        let mut ending = Ending { output: &self.output, closing: Some(closing) };
+        let mut ending = Ending { worker: self, closing: Some(closing) };
         let Some(reply) = running.reply.take() else { return ending };
         let tail = running.call.tail.then(|| ending.write());
         let _ = reply.send(Ok(Outcome { answer, tail, version: self.edition.number }));
@@ -291,7 +291,7 @@ impl Worker {
             // A reader that is slow has a full channel; it must not make the worker wait.
             tokio::spawn(async move { drop(pieces.send(Piece::End(failure)).await) });
         }
-        self.output.close(closing);
+        self.close(closing);
     }
 
     /// From now on it is no more; what it did until now.
@@ -323,7 +323,7 @@ impl Worker {
                         let end = Piece::End(Some(failure));
                         self.count(&closing);
                         tokio::spawn(async move { drop(pieces.send(end).await) });
-                        self.output.close(closing);
+                        self.close(closing);
                     }
                     None => drop(self.conclude(&mut running, closing, Answer::Failed(failure))),
                 }
@@ -405,9 +405,15 @@ impl Worker {
             id: running.call.id.clone(),
             duration: running.began.elapsed(),
             init: self.init.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            memory_peak: self.groups.get().and_then(Groups::memory_peak),
+            memory_peak: None,
             failure,
         }
+    }
+
+    /// Writes the end of an invocation's log; answers with the end of that, where somebody wants it.
+    fn close(&self, closing: Closing) -> Vec<u8> {
+        let memory_peak = self.groups.get().and_then(Groups::memory_peak);
+        self.output.close(Closing { memory_peak, ..closing })
     }
 
     /// Before anybody is told the end of an invocation, it is counted.
@@ -420,14 +426,14 @@ impl Worker {
 
 /// The end of an invocation's log, which is still to be written: at the latest when this goes.
 pub(crate) struct Ending<'w> {
-    output: &'w Output,
+    worker: &'w Worker,
     closing: Option<Closing>,
 }
 
 impl Ending<'_> {
     /// The end of the log, as the caller may see it.
     fn write(&mut self) -> Vec<u8> {
-        self.closing.take().map(|closing| self.output.close(closing)).unwrap_or_default()
+        self.closing.take().map(|closing| self.worker.close(closing)).unwrap_or_default()
     }
 }
 

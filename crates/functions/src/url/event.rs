@@ -74,6 +74,7 @@ pub(super) fn payload(asked: &Asked<'_>, call: &Call) -> Result<Bytes, serde_jso
     let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let path = if uri.path().is_empty() { "/" } else { uri.path() };
     let (body, is_base64_encoded) = encode(text(CONTENT_TYPE), body);
+    let body_length = body.as_ref().map_or(0, |body| body.len());
     let event = Event {
         version: "2.0",
         route_key: "$default",
@@ -103,7 +104,9 @@ pub(super) fn payload(asked: &Asked<'_>, call: &Call) -> Result<Bytes, serde_jso
         body,
         is_base64_encoded,
     };
-    serde_json::to_vec(&event).map(Bytes::from)
+    let mut bytes = Vec::with_capacity(1536 + body_length);
+    serde_json::to_writer(&mut bytes, &event)?;
+    Ok(bytes.into())
 }
 
 /// Text as it is, everything else in base64; nothing where there is nothing.
