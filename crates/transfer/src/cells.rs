@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use deltalake::arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-    Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
 use deltalake::kernel::{DataType, PrimitiveType};
 use postgres_types::Type;
@@ -44,9 +44,7 @@ fn decimal(modifier: i32) -> DataType {
         let scale = ((packed & 0x7FF) ^ 1024) - 1024;
         Some((u8::try_from(packed >> 16 & 0xFFFF).ok()?, u8::try_from(scale).ok()?))
     });
-    bounds
-        .and_then(|(precision, scale)| DataType::decimal(precision, scale).ok())
-        .unwrap_or(DataType::STRING)
+    bounds.and_then(|(precision, scale)| DataType::decimal(precision, scale).ok()).unwrap_or(DataType::STRING)
 }
 
 /// The values of a column, one after the other.
@@ -82,9 +80,9 @@ impl Cells {
             PrimitiveType::Binary => Self::Binary(BinaryBuilder::new()),
             PrimitiveType::Decimal(decimal) => {
                 let (precision, scale) = (decimal.precision(), decimal.scale());
-                let builder = i8::try_from(scale)
-                    .map_err(|_| ())
-                    .and_then(|s| Decimal128Builder::new().with_precision_and_scale(precision, s).map_err(|_| ()));
+                let builder = i8::try_from(scale).map_err(|_| ()).and_then(|s| {
+                    Decimal128Builder::new().with_precision_and_scale(precision, s).map_err(|_| ())
+                });
                 builder.map_or_else(|()| Self::Text(StringBuilder::new()), |b| Self::Decimal(b, scale))
             }
             _ => Self::Text(StringBuilder::new()),

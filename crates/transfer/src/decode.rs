@@ -33,7 +33,8 @@ impl Decoder {
 
     /// Takes a message; a transaction where that was its last.
     pub(crate) fn take(&mut self, message: Bytes) -> Result<Option<Transaction>, Error> {
-        let parsed = self.parser.parse_wal_message_bytes(message).map_err(|error| strange(error.to_string()))?;
+        let parsed =
+            self.parser.parse_wal_message_bytes(message).map_err(|error| strange(error.to_string()))?;
         match parsed.message {
             Message::Begin { xid, .. } => self.open = Some(Open { xid, changes: Vec::new() }),
             Message::Commit { end_lsn, timestamp, .. } => {
@@ -74,7 +75,8 @@ impl Decoder {
     }
 
     fn change(&mut self, relation_id: u32, kind: Kind) -> Result<(), Error> {
-        let relation = self.relations.get(&relation_id).ok_or_else(|| strange("a table without a description"))?;
+        let relation =
+            self.relations.get(&relation_id).ok_or_else(|| strange("a table without a description"))?;
         let width = relation.columns.len();
         let rows = match &kind {
             Kind::Insert(row) | Kind::Delete(row) => [Some(row), None],

@@ -11,10 +11,10 @@
 //!
 //! Nothing here knows the control plane.
 
-pub mod change;
-pub mod lake;
 mod cells;
+pub mod change;
 mod decode;
+pub mod lake;
 mod rows;
 mod source;
 pub mod stream;

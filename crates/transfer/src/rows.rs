@@ -40,9 +40,9 @@ pub(crate) fn fields(relation: &Relation) -> Vec<StructField> {
         StructField::nullable(UNCHANGED, names),
     ];
     let own = relation.columns.iter();
-    fields.extend(own.map(|column| {
-        StructField::nullable(column.name.clone(), form(column.type_id, column.modifier))
-    }));
+    fields.extend(
+        own.map(|column| StructField::nullable(column.name.clone(), form(column.type_id, column.modifier))),
+    );
     fields
 }
 
@@ -101,7 +101,9 @@ impl Rows {
     /// Whether an update changed what identifies the row.
     fn is_another(&self, old: &Row, new: &Row) -> bool {
         let columns = self.relation.columns.iter().zip(old.iter().zip(new));
-        columns.filter(|(column, _)| column.is_key).any(|(_, (old, new))| *new != Cell::Unchanged && old != new)
+        columns
+            .filter(|(column, _)| column.is_key)
+            .any(|(_, (old, new))| *new != Cell::Unchanged && old != new)
     }
 
     fn row(&mut self, op: &str, of: &Transaction, order: usize, row: Option<&Row>) -> Result<(), Error> {

@@ -17,6 +17,8 @@ pub(crate) struct Fixture {
     pub(crate) client: Client,
     pub(crate) lake: tempfile::TempDir,
     slot: String,
+    /// Tests that end writers keep one another waiting: fail points are the whole process's.
+    _alone: fail::FailScenario<'static>,
 }
 
 /// A row of a table of changes.
@@ -32,6 +34,7 @@ pub(crate) struct Changed {
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
+        let alone = fail::FailScenario::setup();
         let database = ControlDatabase::start().await;
         let client = database.connect().await;
         // A slot gives what was flushed.
@@ -47,7 +50,7 @@ impl Fixture {
         let lake = tempfile::tempdir().unwrap();
         // Slots are named for the whole server, which other tests share.
         let name = database.config().get_dbname().unwrap().to_owned();
-        let fixture = Self { database, client, lake, slot: format!("s{}", &name[1..20]) };
+        let fixture = Self { database, client, lake, slot: format!("s{}", &name[1..20]), _alone: alone };
         fixture.source().await.make_slot().await.unwrap();
         fixture
     }
