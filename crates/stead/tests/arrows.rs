@@ -19,6 +19,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("package", Some(vec!["component"])),
         // Asks the keeper whether a server takes sessions.
         ("archiver", Some(vec!["keeper"])),
+        // Knows a server by a connection, and nobody here.
+        ("transfer", Some(vec![])),
         ("store", Some(vec!["component"])),
         ("client", Some(vec!["component"])),
         // Knows no concrete driver.

@@ -46,6 +46,11 @@ impl ControlDatabase {
             .database(&self.name)
     }
 
+    /// The same, for a client of PostgreSQL's.
+    pub fn config(&self) -> tokio_postgres::Config {
+        self.server.config(&self.name)
+    }
+
     /// A store on it; every one has the same installation key.
     pub async fn store(&self) -> Store {
         Store::open(self.options(), self.installation_key()).await.expect("open the store")
@@ -122,11 +127,15 @@ impl Server {
         }
     }
 
-    async fn connect(&self, database: &str) -> tokio_postgres::Client {
+    fn config(&self, database: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.run).user("postgres").dbname(database);
+        config
+    }
+
+    async fn connect(&self, database: &str) -> tokio_postgres::Client {
         let (client, connection) =
-            config.connect(tokio_postgres::NoTls).await.expect("connect to PostgreSQL");
+            self.config(database).connect(tokio_postgres::NoTls).await.expect("connect to PostgreSQL");
         tokio::spawn(connection);
         client
     }
@@ -192,6 +201,8 @@ fn postgres(user: &User, data: &Path, run: &Path) -> Command {
         "dynamic_shared_memory_type=mmap",
         "autovacuum=off",
         "max_wal_size=256MB",
+        "wal_level=logical",
+        "max_replication_slots=64",
     ] {
         let _ = write!(settings, " {fixed}");
     }

@@ -1,0 +1,111 @@
+//! The messages of `pgoutput`, gathered into transactions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use pg_walstream::{ColumnData, LogicalReplicationMessage as Message, LogicalReplicationParser, TupleData};
+
+use crate::change::{Cell, Change, Column, Kind, Relation, Row, Transaction};
+use crate::{Error, Lsn};
+
+/// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
+const EPOCH_2000: i64 = 946_684_800_000_000;
+
+/// Reads messages in the order in which the server says them.
+pub(crate) struct Decoder {
+    parser: LogicalReplicationParser,
+    relations: HashMap<u32, Arc<Relation>>,
+    open: Option<Open>,
+}
+
+struct Open {
+    xid: u32,
+    changes: Vec<Change>,
+}
+
+impl Decoder {
+    pub(crate) fn new() -> Self {
+        let parser = LogicalReplicationParser::with_protocol_version(1);
+        Self { parser, relations: HashMap::new(), open: None }
+    }
+
+    /// Takes a message; a transaction where that was its last.
+    pub(crate) fn take(&mut self, message: Bytes) -> Result<Option<Transaction>, Error> {
+        let parsed =
+            self.parser.parse_wal_message_bytes(message).map_err(|error| strange(error.to_string()))?;
+        match parsed.message {
+            Message::Begin { xid, .. } => self.open = Some(Open { xid, changes: Vec::new() }),
+            Message::Commit { end_lsn, timestamp, .. } => {
+                let Open { xid, changes } = self.open.take().ok_or_else(|| strange("a commit of nothing"))?;
+                let at = timestamp.checked_add(EPOCH_2000).map(Timestamp::from_microsecond);
+                let at = at.and_then(Result::ok).ok_or_else(|| strange("a commit at no time"))?;
+                return Ok(Some(Transaction { xid, end: Lsn::from(end_lsn), at, changes }));
+            }
+            Message::Relation { relation_id, namespace, relation_name, columns, .. } => {
+                let columns = columns.into_iter().map(|column| Column {
+                    is_key: column.is_key(),
+                    name: column.name.to_string(),
+                    type_id: column.type_id,
+                    modifier: column.type_modifier,
+                });
+                let (schema, name) = (namespace.to_string(), relation_name.to_string());
+                let relation = Relation { schema, name, columns: columns.collect() };
+                self.relations.insert(relation_id, Arc::new(relation));
+            }
+            Message::Insert { relation_id, tuple } => self.change(relation_id, Kind::Insert(row(tuple)))?,
+            Message::Update { relation_id, old_tuple, new_tuple, .. } => {
+                let kind = Kind::Update { old: old_tuple.map(row), new: row(new_tuple) };
+                self.change(relation_id, kind)?;
+            }
+            Message::Delete { relation_id, old_tuple, .. } => {
+                self.change(relation_id, Kind::Delete(row(old_tuple)))?;
+            }
+            Message::Truncate { relation_ids, .. } => {
+                for relation_id in relation_ids {
+                    self.change(relation_id, Kind::Truncate)?;
+                }
+            }
+            // Names of types, and where a transaction comes from, are of no interest yet.
+            Message::Type { .. } | Message::Origin { .. } | Message::Message { .. } => {}
+            other => return Err(strange(format!("a message that was not asked for: {other:?}"))),
+        }
+        Ok(None)
+    }
+
+    fn change(&mut self, relation_id: u32, kind: Kind) -> Result<(), Error> {
+        let relation =
+            self.relations.get(&relation_id).ok_or_else(|| strange("a table without a description"))?;
+        let width = relation.columns.len();
+        let rows = match &kind {
+            Kind::Insert(row) | Kind::Delete(row) => [Some(row), None],
+            Kind::Update { old, new } => [old.as_ref(), Some(new)],
+            Kind::Truncate => [None, None],
+        };
+        if rows.into_iter().flatten().any(|row| row.len() != width) {
+            return Err(strange("a row of another width than its table"));
+        }
+        let open = self.open.as_mut().ok_or_else(|| strange("a change outside a transaction"))?;
+        open.changes.push(Change { relation: relation.clone(), kind });
+        Ok(())
+    }
+}
+
+fn row(tuple: TupleData) -> Row {
+    tuple.columns.into_iter().map(cell).collect()
+}
+
+fn cell(column: ColumnData) -> Cell {
+    if column.is_null() {
+        Cell::Null
+    } else if column.is_unchanged() {
+        Cell::Unchanged
+    } else {
+        Cell::Text(column.into_bytes())
+    }
+}
+
+fn strange(why: impl Into<String>) -> Error {
+    Error::Strange(why.into())
+}

@@ -1,0 +1,194 @@
+//! A table of the lake that one writer appends to, each batch exactly once.
+//!
+//! A commit of a batch carries two of Delta's application transactions: `<writer>/seq`, the number of the batch, and
+//! `<writer>/<epoch>`, the position in the source up to which the table has everything. delta-rs compares only the *ids*
+//! of two commits' transactions, never their versions, so a writer that was away would be let in with an old batch. So
+//! here a commit takes the place directly behind the version whose number was read, and is not moved behind another: if
+//! that place is taken the number is read again, and if it is not the expected one somebody else writes.
+//!
+//! An *epoch* is a time during which positions can be compared: that of one slot of one cluster's one timeline.
+
+use std::path::{Path, PathBuf};
+
+use deltalake::arrow::array::RecordBatch;
+use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake::kernel::{Action, StructField, StructType, Transaction};
+use deltalake::operations::create::CreateBuilder;
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::writer::{DeltaWriter, RecordBatchWriter};
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use url::Url;
+
+use crate::{Error, Lsn, fail_point};
+
+/// A writer stops after it has found its place taken so often.
+const ATTEMPTS: usize = 10;
+
+/// Who writes a table, and since when its positions can be compared.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    /// The transfer and the source's table, as application transactions are called.
+    pub name: String,
+    /// See above.
+    pub epoch: String,
+}
+
+/// How far a table has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The number of the last batch, 0 before the first.
+    pub seq: i64,
+    /// Everything before is there; 0 in a new epoch.
+    pub lsn: u64,
+}
+
+/// A table.
+pub struct LakeTable {
+    table: DeltaTable,
+    writer: Writer,
+    position: Position,
+    /// Where its files are, if they are on this machine.
+    folder: Option<PathBuf>,
+}
+
+impl LakeTable {
+    /// Opens it, or makes it with these columns.
+    pub async fn open(place: &Url, writer: Writer, fields: Vec<StructField>) -> Result<Self, Error> {
+        let folder = place.to_file_path().ok();
+        if let Some(folder) = &folder {
+            std::fs::create_dir_all(folder).map_err(|source| Error::Disk { path: folder.clone(), source })?;
+        }
+        let mut table = DeltaTableBuilder::from_url(place.clone())?.build()?;
+        match table.load().await {
+            Ok(()) => {
+                let there = table.snapshot()?.snapshot().schema();
+                let wanted = StructType::try_new(fields).map_err(DeltaTableError::from)?;
+                if *there != wanted {
+                    let why = format!("the lake has {there:?}");
+                    return Err(Error::Schema { table: writer.name, why });
+                }
+            }
+            Err(DeltaTableError::NotATable(_)) => {
+                let create = CreateBuilder::new().with_log_store(table.log_store()).with_columns(fields);
+                // Of two that make it at once, one did.
+                match create.with_save_mode(deltalake::protocol::SaveMode::Ignore).await {
+                    Ok(made) => table = made,
+                    Err(_) => table.load().await?,
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut table = Self { table, writer, position: Position::default(), folder };
+        table.position = table.read_position().await?;
+        Ok(table)
+    }
+
+    /// How far it has come, as far as this writer knows.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Its columns.
+    pub fn schema(&self) -> Result<SchemaRef, Error> {
+        Ok(self.table.snapshot()?.snapshot().arrow_schema())
+    }
+
+    async fn read_position(&self) -> Result<Position, Error> {
+        let log = self.table.log_store();
+        let state = self.table.snapshot()?;
+        let seq = state.transaction_version(log.as_ref(), self.seq()).await?.unwrap_or_default();
+        // A control of the tests: without the position what comes again is written again.
+        fail::fail_point!("transfer::lake.forgetful", |_| Ok(Position { seq, lsn: 0 }));
+        let lsn = state.transaction_version(log.as_ref(), self.epoch()).await?.unwrap_or_default();
+        Ok(Position { seq, lsn: u64::try_from(lsn).unwrap_or_default() })
+    }
+
+    fn seq(&self) -> String {
+        format!("{}/seq", self.writer.name)
+    }
+
+    fn epoch(&self) -> String {
+        format!("{}/{}", self.writer.name, self.writer.epoch)
+    }
+
+    /// Appends a batch, with which the table has everything before `to`; durable when this returns.
+    pub async fn append(&mut self, batch: RecordBatch, to: Lsn) -> Result<(), Error> {
+        let mut files = RecordBatchWriter::for_table(&self.table)?;
+        files.write(batch).await?;
+        let adds = files.flush().await?;
+        fail_point!("transfer::lake.written");
+        let mut changed: Vec<String> = adds.iter().map(|add| add.path.clone()).collect();
+        let next = Position { seq: self.position.seq + 1, lsn: to.into() };
+        let version = self.commit(adds.into_iter().map(Action::Add).collect(), next).await?;
+        changed.push(format!("_delta_log/{version:020}.json"));
+        self.make_durable(changed).await?;
+        fail_point!("transfer::lake.committed");
+        self.position = next;
+        Ok(())
+    }
+
+    async fn commit(&mut self, actions: Vec<Action>, next: Position) -> Result<u64, Error> {
+        for _ in 0..ATTEMPTS {
+            self.table.update_state().await?;
+            let found = self.read_position().await?.seq;
+            if found != self.position.seq && !is_unguarded() {
+                let (table, expected) = (self.writer.name.clone(), self.position.seq);
+                return Err(Error::Fenced { table, expected, found });
+            }
+            fail_point!("transfer::lake.checked");
+            let lsn = i64::try_from(next.lsn).unwrap_or(i64::MAX);
+            let properties = CommitProperties::default()
+                .with_application_transactions(vec![
+                    Transaction::new(self.seq(), next.seq),
+                    Transaction::new(self.epoch(), lsn),
+                ])
+                .with_max_retries(0);
+            let operation =
+                DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+            let committing = CommitBuilder::from(properties).with_actions(actions.clone()).build(
+                Some(self.table.snapshot()?),
+                self.table.log_store(),
+                operation,
+            );
+            match committing.await {
+                Ok(committed) => {
+                    let version = committed.version();
+                    self.table.update_state().await?;
+                    return Ok(version);
+                }
+                Err(DeltaTableError::Transaction { source }) if is_taken(&source) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let found = self.read_position().await?.seq;
+        Err(Error::Fenced { table: self.writer.name.clone(), expected: self.position.seq, found })
+    }
+
+    /// What is on this machine is written to its disk before the source may forget it; another store does so itself.
+    async fn make_durable(&self, files: Vec<String>) -> Result<(), Error> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let synced = tokio::task::spawn_blocking(move || {
+            let files = files.iter().map(|file| folder.join(file));
+            files.chain([folder.join("_delta_log"), folder.clone()]).try_for_each(|path| sync(&path))
+        });
+        synced.await.unwrap_or(Ok(()))
+    }
+}
+
+/// A control of the tests: whoever comes may write.
+fn is_unguarded() -> bool {
+    fail::fail_point!("transfer::lake.unguarded", |_| true);
+    false
+}
+
+fn sync(path: &Path) -> Result<(), Error> {
+    std::fs::File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| Error::Disk { path: path.to_owned(), source })
+}
+
+/// Whether the place behind the version that was read is another's.
+fn is_taken(error: &TransactionError) -> bool {
+    matches!(error, TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_))
+}

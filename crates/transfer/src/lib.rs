@@ -1,0 +1,87 @@
+//! Transfers: what is in a PostgreSQL server, and every change of it, in Delta tables.
+//!
+//! A *stream* pulls committed transactions from a logical replication slot, in order, and appends their changes to
+//! `<table>__changes`. Each is there exactly once, whatever is killed when, because three things hold:
+//!
+//! 1. How far a table has come is written by the same commit that writes the changes ([`lake`]), and changes at or before
+//!    that are left out when they come again.
+//! 2. A commit is the successor of the version whose position was read, or there is none: of two writers one wins, and
+//!    the other finds a position that is not his and stops.
+//! 3. The slot lets go of a change only when every table has it on its disk ([`stream`]).
+//!
+//! Nothing here knows the control plane.
+
+mod cells;
+pub mod change;
+mod decode;
+pub mod lake;
+mod rows;
+mod source;
+pub mod stream;
+
+pub use postgres_types::PgLsn as Lsn;
+pub use source::{Publication, Slot, Source};
+
+/// Why a transfer stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server refused something, or cannot be reached.
+    #[error("the source: {0}")]
+    Source(#[from] tokio_postgres::Error),
+    /// What the server said of its changes is not understood.
+    #[error("the source's changes are not understood: {0}")]
+    Strange(String),
+    /// A value that the lake has no form for.
+    #[error("{table}.{column} cannot be held by the lake: {why}")]
+    Value {
+        /// The source's table.
+        table: String,
+        /// Its column.
+        column: String,
+        /// Why not.
+        why: String,
+    },
+    /// The columns of a table are others than the lake's.
+    #[error("{table} has other columns than its table in the lake: {why}")]
+    Schema {
+        /// The source's table.
+        table: String,
+        /// The difference.
+        why: String,
+    },
+    /// Somebody else writes the same table.
+    #[error("{table} in the lake is written by somebody else: its batch is {found}, not {expected}")]
+    Fenced {
+        /// The lake's table.
+        table: String,
+        /// The number of the last batch as this writer knew it.
+        expected: i64,
+        /// As it is.
+        found: i64,
+    },
+    /// The lake's own files.
+    #[error("the lake: {0}")]
+    Lake(#[from] deltalake::DeltaTableError),
+    /// The same.
+    #[error("the lake: {0}")]
+    Arrow(#[from] deltalake::arrow::error::ArrowError),
+    /// The disk under it.
+    #[error("cannot make {path} durable: {source}")]
+    Disk {
+        /// Which file or folder.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A fail point of a test.
+    #[error("ended by the fail point {0}")]
+    Ended(&'static str),
+}
+
+/// Marks a place between two effects where a test can end the writer.
+macro_rules! fail_point {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| Err(crate::Error::Ended($name)))
+    };
+}
+pub(crate) use fail_point;

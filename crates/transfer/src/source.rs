@@ -1,0 +1,139 @@
+//! The server that a transfer reads: a slot, a publication, and the changes behind them.
+//!
+//! Changes are *pulled* with SQL: a peek at the slot, as much as is wanted, copied in PostgreSQL's binary form; and once
+//! they are durable the slot is advanced. This takes any connection, and several times as much a second as the streaming
+//! protocol, which sends a message a row.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use futures::{StreamExt, pin_mut};
+use postgres_types::Type;
+use tokio_postgres::binary_copy::BinaryCopyOutStream;
+use tokio_postgres::{Client, Config};
+
+use crate::{Error, Lsn};
+
+/// How values are written, whatever the server's own settings say.
+const FORMS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=3 \
+                     -c bytea_output=hex -c client_encoding=UTF8";
+
+/// A name that needs no quotes: of a slot or a publication of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plain(String);
+
+/// The name of a replication slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot(Plain);
+
+/// The name of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication(Plain);
+
+/// A text that is no such name: small letters, digits and underscores, at most 63.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no name of a slot or a publication: small letters, digits and `_`, at most 63")]
+pub struct BadName(String);
+
+impl FromStr for Plain {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if (1..=63).contains(&text.len()) && text.bytes().all(is_plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadName(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl FromStr for Slot {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        text.parse().map(Self)
+    }
+}
+
+impl FromStr for Publication {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.0)
+    }
+}
+
+impl fmt::Display for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.0)
+    }
+}
+
+/// A connection to the server.
+pub struct Source {
+    client: Client,
+    slot: Slot,
+    publication: Publication,
+}
+
+impl Source {
+    /// Connects, over a Unix socket or in plain text: TLS is whoever's makes the connection.
+    pub async fn connect(mut config: Config, slot: Slot, publication: Publication) -> Result<Self, Error> {
+        config.application_name("stead transfer").options(FORMS);
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(Self { client, slot, publication })
+    }
+
+    /// Makes the slot where there is none; from then on the server keeps every change for it.
+    pub async fn make_slot(&self) -> Result<(), Error> {
+        let name = self.slot.to_string();
+        let there = "select from pg_replication_slots where slot_name = $1";
+        if self.client.query_opt(there, &[&name]).await?.is_none() {
+            let make = "select pg_create_logical_replication_slot($1, 'pgoutput')";
+            self.client.execute(make, &[&name]).await?;
+        }
+        Ok(())
+    }
+
+    /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
+    pub(crate) async fn peek(&self, most: u32) -> Result<Vec<Bytes>, Error> {
+        let Self { slot, publication, .. } = self;
+        let peek = format!(
+            "copy (select data from pg_logical_slot_peek_binary_changes('{slot}', null, {most}, \
+             'proto_version', '1', 'publication_names', '{publication}')) to stdout (format binary)"
+        );
+        let rows = BinaryCopyOutStream::new(self.client.copy_out(peek.as_str()).await?, &[Type::BYTEA]);
+        pin_mut!(rows);
+        let mut messages = Vec::new();
+        while let Some(row) = rows.next().await {
+            messages.push(Bytes::copy_from_slice(row?.try_get(0)?));
+        }
+        Ok(messages)
+    }
+
+    /// Lets go of everything before a position.
+    pub(crate) async fn advance(&self, to: Lsn) -> Result<(), Error> {
+        let advance = "select pg_replication_slot_advance($1, $2)";
+        self.client.execute(advance, &[&self.slot.to_string(), &to]).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_have_to_be_quoted_are_none() {
+        assert!("stead_lake_1".parse::<Slot>().is_ok());
+        for bad in ["", "A", "a'b", "a b", "ä", &"a".repeat(64)] {
+            assert!(bad.parse::<Slot>().is_err() && bad.parse::<Publication>().is_err(), "{bad}");
+        }
+    }
+}
