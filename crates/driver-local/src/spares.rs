@@ -21,10 +21,10 @@ use crate::{Engine, Local, Place, fail_point, files, lock};
 /// The database that a spare comes with.
 pub(crate) const DATABASE: &str = "main";
 
-/// `initdb` takes half a second; one that takes this long hangs.
-const INITDB: Duration = Duration::from_secs(20);
+/// `initdb` takes half a second, and on a disk that others keep busy twenty; one that takes this long hangs.
+const INITDB: Duration = Duration::from_secs(60);
 /// The first start of a new cluster, on a busy disk.
-const FIRST_START: Duration = Duration::from_secs(15);
+const FIRST_START: Duration = Duration::from_secs(60);
 /// So long without a creation, and the pool is filled up though it is not nearly empty.
 const QUIET: Duration = Duration::from_secs(2);
 /// Between two looks at the pool that nobody asked for.
