@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +29,9 @@ pub(crate) const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
 const MAX_STREAM: usize = 200 * 1024 * 1024;
 /// Most that an error may be, bytes; what is longer is cut off by the runtime's own trace first.
 const MAX_ERROR: usize = 256 * 1024;
+
+/// The processes of a worker that is let go end within less.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 const PREFIX: &str = "/2018-06-01/runtime/";
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
@@ -75,10 +79,16 @@ async fn converse(worker: Arc<Worker>, stream: TcpStream) {
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(Ear(line)), service);
     tokio::select! {
-        // A worker that goes breaks its connections.
         _ = connection => {}
-        () = worker.ended() => {}
+        () = forgotten(&worker) => {}
     }
+}
+
+/// Waits until a worker has ended, and its processes had time to. Until then its runtime is told nothing: it would only
+/// write into the log that nobody is there any more.
+async fn forgotten(worker: &Worker) {
+    worker.ended().await;
+    tokio::time::sleep(FAREWELL).await;
 }
 
 async fn answer(worker: &Arc<Worker>, line: &Arc<Line>, request: Request<Incoming>) -> Answered {
@@ -104,7 +114,8 @@ async fn next(worker: &Arc<Worker>, line: &Arc<Line>) -> Answered {
     };
     match delivery {
         Ok(delivery) => deliver(delivery),
-        // It was asked for again on another connection, or the worker is to end.
+        Err(_) if worker.has_ended() => std::future::pending().await,
+        // It was asked for again on another connection.
         Err(_) => refuse(Wrong::State("Exited")),
     }
 }

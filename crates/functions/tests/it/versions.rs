@@ -52,6 +52,40 @@ fn a_version_is_prepared_flipped_and_the_old_one_drains() {
     assert_eq!(home.invoke("f1:1", &[], "{}").text(), "\"one\"");
 }
 
+/// A worker that is let go is told nothing that it could complain of in the function's log.
+#[test]
+fn who_is_let_go_goes_in_silence() {
+    let home = Home::new();
+    // Their answer is the name of their worker.
+    let node = "import os from 'node:os'; export const handler = async () => os.hostname()";
+    let python = "import socket\ndef handler(event, context):\n    return socket.gethostname()";
+    for (function, runtime, file, code) in
+        [("f1", "nodejs20.x", "index.mjs", node), ("f2", "python3.11", "index.py", python)]
+    {
+        let version = home.version(runtime, "index.handler", &[(file, code)]);
+        let mut route = home.route(function, version.clone());
+        home.put(&route);
+        for number in 2..8 {
+            let worker = home.get(&route, "/").json().as_str().unwrap().to_owned();
+            let pid = home.sandboxes()[&worker];
+            edit(&mut route, |route| {
+                route.versions = [(number, version.clone())].into();
+                route.live = Some(number);
+            });
+            home.put(&route);
+            home.nothing_left_of(&worker, pid);
+        }
+        // What follows is written after all that came before.
+        home.get(&route, "/");
+        until("the last call is in the log", || {
+            let reports = home.log().matches("REPORT RequestId").count();
+            (reports >= if function == "f1" { 7 } else { 14 }).then_some(())
+        });
+        let said: Vec<_> = home.lines(function).into_iter().filter(|line| line["level"] != "info").collect();
+        assert_eq!(said, Vec::<serde_json::Value>::new());
+    }
+}
+
 /// A version that is taken away answers what had come to it, also what waits for a worker, and leaves nobody behind.
 #[test]
 fn a_version_that_is_no_more_answers_those_who_came_before() {
