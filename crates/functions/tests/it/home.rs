@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -58,14 +60,19 @@ fn example() -> PathBuf {
     path.join("examples/functions")
 }
 
-/// A port that nobody has. Below those that the kernel gives to connections, of which one could take it meanwhile.
+/// A port that nobody has. Below those that the kernel gives to connections, of which one could take it meanwhile; and
+/// told to the tests in other processes, which look for one as well, by a name that goes with this process.
 pub(crate) fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
+    static TOLD: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     loop {
         let tried = TRIED.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + (std::process::id().wrapping_mul(131).wrapping_add(tried) % 22_000);
         let port = u16::try_from(port).unwrap();
+        let name = SocketAddr::from_abstract_name(format!("stead-test-port-{port}")).unwrap();
+        let Ok(told) = UnixListener::bind_addr(&name) else { continue };
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TOLD.lock().unwrap().push(told);
             return port;
         }
     }
