@@ -441,7 +441,9 @@ async fn what_cannot_be_run_is_told_in_plain_words() {
     assert_eq!((status, text.unwrap().as_str()), (200, "\"a,b\",c,d,e\n1,,\"\",\"x\"\"y\"\n"));
     let (status, text) = csv("select nothing").await;
     assert!(status == 422 && text.unwrap().contains("42703"));
-    assert_eq!(csv("select 1 / (3 - n) from generate_series(1, 3) n").await.0, 422, "nothing was sent yet");
+    // Told with the rows before it, or behind them.
+    let (status, text) = csv("select 1 / (3 - n) from generate_series(1, 3) n").await;
+    assert!(status == 422 || status == 200 && text.is_err(), "{status} {text:?}");
     let (status, text) =
         csv("select repeat('x', 1000), 1 / (5000 - n) from generate_series(1, 5000) n").await;
     assert!(status == 200 && text.is_err(), "an export that is not whole breaks off");
