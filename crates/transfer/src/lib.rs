@@ -12,15 +12,19 @@
 //! Nothing here knows the control plane.
 
 mod cells;
+pub mod current;
+mod fold;
 pub mod change;
 mod decode;
 pub mod lake;
 mod rows;
 mod source;
 pub mod stream;
+mod visibility;
 
 pub use postgres_types::PgLsn as Lsn;
-pub use source::{Publication, Slot, Source};
+pub use source::{Publication, Slot, Snapshot, Source};
+pub use visibility::Visibility;
 
 /// Why a transfer stops.
 #[derive(Debug, thiserror::Error)]
