@@ -162,7 +162,8 @@ async fn with_prelude(mut pieces: mpsc::Receiver<Piece>) -> Option<Response<Body
     Some(response)
 }
 
-/// What is there, then what comes. A stream that breaks off breaks the connection, so that nobody takes it for whole.
+/// What is there, then what comes. A stream that breaks off breaks the connection, so that nobody takes it for whole; but
+/// what came before is sent first, for which the server must find nothing to do.
 fn streamed(first: Bytes, pieces: mpsc::Receiver<Piece>) -> Body {
     let first = Some(first).filter(|first| !first.is_empty());
     let frames = stream::unfold(Some((first, pieces)), |state| async move {
@@ -170,12 +171,14 @@ fn streamed(first: Bytes, pieces: mpsc::Receiver<Piece>) -> Body {
         if let Some(first) = first {
             return Some((Ok(Frame::data(first)), Some((None, pieces))));
         }
-        match pieces.recv().await {
-            Some(Piece::Data(data)) => Some((Ok(Frame::data(data)), Some((None, pieces)))),
-            Some(Piece::End(None)) => None,
-            Some(Piece::End(Some(failure))) => Some((Err(io::Error::other(failure.error_type)), None)),
-            None => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
-        }
+        let broken: io::Error = match pieces.recv().await {
+            Some(Piece::Data(data)) => return Some((Ok(Frame::data(data)), Some((None, pieces)))),
+            Some(Piece::End(None)) => return None,
+            Some(Piece::End(Some(failure))) => io::Error::other(failure.error_type),
+            None => io::ErrorKind::UnexpectedEof.into(),
+        };
+        tokio::task::yield_now().await;
+        Some((Err(broken), None))
     });
     StreamBody::new(frames).boxed_unsync()
 }
@@ -183,6 +186,7 @@ fn streamed(first: Bytes, pieces: mpsc::Receiver<Piece>) -> Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invocation::Failure;
 
     async fn of(answer: &'static str) -> (u16, Vec<(String, String)>, String) {
         read(respond(Answer::Whole(Bytes::from_static(answer.as_bytes()))).await).await
@@ -262,6 +266,39 @@ mod tests {
             let (status, headers, body) = read(respond(answer).await).await;
             assert_eq!((status, body.as_str()), (202, "body"), "cut at {cut}");
             assert!(headers.contains(&pair("x-a", "b")));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_stream_broke_off_is_sent() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let failure = Failure { error_type: "Broken".into(), body: Bytes::new(), fatal: false };
+        for end in [Some(Piece::End(Some(failure))), None] {
+            let (pieces, body) = mpsc::channel(8);
+            for text in ["first", "last"] {
+                pieces.send(Piece::Data(Bytes::from_static(text.as_bytes()))).await.unwrap();
+            }
+            if let Some(end) = end {
+                pieces.send(end).await.unwrap();
+            }
+            drop(pieces);
+            let answer = Answer::Streamed { content_type: "text/plain".to_owned(), body };
+            let answer = std::sync::Mutex::new(Some(answer));
+            let service = hyper::service::service_fn(|_: hyper::Request<hyper::body::Incoming>| {
+                let answer = answer.lock().unwrap().take().unwrap();
+                async { Ok::<_, std::convert::Infallible>(respond(answer).await) }
+            });
+            let (mut client, server) = tokio::io::duplex(4096);
+            let server = hyper_util::rt::TokioIo::new(server);
+            let serving = hyper::server::conn::http1::Builder::new().serve_connection(server, service);
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut said = Vec::new();
+            let (served, read) = tokio::join!(serving, client.read_to_end(&mut said));
+            read.unwrap();
+            assert!(served.is_err(), "nobody may take it for whole");
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.contains("first") && said.contains("last"), "{said}");
+            assert!(!said.ends_with("0\r\n\r\n"), "{said}");
         }
     }
 
