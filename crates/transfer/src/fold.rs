@@ -147,7 +147,8 @@ impl Fold {
 
     /// Which rows of a batch of the table, as it was, stay; nothing where all do.
     pub(crate) fn staying(&self, batch: &RecordBatch) -> Result<Option<Vec<bool>>, Error> {
-        let stays: Vec<bool> = self.keys.of(batch, 0)?.iter().map(|key| !self.last.contains_key(key)).collect();
+        let stays: Vec<bool> =
+            self.keys.of(batch, 0)?.iter().map(|key| !self.last.contains_key(key)).collect();
         Ok(stays.contains(&false).then_some(stays))
     }
 
@@ -180,7 +181,8 @@ impl Fold {
         let mut columns = Vec::new();
         for column in 0..self.schema.fields().len() {
             let said = self.batches.iter();
-            let said = said.map(|batch| batch.column(column + batch.num_columns() - self.schema.fields().len()));
+            let said =
+                said.map(|batch| batch.column(column + batch.num_columns() - self.schema.fields().len()));
             let arrays: Vec<&dyn Array> =
                 said.chain(before.iter().map(|batch| batch.column(column))).map(AsRef::as_ref).collect();
             let spots = rows.iter().map(|values| match values.get(column) {

@@ -23,7 +23,8 @@ use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, Path};
 use object_store::ObjectStoreExt;
 use url::Url;
 
-use crate::{Error, Lsn, fail_point};
+use crate::change::Relation;
+use crate::{Error, Lsn, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
 const ATTEMPTS: usize = 10;
@@ -90,6 +91,18 @@ impl LakeTable {
         Ok(table)
     }
 
+    /// The same, of a table of changes.
+    pub async fn open_changes(place: &Url, writer: Writer, relation: &Relation) -> Result<Self, Error> {
+        Self::open(place, writer, rows::fields(relation)).await
+    }
+
+    /// Takes notice of what others have written.
+    pub async fn refresh(&mut self) -> Result<(), Error> {
+        self.table.update_state().await?;
+        self.position = self.read_position().await?;
+        Ok(())
+    }
+
     /// How far it has come, as far as this writer knows.
     pub fn position(&self) -> Position {
         self.position
@@ -129,7 +142,10 @@ impl LakeTable {
     }
 
     /// Writes files that are no part of the table yet.
-    pub(crate) async fn write(&self, batches: impl IntoIterator<Item = RecordBatch>) -> Result<Vec<Add>, Error> {
+    pub(crate) async fn write(
+        &self,
+        batches: impl IntoIterator<Item = RecordBatch>,
+    ) -> Result<Vec<Add>, Error> {
         let mut files = RecordBatchWriter::for_table(&self.table)?;
         for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
             files.write(batch).await?;

@@ -12,10 +12,10 @@
 //! Nothing here knows the control plane.
 
 mod cells;
-pub mod current;
-mod fold;
 pub mod change;
+pub mod current;
 mod decode;
+mod fold;
 pub mod lake;
 mod rows;
 mod source;

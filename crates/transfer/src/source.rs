@@ -141,7 +141,8 @@ impl Source {
         let moment = "select pg_current_snapshot()::text, pg_current_wal_insert_lsn()";
         let row = transaction.query_one(moment, &[]).await?;
         let visibility: String = row.get(0);
-        let visibility = visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
+        let visibility =
+            visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
         Ok(Snapshot { transaction, visibility, at: row.get(1) })
     }
 
@@ -188,7 +189,10 @@ impl Snapshot<'_> {
     }
 
     /// The rows of a table.
-    pub(crate) async fn rows(&self, relation: &Relation) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
+    pub(crate) async fn rows(
+        &self,
+        relation: &Relation,
+    ) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
         let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
         let table = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
         let copy = format!("copy (select {} from {table}) to stdout", columns.join(", "));

@@ -101,8 +101,9 @@ mod tests {
     #[test]
     fn numbers_that_begin_anew_are_understood() {
         // The snapshot is just after the 32 bits were full, and one from before is under way.
-        let around = (1 << 32) + 5;
-        let snapshot: Visibility = format!("{}:{around}:{}", (1_u64 << 32) - 3, (1_u64 << 32) - 3).parse().unwrap();
+        let around = (1_u64 << 32) + 5;
+        let snapshot: Visibility =
+            format!("{}:{around}:{}", (1_u64 << 32) - 3, (1_u64 << 32) - 3).parse().unwrap();
         assert!(snapshot.sees(u32::MAX) && snapshot.sees(u32::MAX - 100) && snapshot.sees(4));
         assert!(!snapshot.sees(u32::MAX - 2) && !snapshot.sees(5) && !snapshot.sees(1_000));
         // And just before.
