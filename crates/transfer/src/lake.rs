@@ -8,22 +8,29 @@
 //!
 //! An *epoch* is a time during which positions can be compared: that of one slot of one cluster's one timeline.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use bytes::Bytes;
 use deltalake::arrow::array::RecordBatch;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, StructField, StructType, Transaction};
+use deltalake::kernel::{Action, Add, Remove, StructField, StructType, Transaction};
 use deltalake::operations::create::CreateBuilder;
+use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, Path};
+use object_store::ObjectStoreExt;
 use url::Url;
 
-use crate::{Error, Lsn, fail_point};
+use crate::change::Relation;
+use crate::{Error, Lsn, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
 const ATTEMPTS: usize = 10;
+
+/// Where notes are; what begins with an underscore is no part of a Delta table.
+const NOTES: &str = "_stead";
 
 /// Who writes a table, and since when its positions can be compared.
 #[derive(Debug, Clone)]
@@ -84,6 +91,18 @@ impl LakeTable {
         Ok(table)
     }
 
+    /// The same, of a table of changes.
+    pub async fn open_changes(place: &Url, writer: Writer, relation: &Relation) -> Result<Self, Error> {
+        Self::open(place, writer, rows::fields(relation)).await
+    }
+
+    /// Takes notice of what others have written.
+    pub async fn refresh(&mut self) -> Result<(), Error> {
+        self.table.update_state().await?;
+        self.position = self.read_position().await?;
+        Ok(())
+    }
+
     /// How far it has come, as far as this writer knows.
     pub fn position(&self) -> Position {
         self.position
@@ -108,19 +127,52 @@ impl LakeTable {
         format!("{}/seq", self.writer.name)
     }
 
+    fn noted(&self) -> String {
+        format!("{}/note", self.writer.name)
+    }
+
     fn epoch(&self) -> String {
         format!("{}/{}", self.writer.name, self.writer.epoch)
     }
 
     /// Appends a batch, with which the table has everything before `to`; durable when this returns.
     pub async fn append(&mut self, batch: RecordBatch, to: Lsn) -> Result<(), Error> {
+        let adds = self.write(std::iter::once(batch)).await?;
+        self.put(Vec::new(), adds, to, None).await
+    }
+
+    /// Writes files that are no part of the table yet.
+    pub(crate) async fn write(
+        &self,
+        batches: impl IntoIterator<Item = RecordBatch>,
+    ) -> Result<Vec<Add>, Error> {
         let mut files = RecordBatchWriter::for_table(&self.table)?;
-        files.write(batch).await?;
+        for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
+            files.write(batch).await?;
+        }
         let adds = files.flush().await?;
         fail_point!("transfer::lake.written");
-        let mut changed: Vec<String> = adds.iter().map(|add| add.path.clone()).collect();
+        Ok(adds)
+    }
+
+    /// Puts files into the table, in the place of others; durable when this returns. A note goes with it from then on.
+    pub(crate) async fn put(
+        &mut self,
+        gone: Vec<Remove>,
+        come: Vec<Add>,
+        to: Lsn,
+        note: Option<Note>,
+    ) -> Result<(), Error> {
+        let mut changed: Vec<String> = come.iter().map(|add| add.path.clone()).collect();
         let next = Position { seq: self.position.seq + 1, lsn: to.into() };
-        let version = self.commit(adds.into_iter().map(Action::Add).collect(), next).await?;
+        let transactions = vec![
+            Transaction::new(self.seq(), next.seq),
+            Transaction::new(self.epoch(), i64::try_from(next.lsn).unwrap_or(i64::MAX)),
+            Transaction::new(self.noted(), note.map_or(0, |note| note.0)),
+        ];
+        let removes = gone.into_iter().map(Action::Remove);
+        let actions = removes.chain(come.into_iter().map(Action::Add)).collect();
+        let version = self.commit(actions, transactions).await?;
         changed.push(format!("_delta_log/{version:020}.json"));
         self.make_durable(changed).await?;
         fail_point!("transfer::lake.committed");
@@ -128,7 +180,44 @@ impl LakeTable {
         Ok(())
     }
 
-    async fn commit(&mut self, actions: Vec<Action>, next: Position) -> Result<u64, Error> {
+    /// The files of the table, as far as this writer knows it.
+    pub(crate) fn files(&self) -> Result<Vec<(Path, Remove)>, Error> {
+        let state = self.table.snapshot()?;
+        let files = state.log_data();
+        Ok(files.iter().map(|file| (file.object_store_path(), file.remove_action(true))).collect())
+    }
+
+    /// Reads a file.
+    pub(crate) async fn read(&self, file: &Path) -> Result<Vec<RecordBatch>, Error> {
+        let bytes = self.get(file).await?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(DeltaTableError::from)?;
+        let batches = reader.build().map_err(DeltaTableError::from)?;
+        Ok(batches.collect::<Result<_, _>>()?)
+    }
+
+    async fn get(&self, file: &Path) -> Result<Bytes, Error> {
+        let found = self.table.object_store().get(file).await.map_err(DeltaTableError::from)?;
+        Ok(found.bytes().await.map_err(DeltaTableError::from)?)
+    }
+
+    /// What is noted beside the table; nothing where nothing is.
+    pub(crate) async fn note(&self) -> Result<Option<(Note, Bytes)>, Error> {
+        let log = self.table.log_store();
+        let noted = self.table.snapshot()?.transaction_version(log.as_ref(), self.noted()).await?;
+        let Some(note) = noted.filter(|note| *note != 0).map(Note) else { return Ok(None) };
+        Ok(Some((note, self.get(&note.path()).await?)))
+    }
+
+    /// Writes a note, which counts from the commit on that it goes with.
+    pub(crate) async fn take_note(&self, text: Vec<u8>) -> Result<Note, Error> {
+        let note = Note(rand::random_range(1..=i64::MAX));
+        let path = note.path();
+        self.table.object_store().put(&path, text.into()).await.map_err(DeltaTableError::from)?;
+        self.make_durable(vec![path.to_string(), NOTES.to_owned()]).await?;
+        Ok(note)
+    }
+
+    async fn commit(&mut self, actions: Vec<Action>, transactions: Vec<Transaction>) -> Result<u64, Error> {
         for _ in 0..ATTEMPTS {
             self.table.update_state().await?;
             let found = self.read_position().await?.seq;
@@ -137,12 +226,8 @@ impl LakeTable {
                 return Err(Error::Fenced { table, expected, found });
             }
             fail_point!("transfer::lake.checked");
-            let lsn = i64::try_from(next.lsn).unwrap_or(i64::MAX);
             let properties = CommitProperties::default()
-                .with_application_transactions(vec![
-                    Transaction::new(self.seq(), next.seq),
-                    Transaction::new(self.epoch(), lsn),
-                ])
+                .with_application_transactions(transactions.clone())
                 .with_max_retries(0);
             let operation =
                 DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
@@ -176,13 +261,24 @@ impl LakeTable {
     }
 }
 
+/// A text beside a table, of which the table's own commits say that it counts: one that was written for a commit that
+/// never came is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Note(i64);
+
+impl Note {
+    fn path(self) -> Path {
+        Path::from_iter([NOTES, &format!("{:016x}.json", self.0)])
+    }
+}
+
 /// A control of the tests: whoever comes may write.
 fn is_unguarded() -> bool {
     fail::fail_point!("transfer::lake.unguarded", |_| true);
     false
 }
 
-fn sync(path: &Path) -> Result<(), Error> {
+fn sync(path: &std::path::Path) -> Result<(), Error> {
     std::fs::File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|source| Error::Disk { path: path.to_owned(), source })

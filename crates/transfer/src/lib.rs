@@ -13,14 +13,18 @@
 
 mod cells;
 pub mod change;
+pub mod current;
 mod decode;
+mod fold;
 pub mod lake;
 mod rows;
 mod source;
 pub mod stream;
+mod visibility;
 
 pub use postgres_types::PgLsn as Lsn;
-pub use source::{Publication, Slot, Source};
+pub use source::{Publication, Slot, Snapshot, Source};
+pub use visibility::Visibility;
 
 /// Why a transfer stops.
 #[derive(Debug, thiserror::Error)]

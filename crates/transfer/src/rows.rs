@@ -16,17 +16,17 @@ use crate::cells::{Cells, form};
 use crate::change::{Cell, Kind, Relation, Row, Transaction};
 
 /// What happened: `insert`, `update`, `delete` or `truncate`.
-const OP: &str = "_op";
+pub(crate) const OP: &str = "_op";
 /// Where the transaction's commit ends in the source's log.
-const LSN: &str = "_lsn";
+pub(crate) const LSN: &str = "_lsn";
 /// The place within the transaction.
-const ORDER: &str = "_order";
+pub(crate) const ORDER: &str = "_order";
 /// The transaction's number in the source.
-const XID: &str = "_xid";
+pub(crate) const XID: &str = "_xid";
 /// When it was committed.
 const COMMITTED_AT: &str = "_committed_at";
 /// Columns whose value is that of before, and was too long to be said again.
-const UNCHANGED: &str = "_unchanged_columns";
+pub(crate) const UNCHANGED: &str = "_unchanged_columns";
 
 /// The columns of a table of changes.
 pub(crate) fn fields(relation: &Relation) -> Vec<StructField> {

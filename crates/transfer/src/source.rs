@@ -8,11 +8,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use futures::{StreamExt, pin_mut};
+use futures::{Stream, StreamExt, pin_mut};
 use postgres_types::Type;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
 
+use crate::change::{Cell, Column, Relation, Row};
+use crate::visibility::{BadSnapshot, Visibility};
 use crate::{Error, Lsn};
 
 /// How values are written, whatever the server's own settings say.
@@ -101,6 +103,49 @@ impl Source {
         Ok(())
     }
 
+    /// The tables that are published.
+    pub async fn tables(&self) -> Result<Vec<Relation>, Error> {
+        let published = "select schemaname, tablename, format('%I.%I', schemaname, tablename)
+            from pg_publication_tables where pubname = $1 order by 1, 2";
+        // What identifies a row is what the replica identity says.
+        let of = "select a.attname, a.atttypid, a.atttypmod, coalesce(a.attnum = any(i.indkey), false)
+            from pg_attribute a join pg_class c on c.oid = a.attrelid
+            left join pg_index i on i.indrelid = c.oid
+                and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident end
+            where c.oid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+            order by a.attnum";
+        let mut tables = Vec::new();
+        for table in self.client.query(published, &[&self.publication.to_string()]).await? {
+            let columns = self.client.query(of, &[&table.get::<_, String>(2)]).await?;
+            let columns = columns.iter().map(|row| Column {
+                name: row.get(0),
+                type_id: row.get(1),
+                modifier: row.get(2),
+                is_key: row.get(3),
+            });
+            let (schema, name) = (table.get(0), table.get(1));
+            tables.push(Relation { schema, name, columns: columns.collect() });
+        }
+        Ok(tables)
+    }
+
+    /// Begins a copy: a transaction that sees one moment.
+    pub async fn snapshot(&mut self) -> Result<Snapshot<'_>, Error> {
+        let transaction = self
+            .client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let moment = "select pg_current_snapshot()::text, pg_current_wal_insert_lsn()";
+        let row = transaction.query_one(moment, &[]).await?;
+        let visibility: String = row.get(0);
+        let visibility =
+            visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
+        Ok(Snapshot { transaction, visibility, at: row.get(1) })
+    }
+
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
     pub(crate) async fn peek(&self, most: u32) -> Result<Vec<Bytes>, Error> {
         let Self { slot, publication, .. } = self;
@@ -125,6 +170,79 @@ impl Source {
     }
 }
 
+/// One moment of a server.
+pub struct Snapshot<'s> {
+    transaction: Transaction<'s>,
+    visibility: Visibility,
+    at: Lsn,
+}
+
+impl Snapshot<'_> {
+    /// What it sees.
+    pub fn visibility(&self) -> &Visibility {
+        &self.visibility
+    }
+
+    /// Whatever is committed behind this, it does not see.
+    pub fn at(&self) -> Lsn {
+        self.at
+    }
+
+    /// The rows of a table.
+    pub(crate) async fn rows(
+        &self,
+        relation: &Relation,
+    ) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
+        let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
+        let table = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
+        let copy = format!("copy (select {} from {table}) to stdout", columns.join(", "));
+        let lines = self.transaction.copy_out(copy.as_str()).await?;
+        Ok(lines.map(|line| Ok(fields(&line?))))
+    }
+}
+
+/// A name as SQL has it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The values of a line of `copy`'s text form.
+fn fields(line: &Bytes) -> Row {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    if text.is_empty() {
+        // A table may have no column; one empty text is told as such.
+        return vec![Cell::Text(Bytes::new())];
+    }
+    text.split(|byte| *byte == b'\t').map(|field| field_of(line, field)).collect()
+}
+
+fn field_of(line: &Bytes, field: &[u8]) -> Cell {
+    if field == b"\\N" {
+        return Cell::Null;
+    }
+    if !field.contains(&b'\\') {
+        return Cell::Text(line.slice_ref(field));
+    }
+    let mut plain = Vec::with_capacity(field.len());
+    let mut bytes = field.iter().copied();
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'\\' => match bytes.next() {
+                Some(b'b') => 8,
+                Some(b'f') => 12,
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(b'v') => 11,
+                Some(other) => other,
+                None => b'\\',
+            },
+            other => other,
+        });
+    }
+    Cell::Text(plain.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +253,12 @@ mod tests {
         for bad in ["", "A", "a'b", "a b", "ä", &"a".repeat(64)] {
             assert!(bad.parse::<Slot>().is_err() && bad.parse::<Publication>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn lines_of_a_copy_are_taken_apart() {
+        let line = Bytes::from_static(b"1\t\\N\ta\\tb\\\\\t\n");
+        let text = |text: &'static str| Cell::Text(Bytes::from_static(text.as_bytes()));
+        assert_eq!(fields(&line), [text("1"), Cell::Null, text("a\tb\\"), text("")]);
     }
 }

@@ -8,7 +8,7 @@ use url::Url;
 use crate::change::{Relation, Transaction};
 use crate::decode::Decoder;
 use crate::lake::{LakeTable, Writer};
-use crate::rows::{self, Rows};
+use crate::rows::Rows;
 use crate::{Error, Lsn, Source, fail_point};
 
 /// Rows that are taken at once, at least, where there are so many.
@@ -109,7 +109,7 @@ impl Stream {
                 }
                 let name = format!("{transfer}/{}", relation.full_name());
                 let writer = Writer { name, epoch: epoch.clone() };
-                Ok(entry.insert(LakeTable::open(&place, writer, rows::fields(relation)).await?))
+                Ok(entry.insert(LakeTable::open_changes(&place, writer, relation).await?))
             }
         }
     }

@@ -16,7 +16,7 @@ const ENDS: [&str; 5] = [
     "transfer::stream.advanced",
 ];
 
-async fn drain(stream: &mut Stream) -> Result<(), Error> {
+pub(crate) async fn drain(stream: &mut Stream) -> Result<(), Error> {
     while stream.step().await?.transactions > 0 {}
     Ok(())
 }
@@ -132,7 +132,7 @@ async fn without_the_fence_two_writers_write_the_same() {
 }
 
 /// Something that an application may do.
-fn transaction(random: &mut StdRng) -> String {
+pub(crate) fn transaction(random: &mut StdRng) -> String {
     let mut sql = String::from("begin;");
     for _ in 0..random.random_range(1..8) {
         let (id, other) = (random.random_range(0..40), random.random_range(0..40));

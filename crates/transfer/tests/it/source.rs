@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use deltalake::arrow::array::{Array, AsArray};
+use deltalake::arrow::array::{Array, AsArray, RecordBatch};
 use deltalake::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use test_support::ControlDatabase;
 use tokio_postgres::Client;
 use transfer::Source;
+use transfer::current::Current;
+use transfer::lake::{LakeTable, Writer};
 use transfer::stream::{Settings, Stream};
 use url::Url;
 
@@ -71,21 +73,51 @@ impl Fixture {
         self.client.batch_execute(sql).await.unwrap();
     }
 
-    /// What is in the lake, in the order of the source.
-    pub(crate) async fn changes(&self) -> Vec<Changed> {
-        let place = Url::from_directory_path(self.lake.path().join("public/items__changes")).unwrap();
-        let mut table = deltalake::DeltaTableBuilder::from_url(place).unwrap().build().unwrap();
-        table.load().await.unwrap();
-        let mut all = Vec::new();
-        for file in table.get_file_uris().unwrap() {
+    /// The table as it is, in the lake, and the changes that it is made of.
+    pub(crate) async fn current(&self) -> (Current, LakeTable) {
+        let relation = self.source().await.tables().await.unwrap().remove(0);
+        let writer = || Writer { name: "test/public.items".into(), epoch: "1".into() };
+        let current = Current::open(&self.place("items"), writer(), relation.clone()).await.unwrap();
+        let changes =
+            LakeTable::open_changes(&self.place("items__changes"), writer(), &relation).await.unwrap();
+        (current, changes)
+    }
+
+    fn place(&self, table: &str) -> Url {
+        Url::from_directory_path(self.lake.path().join("public").join(table)).unwrap()
+    }
+
+    async fn batches(&self, table: &str) -> Vec<RecordBatch> {
+        let mut opened = deltalake::DeltaTableBuilder::from_url(self.place(table)).unwrap().build().unwrap();
+        opened.load().await.unwrap();
+        let mut batches = Vec::new();
+        for file in opened.get_file_uris().unwrap() {
             let path = Url::parse(&file).ok().and_then(|url| url.to_file_path().ok()).unwrap_or(file.into());
             let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).unwrap());
-            for batch in reader.unwrap().build().unwrap() {
-                all.extend(read(&batch.unwrap()));
-            }
+            batches.extend(reader.unwrap().build().unwrap().map(Result::unwrap));
         }
+        batches
+    }
+
+    /// What is in the lake, in the order of the source.
+    pub(crate) async fn changes(&self) -> Vec<Changed> {
+        let mut all: Vec<_> = self.batches("items__changes").await.iter().flat_map(read).collect();
         all.sort_by_key(|row| (row.lsn, row.order));
         all
+    }
+
+    /// What the table in the lake holds; no key is there twice.
+    pub(crate) async fn lake_table(&self) -> BTreeMap<i64, Option<String>> {
+        let mut table = BTreeMap::new();
+        for batch in self.batches("items").await {
+            let (id, value) =
+                (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_string::<i32>());
+            for row in 0..batch.num_rows() {
+                let value = value.is_valid(row).then(|| value.value(row).to_owned());
+                assert_eq!(table.insert(id.value(row), value), None, "a row is there twice");
+            }
+        }
+        table
     }
 
     /// What the source's table holds.
@@ -95,7 +127,7 @@ impl Fixture {
     }
 }
 
-fn read(batch: &deltalake::arrow::array::RecordBatch) -> Vec<Changed> {
+fn read(batch: &RecordBatch) -> Vec<Changed> {
     let column = |name: &str| batch.column_by_name(name).unwrap().clone();
     let (op, value) = (column("_op"), column("value"));
     let (op, value) = (op.as_string::<i32>(), value.as_string::<i32>());
