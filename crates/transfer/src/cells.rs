@@ -14,11 +14,14 @@ use deltalake::arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
     Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
-use deltalake::kernel::{DataType, PrimitiveType};
+use deltalake::kernel::{DataType, PrimitiveType, StructField};
 use postgres_types::Type;
 
+use crate::Error;
+use crate::change::{Cell, Relation, Row};
+
 /// The form of a column in the lake.
-pub(crate) fn form(type_id: u32, modifier: i32) -> DataType {
+fn form(type_id: u32, modifier: i32) -> DataType {
     let primitive = match Type::from_oid(type_id) {
         Some(Type::BOOL) => PrimitiveType::Boolean,
         Some(Type::INT2) => PrimitiveType::Short,
@@ -47,8 +50,44 @@ fn decimal(modifier: i32) -> DataType {
     bounds.and_then(|(precision, scale)| DataType::decimal(precision, scale).ok()).unwrap_or(DataType::STRING)
 }
 
+/// The columns of a table in the lake.
+pub(crate) fn fields(relation: &Relation) -> impl Iterator<Item = StructField> {
+    let columns = relation.columns.iter();
+    columns.map(|column| StructField::nullable(column.name.clone(), form(column.type_id, column.modifier)))
+}
+
+/// The values of all columns of a table.
+pub(crate) struct Columns(Vec<Cells>);
+
+impl Columns {
+    pub(crate) fn of(relation: &Relation) -> Self {
+        let columns = relation.columns.iter();
+        Self(columns.map(|column| Cells::of(&form(column.type_id, column.modifier))).collect())
+    }
+
+    /// Takes a row; what has no text is null, and everything is where there is no row.
+    pub(crate) fn push(&mut self, relation: &Relation, row: Option<&Row>) -> Result<(), Error> {
+        for (at, (column, cells)) in relation.columns.iter().zip(&mut self.0).enumerate() {
+            let text = match row.and_then(|row| row.get(at)) {
+                Some(Cell::Text(text)) => Some(text.as_ref()),
+                Some(Cell::Null | Cell::Unchanged) | None => None,
+            };
+            cells.push(text).map_err(|why| Error::Value {
+                table: relation.full_name(),
+                column: column.name.clone(),
+                why,
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> impl Iterator<Item = ArrayRef> {
+        self.0.into_iter().map(Cells::finish)
+    }
+}
+
 /// The values of a column, one after the other.
-pub(crate) enum Cells {
+enum Cells {
     Boolean(BooleanBuilder),
     Short(Int16Builder),
     Integer(Int32Builder),
@@ -63,7 +102,7 @@ pub(crate) enum Cells {
 }
 
 impl Cells {
-    pub(crate) fn of(form: &DataType) -> Self {
+    fn of(form: &DataType) -> Self {
         let DataType::Primitive(primitive) = form else { return Self::Text(StringBuilder::new()) };
         match primitive {
             PrimitiveType::Boolean => Self::Boolean(BooleanBuilder::new()),
@@ -90,7 +129,7 @@ impl Cells {
     }
 
     /// Takes a value; `None` is null. What cannot be held is told.
-    pub(crate) fn push(&mut self, text: Option<&[u8]>) -> Result<(), String> {
+    fn push(&mut self, text: Option<&[u8]>) -> Result<(), String> {
         let text = text.map(|text| std::str::from_utf8(text).map_err(|_| "it is no UTF-8".to_owned()));
         let text = text.transpose()?;
         match self {
@@ -109,7 +148,7 @@ impl Cells {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> ArrayRef {
+    fn finish(self) -> ArrayRef {
         match self {
             Self::Boolean(mut cells) => Arc::new(cells.finish()),
             Self::Short(mut cells) => Arc::new(cells.finish()),

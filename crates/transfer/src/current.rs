@@ -6,13 +6,13 @@
 use deltalake::arrow::array::{AsArray, BooleanArray, RecordBatch};
 use deltalake::arrow::compute::filter_record_batch;
 use deltalake::arrow::datatypes::Int64Type;
-use deltalake::kernel::{Add, StructField};
+use deltalake::kernel::{Add, Remove};
 use futures::{TryStreamExt, pin_mut};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::cells::{Cells, form};
-use crate::change::{Cell, Relation};
+use crate::cells::{self, Columns};
+use crate::change::{Relation, Row};
 use crate::fold::Fold;
 use crate::lake::{LakeTable, Note, Writer};
 use crate::rows::{LSN, ORDER};
@@ -56,7 +56,7 @@ impl Current {
             let why = "nothing identifies its rows; give it a primary key or a replica identity".to_owned();
             return Err(Error::Schema { table: relation.full_name(), why });
         }
-        let lake = LakeTable::open(place, writer, fields(&relation)).await?;
+        let lake = LakeTable::open(place, writer, cells::fields(&relation).collect()).await?;
         let mut current = Self { lake, relation, keys, copied: None };
         current.copied = current.last_copy().await?;
         Ok(current)
@@ -73,11 +73,6 @@ impl Current {
     /// Everything before this is in it, or is known to be.
     pub fn position(&self) -> Lsn {
         Lsn::from(self.lake.position().lsn)
-    }
-
-    /// Whether it was ever copied.
-    pub fn is_copied(&self) -> bool {
-        self.lake.position().seq > 0
     }
 
     /// Replaces it by a copy; answers how many rows that has.
@@ -100,7 +95,9 @@ impl Current {
             }
         }
         let copied = Copied { visibility: snapshot.visibility().clone(), at: snapshot.at().into() };
-        let note = self.lake.take_note(serde_json::to_vec(&copied).unwrap_or_default()).await?;
+        let text = serde_json::to_vec(&copied);
+        let text = text.map_err(|error| Error::Strange(format!("a copy's note: {error}")))?;
+        let note = self.lake.take_note(text).await?;
         fail_point!("transfer::current.noted");
         // From the beginning: what a stream was told of a commit, a snapshot of the same moment may not see yet.
         self.lake.put(gone, come, Lsn::from(0), Some(note)).await?;
@@ -110,27 +107,17 @@ impl Current {
 
     async fn batch(
         &self,
-        rows: &mut (impl futures::Stream<Item = Result<Vec<Cell>, Error>> + Unpin),
+        rows: &mut (impl futures::Stream<Item = Result<Row, Error>> + Unpin),
     ) -> Result<RecordBatch, Error> {
-        let columns = &self.relation.columns;
-        let mut cells: Vec<_> =
-            columns.iter().map(|column| Cells::of(&form(column.type_id, column.modifier))).collect();
+        let mut columns = Columns::of(&self.relation);
         for _ in 0..ROWS {
             let Some(row) = rows.try_next().await? else { break };
-            if row.len() != columns.len() {
+            if row.len() != self.relation.columns.len() {
                 return Err(Error::Strange("a row of another width than its table".to_owned()));
             }
-            for ((column, cells), cell) in columns.iter().zip(&mut cells).zip(&row) {
-                let text = if let Cell::Text(text) = cell { Some(text.as_ref()) } else { None };
-                cells.push(text).map_err(|why| Error::Value {
-                    table: self.relation.full_name(),
-                    column: column.name.clone(),
-                    why,
-                })?;
-            }
+            columns.push(&self.relation, Some(&row))?;
         }
-        let arrays = cells.into_iter().map(Cells::finish).collect();
-        Ok(RecordBatch::try_new(self.lake.schema()?, arrays)?)
+        Ok(RecordBatch::try_new(self.lake.schema()?, columns.finish().collect())?)
     }
 
     /// Merges what a table of changes has that is not here yet; answers whether there was anything.
@@ -147,7 +134,7 @@ impl Current {
         }
         let (gone, come) =
             if fold.is_empty() { (Vec::new(), Vec::new()) } else { self.rewrite(&fold).await? };
-        let copied = self.copied.take().filter(|(_, copied)| copied.at > to);
+        let copied = self.copied.clone().filter(|(_, copied)| copied.at > to);
         fail_point!("transfer::current.merged");
         self.lake.put(gone, come, Lsn::from(to), copied.as_ref().map(|(note, _)| *note)).await?;
         self.copied = copied;
@@ -155,7 +142,7 @@ impl Current {
     }
 
     /// New files in the place of those that hold rows that change.
-    async fn rewrite(&self, fold: &Fold) -> Result<(Vec<deltalake::kernel::Remove>, Vec<Add>), Error> {
+    async fn rewrite(&self, fold: &Fold) -> Result<(Vec<Remove>, Vec<Add>), Error> {
         let (mut gone, mut come, mut before) = (Vec::new(), Vec::new(), Vec::new());
         for (file, remove) in self.lake.files()? {
             if fold.truncates() {
@@ -189,13 +176,6 @@ impl Current {
 fn is_blind() -> bool {
     fail::fail_point!("transfer::current.blind", |_| true);
     false
-}
-
-fn fields(relation: &Relation) -> Vec<StructField> {
-    let columns = relation.columns.iter();
-    columns
-        .map(|column| StructField::nullable(column.name.clone(), form(column.type_id, column.modifier)))
-        .collect()
 }
 
 /// The changes behind a position, in their order.

@@ -1,7 +1,8 @@
 //! A table of the lake that one writer appends to, each batch exactly once.
 //!
-//! A commit of a batch carries two of Delta's application transactions: `<writer>/seq`, the number of the batch, and
-//! `<writer>/<epoch>`, the position in the source up to which the table has everything. delta-rs compares only the *ids*
+//! A commit of a batch carries three of Delta's application transactions: `<writer>/seq`, the number of the batch,
+//! `<writer>/<epoch>`, the position in the source up to which the table has everything, and `<writer>/note`, which text
+//! beside the table counts from then on. delta-rs compares only the *ids*
 //! of two commits' transactions, never their versions, so a writer that was away would be let in with an old batch. So
 //! here a commit takes the place directly behind the version whose number was read, and is not moved behind another: if
 //! that place is taken the number is read again, and if it is not the expected one somebody else writes.
@@ -79,7 +80,7 @@ impl LakeTable {
             Err(DeltaTableError::NotATable(_)) => {
                 let create = CreateBuilder::new().with_log_store(table.log_store()).with_columns(fields);
                 // Of two that make it at once, one did.
-                match create.with_save_mode(deltalake::protocol::SaveMode::Ignore).await {
+                match create.with_save_mode(SaveMode::Ignore).await {
                     Ok(made) => table = made,
                     Err(_) => table.load().await?,
                 }
@@ -94,13 +95,6 @@ impl LakeTable {
     /// The same, of a table of changes.
     pub async fn open_changes(place: &Url, writer: Writer, relation: &Relation) -> Result<Self, Error> {
         Self::open(place, writer, rows::fields(relation)).await
-    }
-
-    /// Takes notice of what others have written.
-    pub async fn refresh(&mut self) -> Result<(), Error> {
-        self.table.update_state().await?;
-        self.position = self.read_position().await?;
-        Ok(())
     }
 
     /// How far it has come, as far as this writer knows.
@@ -253,11 +247,13 @@ impl LakeTable {
     /// What is on this machine is written to its disk before the source may forget it; another store does so itself.
     async fn make_durable(&self, files: Vec<String>) -> Result<(), Error> {
         let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let path = folder.clone();
         let synced = tokio::task::spawn_blocking(move || {
             let files = files.iter().map(|file| folder.join(file));
             files.chain([folder.join("_delta_log"), folder.clone()]).try_for_each(|path| sync(&path))
         });
-        synced.await.unwrap_or(Ok(()))
+        // What was not done to its end is not durable.
+        synced.await.unwrap_or_else(|error| Err(Error::Disk { path, source: error.into() }))
     }
 }
 

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use deltalake::arrow::array::{
-    Int64Builder, ListBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, Int64Builder, ListBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::kernel::{ArrayType, DataType, StructField};
 
 use crate::Error;
-use crate::cells::{Cells, form};
+use crate::cells::{self, Columns};
 use crate::change::{Cell, Kind, Relation, Row, Transaction};
 
 /// What happened: `insert`, `update`, `delete` or `truncate`.
@@ -39,10 +39,7 @@ pub(crate) fn fields(relation: &Relation) -> Vec<StructField> {
         StructField::not_null(COMMITTED_AT, DataType::TIMESTAMP),
         StructField::nullable(UNCHANGED, names),
     ];
-    let own = relation.columns.iter();
-    fields.extend(
-        own.map(|column| StructField::nullable(column.name.clone(), form(column.type_id, column.modifier))),
-    );
+    fields.extend(cells::fields(relation));
     fields
 }
 
@@ -55,7 +52,7 @@ pub(crate) struct Rows {
     xid: Int64Builder,
     committed_at: TimestampMicrosecondBuilder,
     unchanged: ListBuilder<StringBuilder>,
-    cells: Vec<Cells>,
+    columns: Columns,
 }
 
 impl Rows {
@@ -66,9 +63,8 @@ impl Rows {
             Ok(deltalake::arrow::datatypes::DataType::List(field)) => unchanged.with_field(field),
             _ => unchanged,
         };
-        let cells = relation.columns.iter();
-        let cells = cells.map(|column| Cells::of(&form(column.type_id, column.modifier))).collect();
         Self {
+            columns: Columns::of(&relation),
             relation,
             op: StringBuilder::new(),
             lsn: Int64Builder::new(),
@@ -76,26 +72,24 @@ impl Rows {
             xid: Int64Builder::new(),
             committed_at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
             unchanged,
-            cells,
         }
     }
 
-    /// Takes a change; answers how many rows it made.
-    pub(crate) fn push(&mut self, of: &Transaction, order: usize, kind: &Kind) -> Result<usize, Error> {
+    /// Takes the change at a place of its transaction, of which it has two.
+    pub(crate) fn push(&mut self, of: &Transaction, place: usize, kind: &Kind) -> Result<(), Error> {
+        let order = place * 2;
         match kind {
-            Kind::Insert(row) => self.row("insert", of, order, Some(row))?,
-            Kind::Delete(row) => self.row("delete", of, order, Some(row))?,
-            Kind::Truncate => self.row("truncate", of, order, None)?,
+            Kind::Insert(row) => self.row("insert", of, order, Some(row)),
+            Kind::Delete(row) => self.row("delete", of, order, Some(row)),
+            Kind::Truncate => self.row("truncate", of, order, None),
             Kind::Update { old, new } => match old.as_ref().filter(|old| self.is_another(old, new)) {
                 Some(old) => {
                     self.row("delete", of, order, Some(old))?;
-                    self.row("insert", of, order + 1, Some(new))?;
-                    return Ok(2);
+                    self.row("insert", of, order + 1, Some(new))
                 }
-                None => self.row("update", of, order, Some(new))?,
+                None => self.row("update", of, order, Some(new)),
             },
         }
-        Ok(1)
     }
 
     /// Whether an update changed what identifies the row.
@@ -113,29 +107,20 @@ impl Rows {
         self.order.append_value(i64::try_from(order).unwrap_or(i64::MAX));
         self.xid.append_value(i64::from(of.xid));
         self.committed_at.append_value(of.at.as_microsecond());
+        self.columns.push(&self.relation, row)?;
+        let cells = self.relation.columns.iter().zip(row.into_iter().flatten());
         let mut any_unchanged = false;
-        for (at, (column, cells)) in self.relation.columns.iter().zip(&mut self.cells).enumerate() {
-            let text = match row.and_then(|row| row.get(at)) {
-                Some(Cell::Text(text)) => Some(text.as_ref()),
-                Some(Cell::Unchanged) => {
-                    self.unchanged.values().append_value(&column.name);
-                    any_unchanged = true;
-                    None
-                }
-                Some(Cell::Null) | None => None,
-            };
-            cells.push(text).map_err(|why| Error::Value {
-                table: self.relation.full_name(),
-                column: column.name.clone(),
-                why,
-            })?;
+        for (column, _) in cells.filter(|(_, cell)| **cell == Cell::Unchanged) {
+            self.unchanged.values().append_value(&column.name);
+            any_unchanged = true;
         }
         self.unchanged.append(any_unchanged);
         Ok(())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.op.values_slice().is_empty()
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.op.len()
     }
 
     pub(crate) fn finish(mut self, schema: SchemaRef) -> Result<RecordBatch, Error> {
@@ -147,7 +132,7 @@ impl Rows {
             Arc::new(self.committed_at.finish()),
             Arc::new(self.unchanged.finish()),
         ];
-        columns.extend(self.cells.into_iter().map(Cells::finish));
+        columns.extend(self.columns.finish());
         Ok(RecordBatch::try_new(schema, columns)?)
     }
 }

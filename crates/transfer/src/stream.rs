@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::change::{Relation, Transaction};
+use crate::change::{Change, Kind, Relation, Transaction};
 use crate::decode::Decoder;
 use crate::lake::{LakeTable, Writer};
 use crate::rows::Rows;
@@ -57,8 +57,8 @@ impl Stream {
         }
         let Some(end) = transactions.last().map(|last| last.end) else { return Ok(Step::default()) };
         let mut step = Step { transactions: transactions.len(), rows: 0 };
-        for relation in relations(&transactions)? {
-            step.rows += self.write(&relation, &transactions, end).await?;
+        for (relation, changes) in by_table(&transactions)? {
+            step.rows += self.write(&relation, &changes, end).await?;
         }
         fail_point!("transfer::stream.written");
         // Every table has everything before it: those that are not named in it had nothing to be written.
@@ -70,28 +70,19 @@ impl Stream {
     async fn write(
         &mut self,
         relation: &Arc<Relation>,
-        transactions: &[Transaction],
+        changes: &[Placed<'_>],
         end: Lsn,
     ) -> Result<usize, Error> {
         let table = self.table(relation).await?;
         let schema = table.schema()?;
         let mut rows = Rows::new(relation.clone(), &schema);
         let from = table.position().lsn;
-        let mut count = 0;
         // What the table has came before: the writer was ended between that and the slot's being told.
-        for transaction in transactions.iter().filter(|transaction| u64::from(transaction.end) > from) {
-            let mut order = 0;
-            for change in &transaction.changes {
-                if is_same(&change.relation, relation) {
-                    let made = rows.push(transaction, order, &change.kind)?;
-                    order += made;
-                    count += made;
-                } else {
-                    order += 2;
-                }
-            }
+        for (transaction, place, kind) in changes.iter().filter(|(of, ..)| u64::from(of.end) > from) {
+            rows.push(transaction, *place, kind)?;
         }
-        if !rows.is_empty() {
+        let count = rows.count();
+        if count > 0 {
             table.append(rows.finish(schema)?, end).await?;
         }
         Ok(count)
@@ -115,22 +106,25 @@ impl Stream {
     }
 }
 
-/// The tables that transactions change, each once. One whose columns change in the middle stops here.
-fn relations(transactions: &[Transaction]) -> Result<Vec<Arc<Relation>>, Error> {
-    let mut found: Vec<Arc<Relation>> = Vec::new();
-    for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
-        match found.iter().find(|other| is_same(other, &change.relation)) {
-            None => found.push(change.relation.clone()),
-            Some(other) if Arc::ptr_eq(other, &change.relation) || *other == change.relation => {}
-            Some(other) => {
+/// A change, with its transaction and its place there.
+type Placed<'t> = (&'t Transaction, usize, &'t Kind);
+
+/// A table, and its changes in their order.
+type Changed<'t> = (Arc<Relation>, Vec<Placed<'t>>);
+
+/// Changes by the table that they change. One whose columns change in the middle stops here.
+fn by_table(transactions: &[Transaction]) -> Result<Vec<Changed<'_>>, Error> {
+    let mut found: BTreeMap<(&str, &str), Changed<'_>> = BTreeMap::new();
+    for transaction in transactions {
+        for (place, Change { relation, kind }) in transaction.changes.iter().enumerate() {
+            let table = (relation.schema.as_str(), relation.name.as_str());
+            let (of, changes) = found.entry(table).or_insert_with(|| (relation.clone(), Vec::new()));
+            if !Arc::ptr_eq(of, relation) && of != relation {
                 let why = "they were changed while rows were".to_owned();
-                return Err(Error::Schema { table: other.full_name(), why });
+                return Err(Error::Schema { table: relation.full_name(), why });
             }
+            changes.push((transaction, place, kind));
         }
     }
-    Ok(found)
-}
-
-fn is_same(one: &Relation, other: &Relation) -> bool {
-    std::ptr::eq(one, other) || (one.schema == other.schema && one.name == other.name)
+    Ok(found.into_values().collect())
 }

@@ -84,14 +84,20 @@ async fn whatever_is_ended_when_every_change_is_there_once() {
     assert!(ends > 30, "only {ends} writers were ended");
 }
 
-#[tokio::test]
-async fn of_two_writers_one_is_told_that_he_is_not_alone() {
-    let fixture = Fixture::new().await;
+/// The first knows one batch, the second as well, and there is something for a next one.
+async fn two_writers(fixture: &Fixture) -> (Stream, Stream) {
     fixture.sql("insert into items values (1, 'one')").await;
     let (mut first, mut second) = (fixture.stream().await, fixture.stream().await);
     first.step().await.unwrap();
     drain(&mut second).await.unwrap();
     fixture.sql("insert into items values (2, 'two')").await;
+    (first, second)
+}
+
+#[tokio::test]
+async fn of_two_writers_one_is_told_that_he_is_not_alone() {
+    let fixture = Fixture::new().await;
+    let (mut first, mut second) = two_writers(&fixture).await;
     second.step().await.unwrap();
     fixture.sql("insert into items values (3, 'three')").await;
     let fenced = first.step().await.unwrap_err();
@@ -117,11 +123,7 @@ async fn without_the_position_a_change_is_there_twice() {
 #[tokio::test]
 async fn without_the_fence_two_writers_write_the_same() {
     let fixture = Fixture::new().await;
-    fixture.sql("insert into items values (1, 'one')").await;
-    let (mut first, mut second) = (fixture.stream().await, fixture.stream().await);
-    first.step().await.unwrap();
-    drain(&mut second).await.unwrap();
-    fixture.sql("insert into items values (2, 'two')").await;
+    let (mut first, mut second) = two_writers(&fixture).await;
     // Both have read it before one of them lets the source forget it.
     fail::cfg("transfer::lake.unguarded", "return").unwrap();
     fail::cfg("transfer::stream.written", "return").unwrap();
