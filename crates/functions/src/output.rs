@@ -30,7 +30,6 @@ pub(crate) struct Closing {
     pub(crate) id: String,
     pub(crate) duration: Duration,
     pub(crate) init: Option<Duration>,
-    pub(crate) memory_peak: Option<u64>,
     pub(crate) failure: Option<Failure>,
 }
 
@@ -152,9 +151,9 @@ impl Output {
         printed.tail = tail.then(VecDeque::new);
     }
 
-    /// It has ended; the end of its log.
-    pub(crate) fn close(&self, closing: Closing) -> Vec<u8> {
-        self.drained().close(closing)
+    /// It has ended, with so many bytes of memory used at most; the end of its log, where somebody wants it.
+    pub(crate) fn close(&self, closing: Closing, memory_peak: Option<u64>) -> Vec<u8> {
+        self.drained().close(closing, memory_peak)
     }
 
     /// Something is said about the worker.
@@ -250,9 +249,9 @@ impl Printed {
         self.platform("info", began_at, Some(id), message, None);
     }
 
-    fn close(&mut self, closing: Closing) -> Vec<u8> {
+    fn close(&mut self, closing: Closing, memory_peak: Option<u64>) -> Vec<u8> {
         self.start();
-        let Closing { id, duration, init, memory_peak, failure } = closing;
+        let Closing { id, duration, init, failure } = closing;
         let now = Timestamp::now();
         if let Some(failure) = failure.as_ref().filter(|failure| failure.fatal) {
             self.platform("error", now, Some(id.clone()), failure.message(), None);

@@ -163,14 +163,8 @@ async fn response(worker: &Arc<Worker>, id: &str, request: Request<Incoming>) ->
 
 /// An invocation that has ended. The caller's turn comes first, then the log's and the runtime's.
 async fn end(ended: Result<Ending<'_>, Wrong>) -> Answered {
-    accept(match ended {
-        Ok(ending) => {
-            tokio::task::yield_now().await;
-            drop(ending);
-            Ok(())
-        }
-        Err(wrong) => Err(wrong),
-    })
+    tokio::task::yield_now().await;
+    accept(ended.map(drop))
 }
 
 fn too_large(worker: &Worker, id: &str, nonce: Option<&str>, headers: &HeaderMap) -> Answered {

@@ -405,15 +405,13 @@ impl Worker {
             id: running.call.id.clone(),
             duration: running.began.elapsed(),
             init: self.init.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            memory_peak: None,
             failure,
         }
     }
 
     /// Writes the end of an invocation's log; answers with the end of that, where somebody wants it.
     fn close(&self, closing: Closing) -> Vec<u8> {
-        let memory_peak = self.groups.get().and_then(Groups::memory_peak);
-        self.output.close(Closing { memory_peak, ..closing })
+        self.output.close(closing, self.groups.get().and_then(Groups::memory_peak))
     }
 
     /// Before anybody is told the end of an invocation, it is counted.

@@ -104,6 +104,7 @@ pub(super) fn payload(asked: &Asked<'_>, call: &Call) -> Result<Bytes, serde_jso
         body,
         is_base64_encoded,
     };
+    // What stands around a body, in most requests.
     let mut bytes = Vec::with_capacity(1536 + body_length);
     serde_json::to_writer(&mut bytes, &event)?;
     Ok(bytes.into())
