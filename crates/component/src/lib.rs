@@ -19,6 +19,7 @@ mod refused;
 pub mod role;
 mod seen;
 pub mod status;
+pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +44,8 @@ pub enum Spec {
     Postgres(postgres::Spec),
     /// A function.
     Function(function::Spec),
+    /// A transfer.
+    Transfer(transfer::Spec),
 }
 
 impl Spec {
@@ -51,6 +54,7 @@ impl Spec {
         match self {
             Self::Postgres(_) => Kind::Postgres,
             Self::Function(_) => Kind::Function,
+            Self::Transfer(_) => Kind::Transfer,
         }
     }
 
@@ -58,8 +62,8 @@ impl Spec {
     pub fn protect(&self) -> bool {
         match self {
             Self::Postgres(spec) => spec.protect,
-            // Its code is kept as a release, and it holds no data.
-            Self::Function(_) => false,
+            // The code of one is kept as a release, and what the other holds can be copied again.
+            Self::Function(_) | Self::Transfer(_) => false,
         }
     }
 
@@ -68,7 +72,7 @@ impl Spec {
     pub fn unprotected(&self) -> Self {
         match self {
             Self::Postgres(spec) => Self::Postgres(postgres::Spec { protect: false, ..spec.clone() }),
-            Self::Function(_) => self.clone(),
+            Self::Function(_) | Self::Transfer(_) => self.clone(),
         }
     }
 
@@ -76,7 +80,7 @@ impl Spec {
     pub fn maintenance(&self) -> Option<&postgres::MaintenanceWindow> {
         match self {
             Self::Postgres(spec) => spec.maintenance.as_ref(),
-            Self::Function(_) => None,
+            Self::Function(_) | Self::Transfer(_) => None,
         }
     }
 
@@ -92,7 +96,7 @@ impl Spec {
     pub fn is_beside(&self) -> bool {
         match self {
             Self::Postgres(spec) => spec.beside,
-            Self::Function(_) => false,
+            Self::Function(_) | Self::Transfer(_) => false,
         }
     }
 
@@ -100,14 +104,14 @@ impl Spec {
     pub fn drill_s(&self) -> Option<u64> {
         match self {
             Self::Postgres(spec) => Some(spec.backup.drill.as_secs()),
-            Self::Function(_) => None,
+            Self::Function(_) | Self::Transfer(_) => None,
         }
     }
 
     /// The part of it that makes a release of the component, where its kind has releases.
     pub fn release(&self) -> Option<Self> {
         match self {
-            Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Transfer(_) => None,
             Self::Function(spec) => Some(Self::Function(spec.release())),
         }
     }
@@ -115,7 +119,7 @@ impl Spec {
     /// The package that it runs, where it runs one.
     pub fn package(&self) -> Option<function::Digest> {
         match self {
-            Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Transfer(_) => None,
             Self::Function(spec) => Some(spec.package),
         }
     }
@@ -132,12 +136,12 @@ impl Spec {
 
     /// Components of the same stead that it uses.
     pub fn uses(&self) -> impl Iterator<Item = &ComponentName> {
-        match self {
-            Self::Postgres(_) => None,
-            Self::Function(spec) => Some(spec.uses.iter()),
-        }
-        .into_iter()
-        .flatten()
+        let (many, one) = match self {
+            Self::Postgres(_) => (None, None),
+            Self::Function(spec) => (Some(&spec.uses), None),
+            Self::Transfer(spec) => (None, Some(&spec.from)),
+        };
+        many.into_iter().flatten().chain(one)
     }
 
     /// What it counts for in its tenant's quota.
@@ -150,6 +154,7 @@ impl Spec {
             },
             // Its workers come and go with what is asked of it; what they use is counted, not reserved.
             Self::Function(_) => Footprint::default(),
+            Self::Transfer(_) => Footprint { servers: 0, memory_mib: transfer::MEMORY_MIB, disk_mib: 0 },
         }
     }
 }
@@ -169,9 +174,12 @@ pub struct Offer {
 /// The first that uses what is not there.
 pub fn fit(wanted: &BTreeMap<ComponentName, Spec>) -> Result<(), (ComponentName, Refused)> {
     for (name, spec) in wanted {
-        if let Spec::Function(spec) = spec {
-            function::uses_what_is_there(spec, wanted.keys()).map_err(|refused| (name.clone(), refused))?;
+        match spec {
+            Spec::Postgres(_) => Ok(()),
+            Spec::Function(spec) => function::uses_what_is_there(spec, wanted.keys()),
+            Spec::Transfer(spec) => transfer::reads_what_is_there(spec, wanted.keys()),
         }
+        .map_err(|refused| (name.clone(), refused))?;
     }
     Ok(())
 }
@@ -195,6 +203,8 @@ pub enum Observed {
     Postgres(postgres::Observed),
     /// Of a function.
     Function(function::Observed),
+    /// Of a transfer.
+    Transfer(transfer::Observed),
 }
 
 /// The one thing to do next.
@@ -204,6 +214,8 @@ pub enum Step {
     Postgres(postgres::Step),
     /// To a function.
     Function(function::Step),
+    /// To a transfer.
+    Transfer(transfer::Step),
 }
 
 impl Step {
@@ -212,6 +224,7 @@ impl Step {
         match self {
             Self::Postgres(step) => step.label(),
             Self::Function(step) => step.label(),
+            Self::Transfer(step) => step.label(),
         }
     }
 }
@@ -222,6 +235,7 @@ impl Step {
         match self {
             Self::Postgres(step) => step.is_long(),
             Self::Function(step) => step.is_long(),
+            Self::Transfer(_) => false,
         }
     }
 
@@ -230,6 +244,7 @@ impl Step {
         match self {
             Self::Postgres(step) => step.on_record(),
             Self::Function(step) => step.on_record(),
+            Self::Transfer(_) => None,
         }
     }
 }
@@ -276,6 +291,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     match (spec, observed) {
         (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::plan(spec, observed, standing),
         (Spec::Function(spec), Observed::Function(observed)) => function::plan(spec, observed, standing),
+        (Spec::Transfer(spec), Observed::Transfer(observed)) => transfer::plan(spec, observed, standing),
         // A driver observes what it was asked to.
         _ => Decision::Blocked(Condition {
             kind: ConditionKind::DriverFailed,
@@ -289,6 +305,7 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     match (spec, observed) {
         (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::drift(spec, observed),
         (Spec::Function(_), Observed::Function(observed)) => function::drift(observed),
+        (Spec::Transfer(_), Observed::Transfer(observed)) => transfer::drift(observed),
         _ => Vec::new(),
     }
 }

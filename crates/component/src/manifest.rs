@@ -24,7 +24,7 @@ pub use report::ManifestError;
 pub use crate::function::manifest::Function;
 pub use crate::postgres::manifest::{Server, migrations};
 use crate::{Kind, LocalName, SteadName};
-use crate::{function, postgres};
+use crate::{function, postgres, transfer};
 
 /// Largest manifest file, bytes.
 pub const LARGEST: usize = 1024 * 1024;
@@ -38,6 +38,8 @@ pub struct Manifest {
     pub postgres: BTreeMap<LocalName, Server>,
     /// Functions by name.
     pub function: BTreeMap<LocalName, Function>,
+    /// Transfers by name.
+    pub transfer: BTreeMap<LocalName, transfer::Wish>,
 }
 
 /// One refused field of an API body.
@@ -103,7 +105,7 @@ pub fn from_json(value: &Value, default_app: &SteadName) -> Result<Manifest, Vec
 /// were made.
 #[must_use]
 pub fn to_json(manifest: &Manifest) -> Value {
-    let Manifest { app, postgres, function } = manifest;
+    let Manifest { app, postgres, function, transfer } = manifest;
     let servers: serde_json::Map<String, Value> =
         postgres.iter().map(|(name, server)| (name.to_string(), server.to_json())).collect();
     let mut body = json!({ "app": app, "postgres": servers });
@@ -111,6 +113,11 @@ pub fn to_json(manifest: &Manifest) -> Value {
         let functions: serde_json::Map<String, Value> =
             function.iter().map(|(name, function)| (name.to_string(), function.to_json())).collect();
         body["function"] = functions.into();
+    }
+    if !transfer.is_empty() {
+        let transfers: serde_json::Map<String, Value> =
+            transfer.iter().map(|(name, wish)| (name.to_string(), transfer::manifest::to_json(wish))).collect();
+        body["transfer"] = transfers.into();
     }
     body
 }
@@ -143,7 +150,8 @@ fn document_of(
     let mut components = Components { table: &table, problems };
     let postgres = components.of(&postgres::manifest::NOTATION, postgres::manifest::server);
     let function = components.of(&function::manifest::NOTATION, function::manifest::function);
-    Some(Manifest { app: app?, postgres, function })
+    let transfer = components.of(&transfer::manifest::NOTATION, transfer::manifest::transfer);
+    Some(Manifest { app: app?, postgres, function, transfer })
 }
 
 /// How components of a kind are written.
@@ -162,7 +170,8 @@ pub(crate) struct Notation {
     pub(crate) reserved: fn(&str) -> Option<Fault>,
 }
 
-const NOTATIONS: [&Notation; 2] = [&postgres::manifest::NOTATION, &function::manifest::NOTATION];
+const NOTATIONS: [&Notation; 3] =
+    [&postgres::manifest::NOTATION, &function::manifest::NOTATION, &transfer::manifest::NOTATION];
 
 /// A key at the top that belongs into a component.
 fn misplaced(key: &str) -> Option<String> {

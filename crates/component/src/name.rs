@@ -101,11 +101,13 @@ pub enum Kind {
     Postgres,
     /// Code that answers calls.
     Function,
+    /// A server's data and changes in a lake.
+    Transfer,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Postgres, Self::Function];
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::Function, Self::Transfer];
 
     /// The word for it, as in manifests and routes.
     #[must_use]
@@ -113,6 +115,7 @@ impl Kind {
         match self {
             Self::Postgres => "postgres",
             Self::Function => "function",
+            Self::Transfer => "transfer",
         }
     }
 }
@@ -140,7 +143,7 @@ pub enum BadComponentName {
     #[error("`{0}` does not name a component; write kind.name, like postgres.main")]
     NoDot(String),
     /// The part before the dot is no kind.
-    #[error("`{0}` is not a kind of component; the kinds are: postgres, function")]
+    #[error("`{0}` is not a kind of component; the kinds are: postgres, function, transfer")]
     Kind(String),
     /// The part after the dot is no name.
     #[error(transparent)]

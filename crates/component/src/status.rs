@@ -51,6 +51,9 @@ pub struct Status {
     /// The release that is tried on a share of the calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<crate::function::Canary>,
+    /// How far a transfer has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<crate::transfer::Progress>,
     /// What a person should know; empty when all is well.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -171,6 +174,8 @@ pub enum ConditionKind {
     SecretMissing,
     /// A release that was tried on a share of the calls failed too many of them, and gets none any more.
     CanaryReturned,
+    /// A transfer, or a table of it, stands still until somebody repairs it.
+    TransferStopped,
     /// It could not be brought back from its backups.
     RestoreFailed,
     /// What drives it is not there or refuses.

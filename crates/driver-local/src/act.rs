@@ -236,20 +236,27 @@ impl Local {
         spec: &Spec,
         place: &Place,
     ) -> Result<(), DriverError> {
-        let route = self.route(target, spec, place);
+        self.declare_route(&self.route(target, spec, place)).await
+    }
+
+    pub(crate) async fn declare_route(&self, route: &gateway::route::Route) -> Result<(), DriverError> {
         let text =
-            serde_json::to_string(&route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
-        crate::files::write_atomically(&self.route_path(&place.handle), &text, 0o640)?;
+            serde_json::to_string(route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        crate::files::write_atomically(&self.route_path(&route.server), &text, 0o640)?;
         fail_point!("driver-local::route-written");
         // Asking makes the gateway read the file now rather than when its watch fires.
-        self.route_status(&place.handle)
+        self.route_status(&route.server)
             .await
             .map(|_| ())
             .map_err(|error| DriverError::Unavailable(error.to_string()))
     }
 
     async fn close_route(&self, place: &Place) -> Result<(), DriverError> {
-        let path = self.route_path(&place.handle);
+        self.remove_route(&place.handle).await
+    }
+
+    pub(crate) async fn remove_route(&self, handle: &str) -> Result<(), DriverError> {
+        let path = self.route_path(handle);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(DriverError::Unavailable(format!("cannot remove {}: {error}", path.display())));
@@ -258,7 +265,7 @@ impl Local {
         }
         fail_point!("driver-local::route-removed");
         // A gateway that is down reads no removed route when it comes back.
-        let _ = self.route_status(&place.handle).await;
+        let _ = self.route_status(handle).await;
         Ok(())
     }
 
@@ -381,7 +388,8 @@ pub(crate) async fn helpers(client: &tokio_postgres::Client) -> Result<(), tokio
              'select not exists (
                   select from pg_catalog.pg_stat_activity
                   where backend_type = ''client backend'' and state is distinct from ''idle''
-                    and usename not in (''stead_admin'', ''stead_gateway''))';
+                    and usename not in (''stead_admin'', ''stead_gateway'')
+                    and usename !~ ''^stead_[0-9a-f]{{16}}$'')';
          revoke all on all functions in schema stead from public;
          grant usage on schema stead to stead_gateway;
          grant execute on all functions in schema stead to stead_gateway;

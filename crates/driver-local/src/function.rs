@@ -328,7 +328,7 @@ fn version(spec: &Spec) -> Version {
 fn specs<'t>(target: &'t Target, spec: &'t Spec) -> impl Iterator<Item = &'t Spec> {
     let base = target.trial.as_ref().and_then(|trial| match &trial.spec {
         component::Spec::Function(spec) => Some(spec),
-        component::Spec::Postgres(_) => None,
+        component::Spec::Postgres(_) | component::Spec::Transfer(_) => None,
     });
     iter::once(spec).chain(base)
 }

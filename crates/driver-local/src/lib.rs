@@ -33,6 +33,7 @@ mod runtimes;
 mod session;
 mod socket;
 mod spares;
+mod transfer;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -289,6 +290,7 @@ impl Driver for Local {
         match &target.spec {
             Spec::Postgres(spec) => self.observe_postgres(target, spec).await.map(Observed::Postgres),
             Spec::Function(spec) => self.observe_function(target, spec).await.map(Observed::Function),
+            Spec::Transfer(spec) => self.observe_transfer(target, spec).await.map(Observed::Transfer),
         }
     }
 
@@ -296,6 +298,7 @@ impl Driver for Local {
         match (&target.spec, step) {
             (Spec::Postgres(spec), Step::Postgres(step)) => self.act_postgres(target, spec, step).await,
             (Spec::Function(spec), Step::Function(step)) => self.act_function(target, spec, step).await,
+            (Spec::Transfer(spec), Step::Transfer(step)) => self.act_transfer(target, spec, step).await,
             _ => Err(DriverError::Unavailable("a step for a component of another kind".into())),
         }
     }
@@ -306,7 +309,10 @@ impl Driver for Local {
             (Spec::Function(spec), Observed::Function(observed)) => {
                 return self.report_function(target, spec, observed, status);
             }
-            (Spec::Postgres(_), Observed::Function(_)) => return,
+            (Spec::Transfer(spec), Observed::Transfer(observed)) => {
+                return self.report_transfer(target, spec, observed, status);
+            }
+            _ => return,
         };
         if observed.tree && observed.data && status.provisioned_at.is_none() {
             status.provisioned_at = Some(Timestamp::now());
@@ -337,6 +343,9 @@ impl Driver for Local {
                 "release {release} gets no calls any more: {why}; mend it and run `stead up`, or `stead rollback`"
             );
             status.conditions.push(Condition { kind: ConditionKind::CanaryReturned, message });
+        }
+        if let Some(progress) = &status.transfer {
+            status.conditions.extend(transfer::conditions(progress));
         }
         let Spec::Postgres(spec) = &target.spec else { return };
         let limit = files::disk_limit(spec);

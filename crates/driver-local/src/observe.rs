@@ -7,7 +7,7 @@ use component::postgres::{
     Migration, OWNER_ROLE, Observed, READER_ROLE, Role, Route, Seen, Session, Spec, Unit, settings,
 };
 use component::{DriverError, Target};
-use keeper::wire::{UnitState, Wanted};
+use keeper::wire::{Name, UnitState, Wanted};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio_postgres::error::SqlState;
@@ -16,7 +16,7 @@ use crate::session::{describe, owner_looking};
 use crate::{Local, Place, Places, lock};
 
 /// The state of the helpers that this version makes, as the comment on the database `postgres` tells it.
-pub(crate) const HELPERS: &str = "helpers of Stead, version 3";
+pub(crate) const HELPERS: &str = "helpers of Stead, version 4";
 
 /// The bytes on disk are counted at most this often.
 const SIZE_AGE: Duration = Duration::from_secs(30);
@@ -148,7 +148,12 @@ impl Local {
     }
 
     async fn unit(&self, place: &Place) -> Result<Unit, DriverError> {
-        let name = place.unit.clone();
+        self.unit_seen(&place.unit).await
+    }
+
+    /// What a unit does.
+    pub(crate) async fn unit_seen(&self, name: &Name) -> Result<Unit, DriverError> {
+        let name = name.clone();
         let status = self.keeper(move |keeper| keeper.unit(&name)).await?;
         Ok(match status.map(|status| status.state) {
             None => Unit::Absent,
@@ -245,17 +250,21 @@ impl Local {
     }
 
     async fn observe_route(&self, target: &Target, spec: &Spec, place: &Place) -> Route {
-        let path = self.route_path(&place.handle);
+        self.route_seen(&self.route(target, spec, place)).await
+    }
+
+    /// A route against what it should be.
+    pub(crate) async fn route_seen(&self, wanted: &gateway::route::Route) -> Route {
+        let path = self.route_path(&wanted.server);
         let found: Option<gateway::route::Route> =
             std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let wanted = self.route(target, spec, place);
         let declared = match &found {
-            Some(found) if *found == wanted => Seen::Same,
+            Some(found) if found == wanted => Seen::Same,
             Some(_) => Seen::Differs,
             None if path.exists() => Seen::Differs,
             None => Seen::Absent,
         };
-        let status = self.route_status(&place.handle).await;
+        let status = self.route_status(&wanted.server).await;
         let (in_force, error) = match status {
             Ok(None) => (false, None),
             // No two components are given one port: the other gives it up.

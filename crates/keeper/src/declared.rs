@@ -64,7 +64,9 @@ fn check(unit: &Unit) -> Result<(), Refusal> {
         Runs::Engine { program: EngineProgram::Postgres, .. }
         | Runs::Gateway
         | Runs::Archiver
-        | Runs::Functions => None,
+        | Runs::Functions
+        | Runs::Transfer { .. }
+        | Runs::Lake { .. } => None,
         Runs::Engine { program, .. } => Some(program.name()),
         Runs::Tool { tool, .. } => Some(tool.name()),
     };
@@ -77,11 +79,11 @@ fn check(unit: &Unit) -> Result<(), Refusal> {
 }
 
 impl Unit {
-    /// The tree it works on.
+    /// The tree it works on; that which a lake's process only reads is not its own.
     pub(crate) fn tree(&self) -> Option<&Tree> {
         match &self.runs {
-            Runs::Engine { tree, .. } | Runs::Tool { tree, .. } => Some(tree),
-            Runs::Gateway | Runs::Archiver | Runs::Functions => None,
+            Runs::Engine { tree, .. } | Runs::Tool { tree, .. } | Runs::Transfer { tree, .. } => Some(tree),
+            Runs::Lake { .. } | Runs::Gateway | Runs::Archiver | Runs::Functions => None,
         }
     }
 

@@ -25,6 +25,7 @@ pub(crate) const OUTPUT: &str = "stderr.log";
 pub(crate) const GATEWAY_OUTPUT: &str = "gateway.log";
 pub(crate) const ARCHIVER_OUTPUT: &str = "archiver.log";
 pub(crate) const FUNCTIONS_OUTPUT: &str = "functions.log";
+pub(crate) const LAKE_OUTPUT: &str = "lake.log";
 
 /// A plan, or who is in the way.
 pub(crate) enum Planned {
@@ -40,7 +41,31 @@ struct InTree {
     env: Vec<CString>,
     /// The engine's folder, which the sandbox must show.
     engine: Option<PathBuf>,
+    /// The tree of the server whose socket it must show.
+    source: Option<Tree>,
+    /// Whether the data of the tree are only to be read.
+    reads_only: bool,
+    /// Whether it is one of Stead's own processes, which others of them leave files for.
+    own: bool,
+    output: &'static str,
     hold_signals_back: bool,
+}
+
+impl InTree {
+    /// A verb of this same binary.
+    fn own(program: OwnedFd, words: &[&str], output: &'static str) -> Result<Self, Refusal> {
+        Ok(Self {
+            args: words.iter().map(string).collect::<Result<_, _>>()?,
+            env: Vec::new(),
+            program: Program::Open(program),
+            engine: None,
+            source: None,
+            reads_only: false,
+            own: false,
+            output,
+            hold_signals_back: false,
+        })
+    }
 }
 
 fn system(what: &str, error: &io::Error) -> Refusal {
@@ -55,7 +80,7 @@ impl Keeper {
                 engine::find(bin, *program, &self.engine_dirs, &self.trees.host).map_err(invalid)?;
                 tree
             }
-            Runs::Tool { tree, .. } => tree,
+            Runs::Tool { tree, .. } | Runs::Transfer { tree, .. } | Runs::Lake { tree } => tree,
             Runs::Gateway | Runs::Archiver | Runs::Functions => return Ok(()),
         };
         let there = files::exists(&self.trees.root, host::relative(tree));
@@ -82,6 +107,26 @@ impl Keeper {
                 Ok(ready) => self.tool_plan(unit, tree, *tool, ready)?,
                 Err(holder) => Planned::Held(holder),
             }),
+            Runs::Transfer { tree, from } => {
+                Ok(match self.trees.ready(tree, self.guard.status.read_only)? {
+                    Ok(ready) => {
+                        let own = InTree::own(self.own_program()?, &["stead", "transfer"], OUTPUT)?;
+                        let in_tree = InTree { source: Some(from.clone()), own: true, ..own };
+                        self.tree_plan(unit, tree, in_tree, ready)?
+                    }
+                    Err(holder) => Planned::Held(holder),
+                })
+            }
+            Runs::Lake { tree } => {
+                let locked = self.trees.unit_lock(unit.name.as_str());
+                let lock = match locked.map_err(|error| system("cannot lock the unit", &error))? {
+                    Locked::Ours(lock) => lock,
+                    Locked::Busy(holder) => return Ok(Planned::Held(holder)),
+                };
+                let ready = self.trees.beside(tree, lock)?;
+                let own = InTree::own(self.own_program()?, &["stead", "lake"], LAKE_OUTPUT)?;
+                self.tree_plan(unit, tree, InTree { reads_only: true, own: true, ..own }, ready)
+            }
             Runs::Gateway => {
                 let user = User { uid: host.gateway_uid(), gid: host.gid(), groups: Vec::new() };
                 self.own_plan(unit, "gateway", GATEWAY_OUTPUT, user)
@@ -126,19 +171,17 @@ impl Keeper {
             env,
             program: Program::Path(path),
             engine: engine.folder,
+            source: None,
+            reads_only: false,
+            own: false,
+            output: OUTPUT,
             hold_signals_back: program == EngineProgram::Postgres,
         };
         self.tree_plan(unit, tree, in_tree, ready)
     }
 
     fn tool_plan(&self, unit: &Unit, tree: &Tree, tool: Tool, ready: Ready) -> Result<Planned, Refusal> {
-        let in_tree = InTree {
-            args: vec![string("stead")?, string("tool")?, string(tool.name())?],
-            env: Vec::new(),
-            program: Program::Open(self.own_program()?),
-            engine: None,
-            hold_signals_back: false,
-        };
+        let in_tree = InTree::own(self.own_program()?, &["stead", "tool", tool.name()], OUTPUT)?;
         self.tree_plan(unit, tree, in_tree, ready)
     }
 
@@ -149,7 +192,8 @@ impl Keeper {
     /// What works on a tree: as the tree's user, in its sandbox.
     fn tree_plan(&self, unit: &Unit, tree: &Tree, in_tree: InTree, ready: Ready) -> Result<Planned, Refusal> {
         let host = &self.trees.host;
-        let InTree { program, mut args, mut env, engine, hold_signals_back } = in_tree;
+        let InTree { program, mut args, mut env, engine, source, reads_only, own, output, hold_signals_back } =
+            in_tree;
         let real = tree_dir(&self.trees.home, tree).to_string_lossy().into_owned();
         let sandbox = host.isolated.then(|| Sandbox {
             home: self.trees.home.clone(),
@@ -157,6 +201,8 @@ impl Keeper {
             uid: ready.uid,
             gid: ready.gid,
             engine,
+            source: source.map(|tree| host::relative(&tree).join("run")),
+            reads_only,
             control_uid: host.control_uid(),
             gateway_uid: host.gateway_uid(),
             stead_gid: host.gid(),
@@ -174,9 +220,13 @@ impl Keeper {
             program,
             args,
             env,
-            user: host.isolated.then(|| User { uid: ready.uid, gid: ready.gid, groups: Vec::new() }),
+            user: host.isolated.then(|| User {
+                uid: ready.uid,
+                gid: ready.gid,
+                groups: if own { vec![Gid::from_raw(host.gid())] } else { Vec::new() },
+            }),
             sandbox,
-            output: (log, OUTPUT),
+            output: (log, output),
             hold_signals_back,
             lock: ready.lock,
         };

@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::files;
 use crate::layers::{Layer, left_out};
+use crate::wire::SOURCE;
 
 /// Namespaces of a server: everything but users, so that its user id means the same on the host.
 pub(crate) const NAMESPACES: i32 =
@@ -59,6 +60,10 @@ pub(crate) struct Sandbox {
     pub(crate) gid: u32,
     /// The engine's folder, shown at [`ENGINE`].
     pub(crate) engine: Option<PathBuf>,
+    /// The folder below the home, with a server's socket, that is shown at [`SOURCE`].
+    pub(crate) source: Option<PathBuf>,
+    /// Whether the tree's data are only to be read.
+    pub(crate) reads_only: bool,
     pub(crate) control_uid: u32,
     pub(crate) gateway_uid: u32,
     pub(crate) stead_gid: u32,
@@ -133,6 +138,11 @@ impl Sandbox {
             if let Some(engine) = &self.engine {
                 bind(engine, Path::new(&ENGINE[1..]), MountFlags::RDONLY)?;
             }
+            if let Some(source) = &self.source {
+                let source = files::open_dir(home, source).when("open the server's folder")?;
+                let source = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
+                bind_dir(&source, Path::new(&SOURCE[1..]), MountFlags::NOEXEC | MountFlags::RDONLY)?;
+            }
             proc()?;
             dir("tmp")?;
             tmpfs(Path::new("tmp"), &format!("mode=1777,size={TMP_BYTES}"), quiet())
@@ -167,8 +177,10 @@ impl Sandbox {
     fn tree(&self, home: &OwnedFd) -> Result<(), Failed> {
         dir("stead")?;
         let tree = files::open_dir(home, &self.tree).when("open the tree")?;
+        let mut data = MountFlags::NOEXEC;
+        data.set(MountFlags::RDONLY, self.reads_only);
         for (name, flags) in [
-            ("data", MountFlags::NOEXEC),
+            ("data", data),
             ("run", MountFlags::NOEXEC),
             ("log", MountFlags::NOEXEC),
             ("conf", MountFlags::NOEXEC | MountFlags::RDONLY),

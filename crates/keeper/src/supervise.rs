@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -10,7 +11,9 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::keeper::Keeper;
 use crate::launch;
-use crate::plan::{ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, OUTPUT, Planned, held};
+use crate::plan::{
+    ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, LAKE_OUTPUT, OUTPUT, Planned, held,
+};
 use crate::record::{Holder, Identity, Outcome, Record};
 use crate::units::{Action, Entry, Escalation, Phase, Process, QUIT_PATIENCE};
 use crate::wire::{Name, Reason, Refusal, Restart, Runs, Unit};
@@ -377,20 +380,17 @@ impl Keeper {
 
     /// The output file of a unit; its folder belongs to a less trusted user.
     fn output(&self, unit: &Unit, flags: OFlags) -> io::Result<std::fs::File> {
-        match unit.tree() {
-            Some(tree) => {
-                let log = files::open_dir(&self.trees.root, host::relative(tree).join("log"))?;
-                files::open_file(log, OUTPUT, flags, 0)
+        let log = |tree| host::relative(tree).join("log");
+        let (folder, name) = match &unit.runs {
+            Runs::Engine { tree, .. } | Runs::Tool { tree, .. } | Runs::Transfer { tree, .. } => {
+                (log(tree), OUTPUT)
             }
-            None => {
-                let name = match unit.runs {
-                    Runs::Archiver => ARCHIVER_OUTPUT,
-                    Runs::Functions => FUNCTIONS_OUTPUT,
-                    _ => GATEWAY_OUTPUT,
-                };
-                files::open_file(files::open_dir(&self.trees.root, "logs")?, name, flags, 0)
-            }
-        }
+            Runs::Lake { tree } => (log(tree), LAKE_OUTPUT),
+            Runs::Gateway => (PathBuf::from("logs"), GATEWAY_OUTPUT),
+            Runs::Archiver => (PathBuf::from("logs"), ARCHIVER_OUTPUT),
+            Runs::Functions => (PathBuf::from("logs"), FUNCTIONS_OUTPUT),
+        };
+        files::open_file(files::open_dir(&self.trees.root, folder)?, name, flags, 0)
     }
 
     fn output_length(&self, unit: &Unit) -> u64 {

@@ -203,6 +203,12 @@ impl Trees {
         })
     }
 
+    /// The same for a process that only reads the tree, whoever else works on it, with a lock of its own.
+    pub(crate) fn beside(&self, tree: &Tree, lock: Lock) -> Result<Ready, Refusal> {
+        let (uid, repairs) = self.repair(tree)?;
+        Ok(Ready { uid, gid: self.gid_of(uid), lock, repairs })
+    }
+
     /// Puts owners and modes right; its user id, and what had to be changed.
     fn repair(&self, tree: &Tree) -> Result<(u32, Vec<String>), Refusal> {
         let name = shown(tree);

@@ -97,6 +97,20 @@ pub enum Runs {
         /// Which.
         tool: Tool,
     },
+    /// This same binary as `stead transfer`, as the uid of its tree and besides in the group "stead", in the sandbox of
+    /// an engine's program. The folder with the socket of the server that it reads is at [`SOURCE`].
+    Transfer {
+        /// The tree that it works on.
+        tree: Tree,
+        /// That of the server.
+        from: Tree,
+    },
+    /// This same binary as `stead lake`, in the same way, with the data of its tree to be read only. The tree may be one
+    /// that a transfer works on meanwhile.
+    Lake {
+        /// The tree that it reads.
+        tree: Tree,
+    },
     /// This same binary as `stead gateway --home $STEAD_HOME`, as the gateway uid, in the host's network.
     Gateway,
     /// This same binary as `stead archiver --home $STEAD_HOME`, as the control plane's uid, in the host's network.
@@ -105,6 +119,10 @@ pub enum Runs {
     /// "stead", in the host's network. Only it may ask for workers.
     Functions,
 }
+
+/// Where a transfer finds the socket of the server that it reads; where the keeper is not root, the server's own folder
+/// `run` is the place.
+pub const SOURCE: &str = "/source";
 
 /// The engine programs that a unit may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

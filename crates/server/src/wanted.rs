@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use component::{
     ComponentName, Kind, LocalName, Offer, Refused, Spec, SteadName, function, manifest, postgres,
+    transfer,
 };
 use serde_json::{Value, json};
 use store::stead::Stead;
@@ -15,6 +16,7 @@ use crate::problem::Problem;
 enum Wish {
     Postgres(postgres::Wish),
     Function(function::Wish),
+    Transfer(transfer::Wish),
 }
 
 impl Wish {
@@ -34,8 +36,13 @@ impl Wish {
                 Some(named) => function::amend(wish, named, current, offer)?,
                 None => function::resolve(wish, Some(current), offer)?,
             }),
+            (Self::Transfer(wish), Some(Spec::Transfer(current))) => Spec::Transfer(match named {
+                Some(named) => transfer::amend(wish, named, current, offer)?,
+                None => transfer::resolve(wish, Some(current), offer)?,
+            }),
             (Self::Postgres(wish), _) => Spec::Postgres(postgres::resolve(wish, None, offer)?),
             (Self::Function(wish), _) => Spec::Function(function::resolve(wish, None, offer)?),
+            (Self::Transfer(wish), _) => Spec::Transfer(transfer::resolve(wish, None, offer)?),
         })
     }
 }
@@ -69,6 +76,9 @@ impl Wanted {
         }
         for (local, function) in manifest.function {
             wanted.wishes.insert(name(Kind::Function, local), Wish::Function(function.wish));
+        }
+        for (local, wish) in manifest.transfer {
+            wanted.wishes.insert(name(Kind::Transfer, local), Wish::Transfer(wish));
         }
         Ok(wanted)
     }

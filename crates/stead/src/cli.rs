@@ -374,6 +374,18 @@ pub(crate) enum Verb {
     /// Run the engine of functions of this host (started by the keeper).
     #[command(hide = true)]
     Functions,
+    /// Copy what is in a server into its lake (started by the keeper).
+    #[command(hide = true)]
+    Transfer {
+        /// What it goes by.
+        settings: PathBuf,
+    },
+    /// Answer questions about a lake (started by the keeper).
+    #[command(hide = true)]
+    Lake {
+        /// What it goes by.
+        settings: PathBuf,
+    },
     /// Work on a server's data from inside its sandbox (started by the keeper).
     #[command(hide = true, subcommand)]
     Tool(ToolVerb),

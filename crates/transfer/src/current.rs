@@ -52,10 +52,6 @@ impl Current {
             .filter(|(_, column)| column.is_key)
             .map(|(at, _)| at)
             .collect();
-        if keys.is_empty() {
-            let why = "nothing identifies its rows; give it a primary key or a replica identity".to_owned();
-            return Err(Error::Schema { table: relation.full_name(), why });
-        }
         let lake = LakeTable::open(place, writer, cells::fields(&relation).collect()).await?;
         let mut current = Self { lake, relation, keys, copied: None };
         current.copied = current.last_copy().await?;
@@ -120,8 +116,17 @@ impl Current {
         Ok(RecordBatch::try_new(self.lake.schema()?, columns.finish().collect())?)
     }
 
+    /// Whether it was never copied in this epoch: there is nothing that changes could be merged into.
+    pub fn waits_for_copy(&self) -> bool {
+        self.lake.position().lsn == 0 && self.copied.is_none()
+    }
+
     /// Merges what a table of changes has that is not here yet; answers whether there was anything.
     pub async fn merge(&mut self, changes: &LakeTable) -> Result<bool, Error> {
+        if self.keys.is_empty() {
+            let why = "nothing identifies its rows; give it a primary key or a replica identity".to_owned();
+            return Err(Error::Schema { table: self.relation.full_name(), why });
+        }
         let (from, to) = (self.lake.position().lsn, changes.position().lsn);
         if to <= from {
             return Ok(false);

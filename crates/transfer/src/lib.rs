@@ -17,13 +17,19 @@ pub mod current;
 mod decode;
 mod fold;
 pub mod lake;
+mod memory;
+pub mod publish;
 mod rows;
+pub mod run;
+mod slot;
 mod source;
+mod status;
 pub mod stream;
 mod visibility;
+pub mod wire;
 
 pub use postgres_types::PgLsn as Lsn;
-pub use source::{Publication, Slot, Snapshot, Source};
+pub use source::{BadName, Publication, Slot, Snapshot, Source};
 pub use visibility::Visibility;
 
 /// Why a transfer stops.
@@ -73,6 +79,17 @@ pub enum Error {
     #[error("cannot make {path} durable: {source}")]
     Disk {
         /// Which file or folder.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Nothing goes on by itself: a person has to decide.
+    #[error("{0}")]
+    Stopped(String),
+    /// A file of the process's own.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
         path: std::path::PathBuf,
         /// Why not.
         source: std::io::Error,

@@ -78,9 +78,9 @@ impl fmt::Display for Publication {
 
 /// A connection to the server.
 pub struct Source {
-    client: Client,
-    slot: Slot,
-    publication: Publication,
+    pub(crate) client: Client,
+    pub(crate) slot: Slot,
+    pub(crate) publication: Publication,
 }
 
 impl Source {

@@ -26,12 +26,14 @@ pub struct Settings {
 }
 
 /// What a step has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
     /// Transactions that the slot had.
     pub transactions: usize,
     /// Rows that were written for them; those that were there already are not among them.
     pub rows: usize,
+    /// The same by table.
+    pub tables: Vec<(String, usize)>,
 }
 
 /// A stream under way.
@@ -56,15 +58,22 @@ impl Stream {
             transactions.extend(decoder.take(message)?);
         }
         let Some(end) = transactions.last().map(|last| last.end) else { return Ok(Step::default()) };
-        let mut step = Step { transactions: transactions.len(), rows: 0 };
+        let mut step = Step { transactions: transactions.len(), ..Step::default() };
         for (relation, changes) in by_table(&transactions)? {
-            step.rows += self.write(&relation, &changes, end).await?;
+            let rows = self.write(&relation, &changes, end).await?;
+            step.rows += rows;
+            step.tables.push((relation.full_name(), rows));
         }
         fail_point!("transfer::stream.written");
         // Every table has everything before it: those that are not named in it had nothing to be written.
         self.source.advance(end).await?;
         fail_point!("transfer::stream.advanced");
         Ok(step)
+    }
+
+    /// Lets the source forget everything before a position that it said before a step that found nothing.
+    pub async fn let_go(&self, before: Lsn) -> Result<(), Error> {
+        self.source.advance(before).await
     }
 
     async fn write(

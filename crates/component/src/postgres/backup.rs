@@ -133,7 +133,7 @@ impl Default for Keep {
 }
 
 /// Whole seconds in a range.
-fn seconds(text: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+pub(crate) fn seconds(text: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
     let length = length(text.trim()).ok().filter(|length| length.subsec_nanos() == 0)?;
     u32::try_from(length.as_secs()).ok().filter(|seconds| range.contains(seconds))
 }

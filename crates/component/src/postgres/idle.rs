@@ -130,7 +130,7 @@ impl fmt::Display for Idle {
 }
 
 /// So many seconds, in the largest units first.
-pub(super) fn written(seconds: u32) -> String {
+pub(crate) fn written(seconds: u32) -> String {
     let seconds = i64::from(seconds);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     PRINTER.span_to_string(&days.days().hours(hours).minutes(minutes).seconds(seconds % 60))

@@ -6,7 +6,7 @@ mod idle;
 mod maintenance;
 pub(crate) mod manifest;
 mod migrations;
-mod network;
+pub(crate) mod network;
 mod observed;
 mod plan;
 mod settings;
@@ -14,13 +14,16 @@ mod size;
 mod spec;
 
 pub use crate::Seen;
+pub(crate) use backup::seconds;
 pub use backup::{Backup, BadBackup, Drills, Every, Keep};
+pub(crate) use idle::written;
 pub use idle::{BadIdle, Idle};
 pub use maintenance::{BadMaintenance, MaintenanceWindow};
 pub use observed::{Applied, Observed, Role, Route, Session, Unit};
 pub use plan::{Step, Wrong, drift, plan, roles};
 pub use settings::{Setting, settings};
 pub use size::{Limits, Size};
+pub(crate) use spec::loopback;
 pub use spec::{BadMigrationName, Major, Migration, MigrationName, Origin, Spec, Wish, amend, resolve};
 
 /// The tenant's role in its own server: owns the database, is no superuser.

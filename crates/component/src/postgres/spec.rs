@@ -283,7 +283,7 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
 }
 
 /// The default allow-list.
-fn loopback() -> Vec<IpNet> {
+pub(crate) fn loopback() -> Vec<IpNet> {
     use std::net::{Ipv4Addr, Ipv6Addr};
     let v4 = ipnet::Ipv4Net::new(Ipv4Addr::new(127, 0, 0, 0), 8).map(IpNet::V4);
     let v6 = ipnet::Ipv6Net::new(Ipv6Addr::LOCALHOST, 128).map(IpNet::V6);

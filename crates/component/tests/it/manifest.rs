@@ -1,8 +1,11 @@
 //! What is read out of manifests, and what a person is told of bad ones.
 
+use std::collections::BTreeSet;
+
 use component::function::{Access, Digest, Runtime};
 use component::manifest::{self, Manifest};
 use component::postgres::{Major, Size};
+use component::transfer::{Every, Mode};
 use serde_json::json;
 
 /// The stead that API bodies are put to.
@@ -40,11 +43,22 @@ schedule = "0 6 * * mon-fri Europe/Zurich"
 egress = ["api.example.com", "*.example.org:8443"]
 owner = "team-flights"
 runbook = "https://wiki.example.com/api"
+
+[transfer.lake]
+from = "postgres.main"
+mode = "snapshot"
+tables = ["public.*", "sales.order_*"]
+every = "15m"
+allow = ["10.0.0.0/8"]
+owner = "team-data"
+consumers = ["team-finance", "team-ops"]
+runbook = "https://wiki.example.com/lake"
 "#;
 
 #[test]
 fn reads_every_field() {
-    let Manifest { app, postgres, function } = manifest::parse("stead.toml", FULL).expect("a manifest");
+    let Manifest { app, postgres, function, transfer } =
+        manifest::parse("stead.toml", FULL).expect("a manifest");
     assert_eq!(app.as_str(), "flights");
     let server = &postgres[&"main".parse().expect("a name")];
     assert_eq!(server.wish.engine, Some(Major::new(18)));
@@ -73,6 +87,13 @@ fn reads_every_field() {
     assert_eq!(api.wish.url, Some(Access::Token));
     assert_eq!(api.wish.schedule.as_ref().map(|schedule| &*schedule.zone), Some("Europe/Zurich"));
     assert_eq!(api.wish.egress.len(), 2);
+    let lake = &transfer[&"lake".parse().expect("a name")];
+    assert_eq!(lake.from.as_ref().map(ToString::to_string).as_deref(), Some("postgres.main"));
+    assert_eq!(lake.mode, Some(Mode::Snapshot));
+    assert_eq!(lake.tables.as_ref().map(BTreeSet::len), Some(2));
+    assert_eq!(lake.every.map(Every::as_secs), Some(900));
+    assert_eq!((lake.allow.as_ref().map(Vec::len), lake.consumers.len()), (Some(1), 2));
+    assert_eq!(lake.owner.as_deref(), Some("team-data"));
 }
 
 #[test]

@@ -42,6 +42,21 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         .map_err(Failure::failed);
     }
+    match &cli.verb {
+        Verb::Transfer { settings } => {
+            quiet_log();
+            return run_on(threads(2), async {
+                transfer::run::run(settings, host::told_to_stop()).await.map_err(Failure::failed)
+            });
+        }
+        Verb::Lake { settings } => {
+            quiet_log();
+            return asynchronously(async {
+                lake::serve(settings, host::told_to_stop()).await.map_err(Failure::failed)
+            });
+        }
+        _ => {}
+    }
     let context = Context::new(&cli)?;
     match cli.verb {
         Verb::Keeper => {
@@ -71,11 +86,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Archiver => {
             quiet_log();
             asynchronously(async {
-                let stop = async {
-                    let why = host::ended().await;
-                    tracing::info!(why, "stopping");
-                };
-                archiver::run(&context.home, stop).await.map_err(Failure::failed)
+                archiver::run(&context.home, host::told_to_stop()).await.map_err(Failure::failed)
             })
         }
         Verb::Recover { backups, key } => {
@@ -197,6 +208,8 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         | Verb::Functions
         | Verb::Recover { .. }
         | Verb::Tool(_)
+        | Verb::Transfer { .. }
+        | Verb::Lake { .. }
         | Verb::Server(_)
         | Verb::Completions { .. } => Ok(()),
     }

@@ -47,3 +47,9 @@ pub(crate) async fn ended() -> &'static str {
         _ = terminate.recv() => "told to end",
     }
 }
+
+/// The same, and a line of the log about it.
+pub(crate) async fn told_to_stop() {
+    let why = ended().await;
+    tracing::info!(why, "stopping");
+}

@@ -48,7 +48,7 @@ impl Rig {
             let wish = Wish { size: Some(size), protect: Some(false), ..Wish::default() };
             let current = current.get(&self.name).and_then(|spec| match spec {
                 Spec::Postgres(spec) => Some(spec),
-                Spec::Function(_) => None,
+                Spec::Function(_) | Spec::Transfer(_) => None,
             });
             let spec = resolve(&wish, current, engines).map_err(|refused| (self.name.clone(), refused))?;
             Ok(BTreeMap::from([(self.name.clone(), Spec::Postgres(spec))]))

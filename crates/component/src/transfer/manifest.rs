@@ -1,0 +1,112 @@
+//! The fields of a transfer in a manifest, each parsed once for both notations.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Every, Mode, Pattern, Wish};
+use crate::manifest::{Fault, Node, Notation, Problems, Table, fields};
+use crate::postgres::network;
+use crate::{ComponentName, Kind};
+
+/// How a transfer is written.
+pub(crate) const NOTATION: Notation = Notation {
+    kind: Kind::Transfer,
+    noun: "a transfer",
+    like: "lake",
+    settings: "{\"from\": \"postgres.main\", \"mode\": \"stream\", \"tables\": [\"public.*\"]}",
+    fields: FIELDS,
+    reserved: |_| None,
+};
+
+/// Every field.
+const FIELDS: &[&str] = &["from", "mode", "tables", "every", "allow", "owner", "consumers", "runbook"];
+
+/// Reads a transfer.
+pub(crate) fn transfer(table: &Table<'_>, problems: &mut Problems<'_>) -> Wish {
+    table.refuse_unknown(FIELDS, problems, other_word);
+    let tables = table.read_list("tables", "[\"public.*\"]", problems, pattern);
+    if let (Some([]), Some(node)) = (tables.as_deref(), table.get("tables")) {
+        let help = "name some, like [\"public.orders\"], or leave it out for public.*";
+        problems.add(node, Fault::new("names no table", "no table", help));
+    }
+    Wish {
+        from: table.read("from", problems, from),
+        mode: table.read("mode", problems, mode),
+        tables: tables.map(|tables| tables.into_iter().collect()),
+        every: table.read("every", problems, every),
+        allow: table.read_list("allow", "[\"10.0.0.0/8\"]", problems, |item| {
+            network::parse(item.text().ok_or_else(|| item.not("a network", "write it like \"10.0.0.0/8\""))?)
+        }),
+        owner: table.read("owner", problems, fields::owner),
+        consumers: table
+            .read_list("consumers", "[\"team-analytics\"]", problems, fields::owner)
+            .map_or_else(BTreeSet::new, |names| names.into_iter().collect()),
+        runbook: table.read("runbook", problems, fields::runbook),
+    }
+}
+
+/// What people call a field elsewhere.
+fn other_word(key: &str) -> Option<String> {
+    let meant = match key.to_ascii_lowercase().replace('-', "_").as_str() {
+        "source" | "database" | "server" | "uses" => "from",
+        "type" | "kind" | "method" | "capture" => "mode",
+        "table" | "include" | "table_include_list" | "streams" => "tables",
+        "interval" | "schedule" | "frequency" | "refresh" => "every",
+        "allow_list" | "allowlist" | "networks" => "allow",
+        "team" | "contact" | "owned_by" => "owner",
+        "readers" | "consumer" | "subscribers" => "consumers",
+        "docs" | "documentation" | "playbook" => "runbook",
+        "name" => return Some("a transfer's name is in the heading: [transfer.lake]".into()),
+        _ => return None,
+    };
+    Some(format!("that is called `{meant}` here"))
+}
+
+fn from(node: &Node<'_>) -> Result<ComponentName, Fault> {
+    const LIKE: &str = "write it like \"postgres.main\"";
+    let text = node.text().ok_or_else(|| node.not("a server", LIKE))?;
+    text.parse::<ComponentName>().map_err(|bad| fields::told(&bad, "not a server", LIKE))
+}
+
+fn mode(node: &Node<'_>) -> Result<Mode, Fault> {
+    const LIKE: &str =
+        "write \"stream\" (every change, within a second) or \"snapshot\" (whole tables, again and again)";
+    match node.text() {
+        Some("stream") => Ok(Mode::Stream),
+        Some("snapshot") => Ok(Mode::Snapshot),
+        _ => Err(node.not("a mode", LIKE)),
+    }
+}
+
+fn pattern(node: &Node<'_>) -> Result<Pattern, Fault> {
+    const LIKE: &str = "write it like \"public.*\"";
+    let text = node.text().ok_or_else(|| node.not("a table", LIKE))?;
+    text.parse::<Pattern>().map_err(|bad| fields::told(&bad, "not a table", LIKE))
+}
+
+fn every(node: &Node<'_>) -> Result<Every, Fault> {
+    const LIKE: &str = "write it like \"60s\"";
+    let text = node.text().ok_or_else(|| node.not("a length of time", LIKE))?;
+    text.parse::<Every>().map_err(|bad| fields::told(&bad, "not a length of time", LIKE))
+}
+
+/// The transfer as an API body has it: what is left out stays left out.
+pub(crate) fn to_json(wish: &Wish) -> Value {
+    let Wish { from, mode, tables, every, allow, owner, consumers, runbook } = wish;
+    let mut body = serde_json::Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body.insert(key.to_owned(), value);
+        }
+    };
+    put("from", from.as_ref().map(|from| json!(from)));
+    put("mode", mode.map(|mode| json!(mode)));
+    put("tables", tables.as_ref().map(|tables| json!(tables)));
+    put("every", every.map(|every| json!(every)));
+    put("allow", allow.as_ref().map(|allow| json!(allow)));
+    put("owner", owner.as_ref().map(|owner| json!(owner)));
+    put("consumers", (!consumers.is_empty()).then(|| json!(consumers)));
+    put("runbook", runbook.as_ref().map(|runbook| json!(runbook)));
+    Value::Object(body)
+}

@@ -1,0 +1,23 @@
+//! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
+
+pub(crate) mod manifest;
+mod observed;
+mod pattern;
+mod plan;
+mod progress;
+mod spec;
+
+pub use crate::Seen;
+pub use observed::{Inside, Observed, Process, Server};
+pub use pattern::{BadPattern, Pattern};
+pub use plan::{Step, drift, plan};
+pub use progress::{Behind, Progress, Table, TableState};
+pub(crate) use spec::reads_what_is_there;
+pub use spec::{BadEvery, Every, Mode, Spec, Wish, amend, resolve};
+
+/// Memory of a transfer's two processes, MiB: the one that copies, and the one that answers questions about the lake.
+pub const COPIER_MIB: u64 = 512;
+/// See [`COPIER_MIB`].
+pub const LAKE_MIB: u64 = 512;
+/// Both.
+pub const MEMORY_MIB: u64 = COPIER_MIB + LAKE_MIB;

@@ -1,0 +1,206 @@
+//! The next step from what is to what is wanted of a transfer.
+//!
+//! What the copier may do inside the server comes before the copier, and the copier before the way to the lake. A
+//! server that sleeps is woken for an edit alone; one that is down is waited for, and what runs goes on meanwhile.
+
+use super::{Observed, Process, Seen, Server, Spec};
+use crate::postgres::Unit;
+use crate::{Condition, ConditionKind, Decision, Difference, Standing};
+
+/// Until the server is looked for again, milliseconds.
+const SERVER_MS: u64 = 1_000;
+/// Until a process that ends is looked at again, milliseconds.
+const PROCESS_MS: u64 = 1_000;
+/// Until it is looked again whether something has stopped, milliseconds.
+const STOPPING_MS: u64 = 20;
+
+/// The one thing to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make its tree.
+    Create,
+    /// Have the server run although it sleeps.
+    Wake,
+    /// Put role and rights in the server right.
+    Role,
+    /// Write what its processes go by.
+    WriteFiles,
+    /// Declare the copier, and have it running.
+    StartCopier,
+    /// The same of the lake's own process.
+    StartLake,
+    /// Open, or change, the way to the lake.
+    OpenRoute,
+    /// Close it.
+    CloseRoute,
+    /// Stop both processes for good.
+    Stop,
+    /// Have the server forget it.
+    Forget,
+    /// Remove lake, files and units.
+    Remove,
+}
+
+impl Step {
+    /// Its name in the store, the log and the progress line.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Create => "create",
+            Self::Wake => "wake",
+            Self::Role => "role",
+            Self::WriteFiles => "configure",
+            Self::StartCopier => "start the copier",
+            Self::StartLake => "start the lake",
+            Self::OpenRoute => "open",
+            Self::CloseRoute => "close",
+            Self::Stop => "stop",
+            Self::Forget => "forget",
+            Self::Remove => "remove",
+        }
+        .into()
+    }
+}
+
+fn act(step: Step) -> Decision {
+    Decision::Act(crate::Step::Transfer(step))
+}
+
+/// Decides; see [`crate::plan`].
+#[must_use]
+pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
+    if standing.deleting {
+        return removal(observed);
+    }
+    if standing.provisioned && !observed.tree {
+        return Decision::Blocked(Condition {
+            kind: ConditionKind::DataLost,
+            message: "the lake is gone from the host; nothing was put in its place: put it back, or remove the \
+                      transfer and add it again, which copies everything anew"
+                .into(),
+        });
+    }
+    if !observed.tree {
+        return act(Step::Create);
+    }
+    inside(spec, observed, standing)
+        .or_else(|| (observed.files != Seen::Same).then(|| act(Step::WriteFiles)))
+        .or_else(|| process(&observed.copier, Step::StartCopier, "the process that copies"))
+        .or_else(|| process(&observed.lake, Step::StartLake, "the lake's own process"))
+        .or_else(|| front_door(observed))
+        .or_else(|| stopped(observed))
+        .unwrap_or(Decision::Settled)
+}
+
+/// Role and rights.
+fn inside(spec: &Spec, observed: &Observed, standing: Standing) -> Option<Decision> {
+    match (observed.server, observed.inside) {
+        (Server::Up, Some(inside)) => (inside.role != Seen::Same).then(|| act(Step::Role)),
+        (Server::Asleep, _) if !standing.settled => Some(act(Step::Wake)),
+        // What was right before it slept is right.
+        (Server::Asleep, _) => None,
+        _ if standing.settled => None,
+        _ => Some(Decision::Wait {
+            reason: format!("waiting for {}", spec.from),
+            again_ms: SERVER_MS,
+            condition: None,
+        }),
+    }
+}
+
+fn process(process: &Process, start: Step, what: &str) -> Option<Decision> {
+    if process.declared != Seen::Same {
+        return Some(act(start));
+    }
+    let (reason, condition) = match &process.unit {
+        Unit::Running => return None,
+        Unit::Absent | Unit::Stopped | Unit::Asleep => return Some(act(start)),
+        Unit::Stopping => (format!("{what} is stopping"), None),
+        Unit::Failing(said) => {
+            let said = said.trim();
+            let message = format!("{what} ends by itself; it is tried again and again. It said: {said}");
+            let condition = Condition { kind: ConditionKind::Crashing, message };
+            (format!("{what} is being tried again"), Some(condition))
+        }
+    };
+    let again_ms = if condition.is_some() { PROCESS_MS } else { STOPPING_MS };
+    Some(Decision::Wait { reason, again_ms, condition })
+}
+
+fn front_door(observed: &Observed) -> Option<Decision> {
+    if observed.route.declared != Seen::Same {
+        return Some(act(Step::OpenRoute));
+    }
+    if let Some(why) = &observed.route.error {
+        let condition = Some(Condition { kind: ConditionKind::PortTaken, message: why.clone() });
+        let reason = "the way to the lake cannot open".into();
+        return Some(Decision::Wait { reason, again_ms: PROCESS_MS, condition });
+    }
+    (!observed.route.in_force).then(|| Decision::Wait {
+        reason: "the gateway takes up the route".into(),
+        again_ms: STOPPING_MS,
+        condition: None,
+    })
+}
+
+/// What only a person can repair.
+fn stopped(observed: &Observed) -> Option<Decision> {
+    let progress = observed.progress.as_ref().filter(|progress| progress.stopped)?;
+    let message = progress.trouble.clone()?;
+    Some(Decision::Blocked(Condition { kind: ConditionKind::TransferStopped, message }))
+}
+
+fn removal(observed: &Observed) -> Decision {
+    if observed.route.declared != Seen::Absent {
+        return act(Step::CloseRoute);
+    }
+    if observed.route.in_force {
+        let reason = "the gateway lets go of the route".into();
+        return Decision::Wait { reason, again_ms: STOPPING_MS, condition: None };
+    }
+    let processes = [&observed.copier, &observed.lake];
+    if processes.iter().any(|process| matches!(process.unit, Unit::Running | Unit::Failing(_))) {
+        return act(Step::Stop);
+    }
+    if processes.iter().any(|process| process.unit == Unit::Stopping) {
+        let reason = "its processes are stopping".into();
+        return Decision::Wait { reason, again_ms: STOPPING_MS, condition: None };
+    }
+    // A server that is on its way out takes with it what is inside.
+    match (observed.server, observed.inside) {
+        (Server::Asleep, _) => return act(Step::Wake),
+        (Server::Up, Some(inside)) if inside.slot || inside.role != Seen::Absent => return act(Step::Forget),
+        (Server::Up, None) | (Server::Down, _) => {
+            return Decision::Wait {
+                reason: "waiting for the server, which has to forget it".into(),
+                again_ms: SERVER_MS,
+                condition: None,
+            };
+        }
+        _ => {}
+    }
+    let is_there = observed.tree
+        || processes.iter().any(|process| process.declared != Seen::Absent || process.unit != Unit::Absent);
+    if is_there { act(Step::Remove) } else { Decision::Gone }
+}
+
+/// What differs though nobody asked for it.
+#[must_use]
+pub fn drift(observed: &Observed) -> Vec<Difference> {
+    let differs = |field: &str, seen: Seen| {
+        (seen != Seen::Same).then(|| Difference {
+            field: field.into(),
+            before: if seen == Seen::Absent { "not there".into() } else { "something else".into() },
+            after: "as declared".into(),
+        })
+    };
+    let inside = observed.inside.filter(|_| observed.server == Server::Up);
+    let found = [
+        differs("files", observed.files),
+        differs("copier", observed.copier.declared),
+        differs("lake", observed.lake.declared),
+        differs("route", observed.route.declared),
+        inside.and_then(|inside| differs("role", inside.role)),
+    ];
+    found.into_iter().flatten().collect()
+}

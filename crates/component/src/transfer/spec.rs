@@ -1,0 +1,229 @@
+//! What is wanted of a transfer, and how a wish becomes a spec.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Pattern;
+use crate::manifest::shown;
+use crate::postgres::loopback;
+use crate::{ComponentName, Kind, Offer, Refused};
+
+/// What is wanted of a transfer; everything resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The server that is read.
+    pub from: ComponentName,
+    /// How.
+    pub mode: Mode,
+    /// Which tables of it.
+    pub tables: BTreeSet<Pattern>,
+    /// Between two copies, or between two merges of changes.
+    pub every: Every,
+    /// Networks from which the lake may be asked.
+    pub allow: Vec<IpNet>,
+    /// How often all was asked to be copied anew.
+    #[serde(default)]
+    pub resyncs: u32,
+    /// Whom to ask about it.
+    pub owner: Option<String>,
+    /// Who reads the lake: whom to tell before something of it changes.
+    pub consumers: BTreeSet<String>,
+    /// Where it is written what to do.
+    pub runbook: Option<String>,
+}
+
+/// How a transfer reads its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Whole tables, again and again: all of one moment, each replaced at once.
+    Snapshot,
+    /// Every committed change, in order and exactly once.
+    Stream,
+}
+
+impl Mode {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// What it promises, and what it does not.
+    #[must_use]
+    pub fn promise(self) -> &'static str {
+        match self {
+            Self::Snapshot => {
+                "all tables as they were at one moment, replaced whole; what changed in between is not seen"
+            }
+            Self::Stream => "every committed change exactly once and in order, within a second",
+        }
+    }
+
+    fn every(self) -> Every {
+        match self {
+            Self::Snapshot => Every(60 * 60),
+            Self::Stream => Every(60),
+        }
+    }
+}
+
+/// Between two copies or merges: whole seconds, from a second to 30 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Every(u32);
+
+/// A text that is no such time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time between two copies; write it like 60s or 1h, from 1s to 30d")]
+pub struct BadEvery(String);
+
+const LONGEST: u32 = 30 * 24 * 60 * 60;
+
+impl Every {
+    /// Seconds.
+    #[must_use]
+    pub fn as_secs(self) -> u64 {
+        self.0.into()
+    }
+}
+
+impl FromStr for Every {
+    type Err = BadEvery;
+    fn from_str(text: &str) -> Result<Self, BadEvery> {
+        let seconds = crate::postgres::seconds(text, 1..=LONGEST);
+        seconds.map(Self).ok_or_else(|| BadEvery(shown(text)))
+    }
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&crate::postgres::written(self.0))
+    }
+}
+
+impl TryFrom<String> for Every {
+    type Error = BadEvery;
+    fn try_from(text: String) -> Result<Self, BadEvery> {
+        text.parse()
+    }
+}
+
+impl From<Every> for String {
+    fn from(every: Every) -> Self {
+        every.to_string()
+    }
+}
+
+/// A transfer as a person asks for it: what is left out is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The server that is read.
+    pub from: Option<ComponentName>,
+    /// How.
+    pub mode: Option<Mode>,
+    /// Which tables.
+    pub tables: Option<BTreeSet<Pattern>>,
+    /// Between two copies or merges.
+    pub every: Option<Every>,
+    /// Networks from which the lake may be asked.
+    pub allow: Option<Vec<IpNet>>,
+    /// Whom to ask.
+    pub owner: Option<String>,
+    /// Who reads the lake.
+    pub consumers: BTreeSet<String>,
+    /// Where it is written what to do.
+    pub runbook: Option<String>,
+}
+
+/// Resolves a wish into a spec, given the spec in force (for an existing transfer).
+///
+/// # Errors
+/// [`Refused`] for a transfer that names no server, and for one that is to read another server than before.
+pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Spec, Refused> {
+    let from = wish.from.clone().or(current.map(|current| current.from.clone())).ok_or_else(|| Refused {
+        field: "from",
+        message: "reads no server; name one, like from = \"postgres.main\"".into(),
+    })?;
+    if let Some(current) = current.filter(|current| current.from != from) {
+        let message = format!(
+            "reads {} and cannot read another server into the same lake; remove it, or add a second transfer",
+            current.from
+        );
+        return Err(Refused { field: "from", message });
+    }
+    let mode = wish.mode.or(current.map(|current| current.mode)).unwrap_or(Mode::Stream);
+    if let Some(current) = current.filter(|current| current.mode != mode) {
+        let message = format!(
+            "is a {} and cannot become another; remove it and add it again, or add a second transfer",
+            current.mode.as_str()
+        );
+        return Err(Refused { field: "mode", message });
+    }
+    let everything = || [Pattern::from_str("public.*").ok()].into_iter().flatten().collect();
+    let mut allow = wish.allow.clone().unwrap_or_else(loopback);
+    for net in &mut allow {
+        *net = net.trunc();
+    }
+    allow.sort_unstable();
+    allow.dedup();
+    Ok(Spec {
+        from,
+        mode,
+        tables: wish.tables.clone().unwrap_or_else(everything),
+        every: wish.every.unwrap_or(mode.every()),
+        allow,
+        resyncs: current.map_or(0, |current| current.resyncs),
+        owner: wish.owner.clone(),
+        consumers: wish.consumers.clone(),
+        runbook: wish.runbook.clone(),
+    })
+}
+
+/// Resolves a wish of which only the `named` fields count: the others stay as they are.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer) -> Result<Spec, Refused> {
+    let asked = resolve(wish, Some(current), offer)?;
+    let mut spec = current.clone();
+    for field in named {
+        match *field {
+            "tables" => spec.tables.clone_from(&asked.tables),
+            "every" => spec.every = asked.every,
+            "allow" => spec.allow.clone_from(&asked.allow),
+            "owner" => spec.owner.clone_from(&asked.owner),
+            "consumers" => spec.consumers.clone_from(&asked.consumers),
+            "runbook" => spec.runbook.clone_from(&asked.runbook),
+            // Server and mode are those that they were.
+            _ => {}
+        }
+    }
+    Ok(spec)
+}
+
+/// Whether the server that a transfer reads will be there.
+///
+/// # Errors
+/// [`Refused`] where it is not.
+pub(crate) fn reads_what_is_there<'c>(
+    spec: &Spec,
+    mut there: impl Iterator<Item = &'c ComponentName>,
+) -> Result<(), Refused> {
+    let message = if spec.from.kind != Kind::Postgres {
+        format!("`{}` cannot be read by a transfer; servers can, like postgres.main", spec.from)
+    } else if !there.any(|name| *name == spec.from) {
+        format!("there is no `{}` in this stead", spec.from)
+    } else {
+        return Ok(());
+    };
+    Err(Refused { field: "from", message })
+}

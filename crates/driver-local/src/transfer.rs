@@ -1,0 +1,449 @@
+//! Transfers of this host: a tree with the lake, a process that copies and one that answers questions about it, and
+//! inside the server that is read a role that may do nothing else.
+//!
+//! What a person types in never gets into a script but as a literal, and nothing of the tenant's is read here: the
+//! function that publishes tables looks at catalogs alone (`transfer::publish`).
+
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use component::postgres::{OWNER_ROLE, Unit as ProcessState};
+use component::status::Endpoint;
+use component::transfer::{
+    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Pattern, Process, Progress, Seen, Server, Spec, Step, TableState,
+};
+use component::{Condition, ConditionKind, DriverError, Status, Target};
+use jiff::Timestamp;
+use keeper::wire::{Limits, Name, Restart, Runs, SOURCE, Stop, StopSignal, Tree, Unit, Wanted};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use transfer::Publication;
+use transfer::publish;
+
+use crate::act::unavailable;
+use crate::session::admin;
+use crate::{Local, Place, fail_point, files};
+
+/// Sessions of the lake at once.
+const LAKE_SESSIONS: u32 = 20;
+/// How long a question to the lake may take, milliseconds.
+const LAKE_TIMEOUT_MS: u64 = 60_000;
+/// Threads of a process.
+const THREADS: u64 = 128;
+/// How long a process may take to come to an end.
+const STOP_MS: u64 = 5_000;
+/// The largest status that is read, bytes: some ten thousand tables.
+const LARGEST_STATUS: u64 = 4 * 1024 * 1024;
+/// How long a server that was woken may take to answer.
+const WAKE: Duration = Duration::from_secs(5);
+
+/// The names of a transfer on the host.
+struct Names {
+    handle: String,
+    tree: Tree,
+    copier: Name,
+    lake: Name,
+    /// Inside the server: role, slot, publication and function.
+    inside: Publication,
+}
+
+impl Names {
+    fn of(target: &Target) -> Result<Self, DriverError> {
+        let handle = target.id.handle();
+        let name = |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
+        let inside = format!("stead_{handle}").parse();
+        Ok(Self {
+            tree: Tree::Servers(name(handle.clone())?),
+            copier: name(format!("tr-{handle}"))?,
+            lake: name(format!("lk-{handle}"))?,
+            inside: inside.map_err(|error: transfer::BadName| DriverError::Unavailable(error.to_string()))?,
+            handle,
+        })
+    }
+}
+
+impl Local {
+    pub(crate) async fn observe_transfer(
+        &self,
+        target: &Target,
+        spec: &Spec,
+    ) -> Result<Observed, DriverError> {
+        let names = Names::of(target)?;
+        let tree = self.tree_dir(&names.tree).is_dir();
+        let (server, inside) = self.observe_server(target, spec, &names).await?;
+        let units = self.units_of(target, spec, &names).await?;
+        let process = async |unit: Option<&Unit>, name: &Name| {
+            let declared = match unit {
+                Some(unit) => self.declaration(unit).0,
+                // Without its server it cannot be said what it should be: it stays as it is.
+                None if self.declared(name).is_some() => Seen::Same,
+                None => Seen::Absent,
+            };
+            Ok::<_, DriverError>(Process { declared, unit: self.unit_seen(name).await? })
+        };
+        Ok(Observed {
+            tree,
+            server,
+            inside,
+            files: if tree { self.transfer_files(target, spec, &names)?.seen() } else { Seen::Absent },
+            copier: process(units.as_ref().map(|units| &units.0), &names.copier).await?,
+            lake: process(units.as_ref().map(|units| &units.1), &names.lake).await?,
+            route: self.route_seen(&self.lake_route(target, spec, &names)).await,
+            progress: if tree { self.progress(&names) } else { None },
+        })
+    }
+
+    /// The server that is read, where it is.
+    fn server_of(&self, target: &Target, spec: &Spec) -> Result<Option<Place>, DriverError> {
+        let Some(used) = target.uses.get(&spec.from) else { return Ok(None) };
+        for place in [component::Place::First, component::Place::Second] {
+            let place = Place::named(&used.id.handle(), place)?;
+            if self.tree_dir(&place.tree).is_dir() {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn observe_server(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        names: &Names,
+    ) -> Result<(Server, Option<Inside>), DriverError> {
+        let Some(place) = self.server_of(target, spec)? else {
+            let is_used = target.uses.contains_key(&spec.from);
+            return Ok((if is_used { Server::Down } else { Server::Gone }, None));
+        };
+        match self.unit_seen(&place.unit).await? {
+            ProcessState::Asleep => return Ok((Server::Asleep, None)),
+            ProcessState::Running if self.says_ready(&place.unit).await? => {}
+            _ => return Ok((Server::Down, None)),
+        }
+        let look = async {
+            let client = admin(&self.socket_dir(&place.tree), spec.from.local.as_str()).await?;
+            client.query_one(publish::look(&names.inside).as_str(), &[]).await
+        };
+        // Its database may not have been made yet.
+        let Ok(row) = look.await else { return Ok((Server::Down, None)) };
+        let noted: Option<String> = row.get(0);
+        let (helpers, role, slot): (bool, bool, bool) = (row.get(1), row.get(2), row.get(3));
+        let role = match noted {
+            Some(noted) if helpers && noted == declared(target, spec, names) => Seen::Same,
+            _ if role => Seen::Differs,
+            _ => Seen::Absent,
+        };
+        Ok((Server::Up, Some(Inside { role, slot })))
+    }
+
+    /// The unit that copies and the one that answers, as they should be; `None` where the server is nowhere.
+    async fn units_of(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        names: &Names,
+    ) -> Result<Option<(Unit, Unit)>, DriverError> {
+        let Some(place) = self.server_of(target, spec)? else { return Ok(None) };
+        // What runs is of the binary that the keeper would start now.
+        let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await?;
+        let unit = |name: &Name, runs, settings: &str, words: &[String], mib: u64| {
+            let mut env = files::environment();
+            env.insert("STEAD_PROGRAM".into(), program.clone());
+            // Another text, and what goes by it is started anew.
+            let digest = Sha256::new_with_prefix(words.join("\n")).finalize();
+            env.insert("STEAD_SETTINGS".into(), format!("{digest:x?}"));
+            if fail::has_failpoints()
+                && let Ok(points) = std::env::var("STEAD_TRANSFER_FAILPOINTS")
+            {
+                env.insert("FAILPOINTS".into(), points);
+            }
+            Unit {
+                name: name.clone(),
+                generation: 1,
+                wanted: Wanted::Running,
+                runs,
+                args: vec![format!("/stead/conf/{settings}")],
+                env,
+                limits: Limits { memory_bytes: Some(mib * 1024 * 1024), pids: Some(THREADS) },
+                stop: Stop { signal: StopSignal::Term, timeout_ms: STOP_MS },
+                restart: Restart::Always,
+                sleeps: false,
+            }
+        };
+        let texts = self.transfer_files(target, spec, names)?;
+        // A folder that was made anew under the same name has another number, and the process sees the old one.
+        let number = std::fs::metadata(self.socket_dir(&place.tree));
+        let number = number.map_or(0, |meta| std::os::unix::fs::MetadataExt::ino(&meta));
+        let copier = Runs::Transfer { tree: names.tree.clone(), from: place.tree.clone() };
+        let lake = Runs::Lake { tree: names.tree.clone() };
+        Ok(Some((
+            unit(&names.copier, copier, COPIER, &[texts.copier.clone(), number.to_string()], COPIER_MIB),
+            unit(&names.lake, lake, LAKE, &[texts.lake.clone()], LAKE_MIB),
+        )))
+    }
+
+    fn transfer_files(&self, target: &Target, spec: &Spec, names: &Names) -> Result<Texts, DriverError> {
+        let place = self.server_of(target, spec)?;
+        let host = &self.0.host;
+        let seen = host.seen_at(&self.0.home, &names.tree);
+        let socket_dir = match place {
+            Some(place) if !host.isolated => self.socket_dir(&place.tree),
+            _ => PathBuf::from(SOURCE),
+        };
+        let copier = json!(transfer::wire::Settings {
+            name: names.handle.clone(),
+            mode: mode(spec),
+            socket_dir,
+            database: spec.from.local.to_string(),
+            role: names.inside.to_string(),
+            password: role_password(target),
+            lake: seen.join("data/lake"),
+            memory: seen.join("data/memory.json"),
+            status: seen.join("run/status.json"),
+            every_ms: spec.every.as_secs() * 1000,
+            resyncs: spec.resyncs,
+        });
+        let verifier = target.verifier.expose_secret();
+        let lake = json!({
+            "socket_dir": seen.join("run"),
+            "lake": seen.join("data/lake"),
+            "database": target.name.local,
+            "verifiers": { OWNER_ROLE: verifier },
+            "gateway_uid": self.0.host.gateway_uid(),
+            "memory_bytes": LAKE_MIB * 1024 * 1024 / 2,
+            "timeout_ms": LAKE_TIMEOUT_MS,
+            "sessions": LAKE_SESSIONS,
+        });
+        let conf = self.tree_dir(&names.tree).join("conf");
+        Ok(Texts { conf, copier: copier.to_string(), lake: lake.to_string() })
+    }
+
+    fn lake_route(&self, target: &Target, spec: &Spec, names: &Names) -> gateway::route::Route {
+        gateway::route::Route {
+            server: names.handle.clone(),
+            generation: target.generation,
+            tenant: target.tenant.to_string(),
+            stead: target.stead.to_string(),
+            component: target.name.to_string(),
+            port: target.port,
+            socket_dir: self.socket_dir(&names.tree),
+            allow: spec.allow.clone(),
+            max_sessions: LAKE_SESSIONS,
+            sleep: None,
+        }
+    }
+
+    /// What the copier says of itself. The folder is its own, to put anything into.
+    fn progress(&self, names: &Names) -> Option<Progress> {
+        let path = self.socket_dir(&names.tree).join("status.json");
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = i32::try_from(flags.bits()).ok()?;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+        let mut text = Vec::new();
+        file.take(LARGEST_STATUS).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    pub(crate) async fn act_transfer(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        step: &Step,
+    ) -> Result<(), DriverError> {
+        let names = Names::of(target)?;
+        match step {
+            Step::Create => {
+                let tree = names.tree.clone();
+                self.keeper(move |keeper| keeper.create_tree(&tree)).await?;
+                fail_point!("driver-local::transfer-tree-made");
+                Ok(())
+            }
+            Step::Wake => {
+                let place = self.server(target, spec)?;
+                let unit = place.unit.clone();
+                self.keeper(move |keeper| keeper.wake(&unit, "a transfer of it is changed")).await?;
+                fail_point!("driver-local::transfer-server-woken");
+                let socket = self.socket_dir(&place.tree);
+                // The next look says what came of it.
+                let _ = self.await_ready(&place.unit, &socket, WAKE).await;
+                Ok(())
+            }
+            Step::Role => {
+                let password = role_password(target);
+                let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
+                self.inside_server(target, spec, &script(target, spec, &names, &verifier)).await?;
+                fail_point!("driver-local::transfer-role-made");
+                Ok(())
+            }
+            Step::WriteFiles => {
+                let texts = self.transfer_files(target, spec, &names)?;
+                for (name, text) in texts.files() {
+                    files::write_atomically(&texts.conf.join(name), text, 0o640)?;
+                }
+                fail_point!("driver-local::transfer-files-written");
+                Ok(())
+            }
+            Step::StartCopier | Step::StartLake => {
+                let Some((copier, lake)) = self.units_of(target, spec, &names).await? else {
+                    return Err(DriverError::Unavailable(format!("{} is not on this host", spec.from)));
+                };
+                let mut unit = if *step == Step::StartCopier { copier } else { lake };
+                unit.generation = self.declaration(&unit).1;
+                self.run_unit(&unit).await?;
+                fail_point!("driver-local::transfer-unit-applied");
+                Ok(())
+            }
+            Step::OpenRoute => self.declare_route(&self.lake_route(target, spec, &names)).await,
+            Step::CloseRoute => self.remove_route(&names.handle).await,
+            Step::Stop => {
+                for name in [&names.copier, &names.lake] {
+                    let Some(mut unit) = self.declared(name) else { continue };
+                    unit.wanted = Wanted::Stopped;
+                    self.declare(&unit)?;
+                    fail_point!("driver-local::transfer-stop-declared");
+                    let name = name.clone();
+                    self.keeper(move |keeper| keeper.apply(&name)).await?;
+                }
+                Ok(())
+            }
+            Step::Forget => {
+                self.inside_server(target, spec, &publish::forget(&names.inside)).await?;
+                fail_point!("driver-local::transfer-forgotten");
+                Ok(())
+            }
+            Step::Remove => {
+                for name in [&names.copier, &names.lake] {
+                    self.forget_unit(name).await?;
+                }
+                fail_point!("driver-local::transfer-units-removed");
+                if let Some(leaving) = self.0.leaving.get() {
+                    leaving().await;
+                }
+                let tree = names.tree.clone();
+                self.keeper(move |keeper| crate::act::absent_is_fine(keeper.remove_tree(&tree))).await?;
+                fail_point!("driver-local::transfer-tree-removed");
+                Ok(())
+            }
+        }
+    }
+
+    fn server(&self, target: &Target, spec: &Spec) -> Result<Place, DriverError> {
+        let gone = || DriverError::Unavailable(format!("{} is not on this host", spec.from));
+        self.server_of(target, spec)?.ok_or_else(gone)
+    }
+
+    async fn inside_server(&self, target: &Target, spec: &Spec, script: &str) -> Result<(), DriverError> {
+        let socket = self.socket_dir(&self.server(target, spec)?.tree);
+        let client = admin(&socket, spec.from.local.as_str()).await.map_err(unavailable)?;
+        client.batch_execute(script).await.map_err(unavailable)
+    }
+
+    pub(crate) fn report_transfer(
+        &self,
+        target: &Target,
+        spec: &Spec,
+        observed: &Observed,
+        status: &mut Status,
+    ) {
+        if observed.tree && status.provisioned_at.is_none() {
+            status.provisioned_at = Some(Timestamp::now());
+        }
+        status.version = Some(spec.mode.as_str().to_owned());
+        status.transfer = observed.progress.clone();
+        if let Some(progress) = &mut status.transfer
+            && observed.server != Server::Up
+            && !progress.stopped
+        {
+            // A server that does not answer because it sleeps is no trouble; one that is down says so itself.
+            progress.trouble = None;
+        }
+        status.endpoint = Some(Endpoint {
+            host: self.0.address.clone(),
+            port: target.port,
+            database: target.name.local.to_string(),
+            role: OWNER_ROLE.to_owned(),
+        });
+    }
+}
+
+/// What a transfer's processes go by.
+struct Texts {
+    conf: PathBuf,
+    copier: String,
+    lake: String,
+}
+
+const COPIER: &str = "transfer.json";
+const LAKE: &str = "lake.json";
+
+impl Texts {
+    fn files(&self) -> [(&str, &str); 2] {
+        [(COPIER, &self.copier), (LAKE, &self.lake)]
+    }
+
+    fn seen(&self) -> Seen {
+        let seen = self.files().map(|(name, text)| files::compare(&self.conf.join(name), text));
+        match seen {
+            [Seen::Same, Seen::Same] => Seen::Same,
+            [Seen::Absent, Seen::Absent] => Seen::Absent,
+            _ => Seen::Differs,
+        }
+    }
+}
+
+/// The password that the copier signs in with. It follows from the lake's own, which does not follow from it: whoever
+/// may ask the lake cannot sign in to the server.
+fn role_password(target: &Target) -> SecretString {
+    let mut digest = Sha256::new_with_prefix("transfer/");
+    digest.update(target.password.expose_secret());
+    hex(digest).into()
+}
+
+/// The script that makes role and function inside the server, with a note of what they were made by.
+fn script(target: &Target, spec: &Spec, names: &Names, verifier: &str) -> String {
+    let tables: Vec<_> = spec.tables.iter().map(Pattern::like).collect();
+    publish::script(&names.inside, verifier, mode(spec), &tables, &declared(target, spec, names))
+}
+
+/// What is noted in the server: it differs where anything of the script would.
+fn declared(target: &Target, spec: &Spec, names: &Names) -> String {
+    let tables: Vec<_> = spec.tables.iter().map(Pattern::like).collect();
+    let mut digest = Sha256::new_with_prefix(publish::script(&names.inside, "", mode(spec), &tables, ""));
+    digest.update(role_password(target).expose_secret());
+    format!("a transfer of Stead's: {}", hex(digest))
+}
+
+fn mode(spec: &Spec) -> transfer::wire::Mode {
+    match spec.mode {
+        Mode::Snapshot => transfer::wire::Mode::Snapshot,
+        Mode::Stream => transfer::wire::Mode::Stream,
+    }
+}
+
+fn hex(digest: Sha256) -> String {
+    use std::fmt::Write;
+    digest.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// What a person should know of a transfer that goes on otherwise.
+pub(crate) fn conditions(progress: &Progress) -> Vec<Condition> {
+    let told = |message| Condition { kind: ConditionKind::TransferStopped, message };
+    let stopped = progress.tables.iter().filter(|table| table.state == TableState::Stopped);
+    let mut conditions: Vec<_> = stopped
+        .filter_map(|table| Some(told(format!("{} stands still: {}", table.name, table.why.as_ref()?))))
+        .take(MOST_TOLD)
+        .collect();
+    if let Some(why) = progress.trouble.as_ref().filter(|_| !progress.stopped) {
+        conditions.push(told(format!("nothing is copied: {why}")));
+    }
+    conditions
+}
+
+/// Tables that are told of one by one.
+const MOST_TOLD: usize = 20;

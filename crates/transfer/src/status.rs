@@ -1,0 +1,142 @@
+//! What the parts of a transfer say of themselves, in one file for others to read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::memory::replace;
+use crate::slot::{SlotState, Unpublished};
+use crate::wire::{Behind, Status, TableState, TableStatus};
+
+/// Shared by all parts.
+#[derive(Clone)]
+pub(crate) struct Board(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    tables: BTreeMap<String, TableStatus>,
+    behind: Option<Behind>,
+    /// Since when the lake has not had everything.
+    behind_since: Option<Timestamp>,
+    trouble: Option<String>,
+    stopped: bool,
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn table(&self, name: &str, change: impl FnOnce(&mut TableStatus)) {
+        self.with(|known| {
+            let table = known.tables.entry(name.to_owned()).or_insert_with(|| TableStatus {
+                name: name.to_owned(),
+                state: TableState::Waiting,
+                rows: None,
+                changes: 0,
+                why: None,
+            });
+            change(table);
+        });
+    }
+
+    /// A table is somewhere else now.
+    pub(crate) fn is(&self, name: &str, state: TableState) {
+        self.table(name, |table| (table.state, table.why) = (state, None));
+    }
+
+    /// A table was copied.
+    pub(crate) fn copied(&self, name: &str, rows: usize, state: TableState) {
+        self.table(name, |table| {
+            (table.state, table.why) = (state, None);
+            table.rows = u64::try_from(rows).ok();
+        });
+    }
+
+    /// A table stands still.
+    pub(crate) fn stands(&self, name: &str, why: String) {
+        self.table(name, |table| (table.state, table.why) = (TableState::Stopped, Some(why)));
+    }
+
+    /// Changes of a table were written.
+    pub(crate) fn changed(&self, name: &str, rows: usize) {
+        self.table(name, |table| table.changes += u64::try_from(rows).unwrap_or_default());
+    }
+
+    /// These are all tables that are meant.
+    pub(crate) fn all<'t>(&self, published: impl Iterator<Item = &'t str>, unpublished: &[Unpublished]) {
+        let mut names: Vec<&str> = published.collect();
+        names.extend(unpublished.iter().map(|table| table.table.as_str()));
+        self.with(|known| known.tables.retain(|name, _| names.contains(&name.as_str())));
+        for name in names {
+            self.table(name, |_| ());
+        }
+        for Unpublished { table, why } in unpublished {
+            self.stands(table, why.clone());
+        }
+    }
+
+    /// How the server's slot stands.
+    pub(crate) fn slot(&self, slot: &SlotState, has_everything: bool) {
+        self.with(|known| {
+            let now = Timestamp::now();
+            known.behind_since = if has_everything { None } else { known.behind_since.or(Some(now)) };
+            let since = known.behind_since.map_or(0, |since| now.duration_since(since).as_millis());
+            known.behind = Some(Behind {
+                ms: u64::try_from(since).unwrap_or_default(),
+                bytes: if has_everything { 0 } else { u64::from(slot.end).saturating_sub(slot.confirmed.into()) },
+                kept_bytes: slot.kept,
+                room_bytes: slot.room,
+            });
+        });
+    }
+
+    /// Nothing goes on.
+    pub(crate) fn trouble(&self, why: Option<String>, stopped: bool) {
+        self.with(|known| (known.trouble, known.stopped) = (why, stopped));
+    }
+
+    fn status(&self) -> Status {
+        self.with(|known| Status {
+            at: Timestamp::now(),
+            tables: known.tables.values().cloned().collect(),
+            behind: known.behind,
+            trouble: known.trouble.clone(),
+            stopped: known.stopped,
+        })
+    }
+
+    /// Writes it down, again and again; others may read it at any time.
+    pub(crate) async fn write_down(self, path: PathBuf) {
+        let mut last = None;
+        loop {
+            let status = self.status();
+            let said = Status { at: Timestamp::UNIX_EPOCH, ..status.clone() };
+            let is_due = last.as_ref().is_none_or(|(before, at): &(Status, Timestamp)| {
+                *before != said || status.at.duration_since(*at) > AT_LEAST
+            });
+            if is_due {
+                if let Err(error) = write(&path, &status) {
+                    tracing::warn!(%error, path = %path.display(), "how the transfer stands cannot be written down");
+                }
+                last = Some((said, status.at));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Between two looks at whether there is anything new to be said.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+/// What is the same is said again after so long, so that it is known to be so still.
+const AT_LEAST: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+
+fn write(path: &Path, status: &Status) -> std::io::Result<()> {
+    replace(path, &serde_json::to_vec(status)?, false)
+}

@@ -1,0 +1,110 @@
+//! What a transfer's process goes by, and what it says of itself.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// `conf/transfer.json`: everything that the process goes by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What its application transactions are called by: the transfer's handle.
+    pub name: String,
+    /// How it reads.
+    pub mode: Mode,
+    /// Folder of the server's socket.
+    pub socket_dir: PathBuf,
+    /// The database.
+    pub database: String,
+    /// What it is called inside the server: role, slot, publication, and the function that publishes.
+    pub role: String,
+    /// The role's password.
+    #[serde(serialize_with = "exposed")]
+    pub password: SecretString,
+    /// Folder of the lake.
+    pub lake: PathBuf,
+    /// File of what it has to remember itself.
+    pub memory: PathBuf,
+    /// File of what it says of itself.
+    pub status: PathBuf,
+    /// Milliseconds between two copies, or two merges of changes.
+    pub every_ms: u64,
+    /// When this is more than what it remembers it lets go of its slot and copies everything anew.
+    pub resyncs: u32,
+}
+
+/// How a transfer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Whole tables, again and again.
+    Snapshot,
+    /// Every change.
+    Stream,
+}
+
+fn exposed<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
+    secret.expose_secret().serialize(to)
+}
+
+/// How a transfer stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this was said.
+    pub at: Timestamp,
+    /// Its tables, by name.
+    pub tables: Vec<TableStatus>,
+    /// How far the lake is behind.
+    pub behind: Option<Behind>,
+    /// Why nothing goes on at all.
+    pub trouble: Option<String>,
+    /// Whether only a person can go on.
+    pub stopped: bool,
+}
+
+/// How far the lake is behind the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Milliseconds since the lake had everything; 0 where it has.
+    pub ms: u64,
+    /// Bytes of the server's log that were not looked at yet.
+    pub bytes: u64,
+    /// Bytes of its log that the server keeps for this transfer.
+    pub kept_bytes: u64,
+    /// Bytes that it may still keep until it lets go of them; absent where there is no limit.
+    pub room_bytes: Option<u64>,
+}
+
+/// How a table stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// `public.flights`.
+    pub name: String,
+    /// Where it stands.
+    pub state: TableState,
+    /// Rows of the last copy.
+    pub rows: Option<u64>,
+    /// Changes written since the process began.
+    pub changes: u64,
+    /// Why it stands still, and what to do.
+    pub why: Option<String>,
+}
+
+/// Where a table stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableState {
+    /// Waits for its copy.
+    #[default]
+    Waiting,
+    /// Is being copied.
+    Copying,
+    /// Is there, and its changes follow.
+    Following,
+    /// Is there as of the last copy.
+    Copied,
+    /// Stands still until somebody does something.
+    Stopped,
+}
