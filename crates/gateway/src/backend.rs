@@ -9,7 +9,7 @@ use pgwire::messages::startup::{BackendKeyData, SASLInitialResponse, SASLRespons
 use tokio::net::UnixStream;
 
 use crate::refusal::{Refusal, encode};
-use crate::scram::{self, Keys, Login, ScramError};
+use scram::{Keys, Login, ScramError};
 use crate::startup::Startup;
 use crate::wire::{Frame, Frames, send};
 

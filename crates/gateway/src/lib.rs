@@ -14,7 +14,7 @@
 //! | allow-list, before a byte of the client's is read | `door.rs`, `session.rs` | not allowed |
 //! | a place among those who sign in | `crowd.rs` | too many at once, of one address or tenant |
 //! | TLS, first packet | `conn.rs`, `startup.rs`, `tls.rs` | in the clear, garbage, a deadline missed |
-//! | sign-in | `guessing.rs`, `signin.rs`, `scram.rs`, `verifiers.rs` | wrong password, too many of them, binding, server down |
+//! | sign-in | `guessing.rs`, `signin.rs` (and the crate `scram`), `verifiers.rs` | wrong password, too many of them, binding, server down |
 //! | a seat | `door.rs` | all sessions in use |
 //! | the server's own sign-in | `backend.rs` | no such database |
 //! | a server that sleeps is woken | `sleep.rs` | it does not wake up |
@@ -78,7 +78,6 @@ mod record;
 mod refusal;
 mod relay;
 pub mod route;
-mod scram;
 mod scrape;
 mod session;
 mod shared;

@@ -13,7 +13,7 @@ use pgwire::messages::response::ErrorResponse;
 use crate::caller::Address;
 use crate::hold::Because;
 use crate::proxy::HeaderError;
-use crate::scram::ScramError;
+use scram::ScramError;
 
 /// A connection that comes to no session.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ use crate::parked::Said;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::{Relay, Stop};
-use crate::scram::{Binding, Keys, Verifier};
+use scram::{Binding, Keys, Verifier};
 use crate::signin;
 use crate::startup::{Packet, Startup};
 use crate::stats::ProcessStats;

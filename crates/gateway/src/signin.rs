@@ -5,7 +5,7 @@ use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::refusal::{Refusal, encode};
-use crate::scram::{self, Binding, Exchange, Keys, ScramError, Verifier};
+use scram::{Binding, Exchange, Keys, ScramError, Verifier};
 use crate::startup::{NEWEST_MINOR, Startup};
 use crate::wire::{read_sasl, send};
 

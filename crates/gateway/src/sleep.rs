@@ -35,7 +35,7 @@ use crate::files::Paths;
 use crate::hold::{self, Because, Wish};
 use crate::refusal::Refusal;
 use crate::route::{Hold, Sleep};
-use crate::scram::Verifier;
+use scram::Verifier;
 use crate::{backend, fail_point};
 
 /// A start after a crash replays WAL first; a client's own patience is shorter than this.

@@ -44,7 +44,7 @@ use tokio_postgres::{Client, NoTls, Statement};
 use crate::backend;
 use crate::limited::Limited;
 use crate::refusal::Refusal;
-use crate::scram::Verifier;
+use scram::Verifier;
 
 const ROLE: &str = "stead_gateway";
 const DATABASE: &str = "postgres";

@@ -14,11 +14,12 @@ use deltalake::arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
     Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
-use deltalake::kernel::{DataType, PrimitiveType, StructField};
+use deltalake::kernel::{DataType, MetadataValue, PrimitiveType, StructField};
 use postgres_types::Type;
 
 use crate::Error;
 use crate::change::{Cell, Relation, Row};
+use crate::later::KEY;
 
 /// The form of a column in the lake.
 fn form(type_id: u32, modifier: i32) -> DataType {
@@ -53,7 +54,10 @@ fn decimal(modifier: i32) -> DataType {
 /// The columns of a table in the lake.
 pub(crate) fn fields(relation: &Relation) -> impl Iterator<Item = StructField> {
     let columns = relation.columns.iter();
-    columns.map(|column| StructField::nullable(column.name.clone(), form(column.type_id, column.modifier)))
+    columns.map(|column| {
+        let field = StructField::nullable(column.name.clone(), form(column.type_id, column.modifier));
+        if column.is_key { field.with_metadata([(KEY, MetadataValue::Boolean(true))]) } else { field }
+    })
 }
 
 /// The values of all columns of a table.

@@ -26,9 +26,9 @@ const BATCHES: usize = 64;
 
 /// What is noted of a copy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Copied {
+pub(crate) struct Copied {
     /// What it saw.
-    visibility: Visibility,
+    pub(crate) visibility: Visibility,
     /// Whatever is committed behind this it did not see.
     at: u64,
 }

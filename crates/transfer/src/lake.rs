@@ -260,10 +260,10 @@ impl LakeTable {
 /// A text beside a table, of which the table's own commits say that it counts: one that was written for a commit that
 /// never came is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Note(i64);
+pub(crate) struct Note(pub(crate) i64);
 
 impl Note {
-    fn path(self) -> Path {
+    pub(crate) fn path(self) -> Path {
         Path::from_iter([NOTES, &format!("{:016x}.json", self.0)])
     }
 }

@@ -17,6 +17,7 @@ pub mod current;
 mod decode;
 mod fold;
 pub mod lake;
+pub mod later;
 mod memory;
 pub mod publish;
 mod rows;

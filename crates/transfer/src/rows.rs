@@ -18,9 +18,9 @@ use crate::change::{Cell, Kind, Relation, Row, Transaction};
 /// What happened: `insert`, `update`, `delete` or `truncate`.
 pub(crate) const OP: &str = "_op";
 /// Where the transaction's commit ends in the source's log.
-pub(crate) const LSN: &str = "_lsn";
+pub const LSN: &str = "_lsn";
 /// The place within the transaction.
-pub(crate) const ORDER: &str = "_order";
+pub const ORDER: &str = "_order";
 /// The transaction's number in the source.
 pub(crate) const XID: &str = "_xid";
 /// When it was committed.

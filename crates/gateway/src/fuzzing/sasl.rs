@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::however_cut;
 use crate::refusal::encode;
-use crate::scram::{Exchange, Keys, Login, PLAIN, PLUS, Verifier};
+use scram::{Exchange, Keys, Login, PLAIN, PLUS, Verifier};
 use crate::signin::initial_response;
 use crate::wire::read_sasl;
 

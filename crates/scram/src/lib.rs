@@ -14,9 +14,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// The mechanism without channel binding.
-pub(crate) const PLAIN: &str = "SCRAM-SHA-256";
+pub const PLAIN: &str = "SCRAM-SHA-256";
 /// The mechanism with channel binding.
-pub(crate) const PLUS: &str = "SCRAM-SHA-256-PLUS";
+pub const PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// The only binding PostgreSQL knows: the hash of the server's certificate (RFC 5929).
 const END_POINT: &str = "tls-server-end-point";
 /// What PostgreSQL asks for by default; a made-up verifier must look the same.
@@ -26,7 +26,7 @@ type Key = [u8; 32];
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum ScramError {
+pub enum ScramError {
     /// The message is not of RFC 5802's form.
     #[error("malformed SCRAM message: {0}")]
     Malformed(&'static str),
@@ -46,7 +46,7 @@ pub(crate) enum ScramError {
 
 /// What the server keeps of a password (`pg_authid.rolpassword`).
 #[derive(Clone)]
-pub(crate) struct Verifier {
+pub struct Verifier {
     iterations: u32,
     salt: String,
     stored_key: Key,
@@ -57,7 +57,7 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`; `None` for anything else.
-    pub(crate) fn parse(text: &str) -> Option<Verifier> {
+    pub fn parse(text: &str) -> Option<Verifier> {
         let (parameters, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
         let (iterations, salt) = parameters.split_once(':')?;
         let (stored, server) = keys.split_once(':')?;
@@ -73,7 +73,7 @@ impl Verifier {
 
     /// A verifier for a role that is not there: the same salt at each try, as a real one would have, so
     /// that asking twice tells nobody which roles exist.
-    pub(crate) fn mock(secret: &Key, server: &str, user: &[u8]) -> Verifier {
+    pub fn mock(secret: &Key, server: &str, user: &[u8]) -> Verifier {
         let salt = hmac(secret, &[server.as_bytes(), b"\0", user]);
         Verifier {
             iterations: MOCK_ITERATIONS,
@@ -88,14 +88,14 @@ impl Verifier {
 /// What a right proof leaves behind: enough to sign in to the server in the client's name, once the
 /// server is shown to hold the same verifier.
 #[derive(Clone)]
-pub(crate) struct Keys {
+pub struct Keys {
     client_key: Key,
     verifier: Verifier,
 }
 
 /// What the client said of channel binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Binding {
+pub enum Binding {
     /// It does not know it.
     No,
     /// It checked the certificate it was shown.
@@ -103,11 +103,11 @@ pub(crate) enum Binding {
 }
 
 /// The server's end, after the client's first message.
-pub(crate) struct Exchange {
+pub struct Exchange {
     /// `c=` of the client's last message must be exactly this.
     expected_binding: String,
     /// Whether the session is bound to the certificate.
-    pub(crate) binding: Binding,
+    pub binding: Binding,
     nonce: String,
     client_first_bare: String,
     server_first: String,
@@ -117,7 +117,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Takes the client's first message. `end_point` is the hash of our certificate, `None` where its
     /// algorithm has none (then [`PLUS`] was not offered).
-    pub(crate) fn start(
+    pub fn start(
         mechanism: &str,
         message: &[u8],
         end_point: Option<&[u8]>,
@@ -143,12 +143,12 @@ impl Exchange {
     }
 
     /// The answer to the client's first message.
-    pub(crate) fn server_first(&self) -> &str {
+    pub fn server_first(&self) -> &str {
         &self.server_first
     }
 
     /// Takes the client's last message; gives the server's last and the keys.
-    pub(crate) fn finish(self, message: &[u8]) -> Result<(String, Keys), ScramError> {
+    pub fn finish(self, message: &[u8]) -> Result<(String, Keys), ScramError> {
         let message = text(message)?;
         let (without_proof, proof) =
             message.rsplit_once(",p=").ok_or(ScramError::Malformed("no proof in the last message"))?;
@@ -186,7 +186,7 @@ impl Exchange {
 }
 
 /// The client's end, towards PostgreSQL, over its Unix socket (so: no channel binding).
-pub(crate) struct Login {
+pub struct Login {
     keys: Keys,
     nonce: String,
     auth: String,
@@ -194,17 +194,17 @@ pub(crate) struct Login {
 
 impl Login {
     /// Begins an exchange with recovered keys.
-    pub(crate) fn new(keys: Keys) -> Login {
+    pub fn new(keys: Keys) -> Login {
         Login { keys, nonce: fresh_nonce(), auth: String::new() }
     }
 
     /// The client's first message. The name is left out as libpq does: PostgreSQL goes by the startup packet.
-    pub(crate) fn client_first(&self) -> String {
+    pub fn client_first(&self) -> String {
         format!("n,,n=,r={}", self.nonce)
     }
 
     /// Takes the server's first message, gives the client's last.
-    pub(crate) fn client_final(&mut self, message: &[u8]) -> Result<String, ScramError> {
+    pub fn client_final(&mut self, message: &[u8]) -> Result<String, ScramError> {
         let message = text(message)?;
         let mut attributes = message.split(',');
         let mut next = |name| attributes.next().and_then(|a: &str| a.strip_prefix(name));
@@ -226,7 +226,7 @@ impl Login {
     }
 
     /// Checks the server's last message.
-    pub(crate) fn check(&self, message: &[u8]) -> Result<(), ScramError> {
+    pub fn check(&self, message: &[u8]) -> Result<(), ScramError> {
         let signature = text(message)?.strip_prefix("v=").and_then(decode_key);
         let expected = hmac(&self.keys.verifier.server_key, &[self.auth.as_bytes()]);
         match signature {

@@ -1,0 +1,382 @@
+//! A session's statements.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion_postgres::arrow_pg::datatypes::df::encode_dataframe;
+use datafusion_postgres::hooks::set_show::SetShowHook;
+use datafusion_postgres::hooks::transactions::TransactionStatementHook;
+use datafusion_postgres::{DfSessionService, QueryHook};
+use futures::{Sink, SinkExt, StreamExt};
+use pgwire::api::cancel::CancelHandler;
+use pgwire::api::portal::{Format, Portal, PortalExecutionState};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_execution_response};
+use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
+use pgwire::api::stmt::{QueryParser, StoredStatement};
+use pgwire::api::store::{Entry, PortalStore};
+use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::cancel::CancelRequest;
+use pgwire::messages::extendedquery::{Execute, PortalSuspended};
+use pgwire::messages::response::EmptyQueryResponse;
+use pgwire::messages::startup::SecretKey;
+use pgwire::types::format::FormatOptions;
+use scram::Exchange;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::allowed::{Kind, allowed};
+use crate::door::Service;
+use crate::refusal::{Refusal, fatal, plain};
+use crate::work::Work;
+use crate::{question, travel};
+
+/// A prepared statement, of the form that `datafusion-postgres` has: its text, and what it means, which of the gateway's
+/// question nobody needs to be told.
+pub(crate) type Prepared = (String, Option<(Statement, LogicalPlan)>);
+
+/// Who a session is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Gateway,
+    Person,
+}
+
+/// A session, from its connection on.
+pub(crate) struct Session {
+    pub(crate) service: Arc<Service>,
+    /// The user at the other end of the socket.
+    pub(crate) peer: u32,
+    /// A sign-in under way.
+    pub(crate) exchange: Mutex<Option<Exchange>>,
+    signed_in: OnceLock<(Role, i32, Option<OwnedSemaphorePermit>)>,
+    bell: Arc<watch::Sender<u64>>,
+}
+
+impl Session {
+    pub(crate) fn new(service: Arc<Service>, peer: u32) -> Self {
+        let (exchange, signed_in) = (Mutex::new(None), OnceLock::new());
+        Self { service, peer, exchange, signed_in, bell: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Lets it in. The gateway's own questions take nobody's place.
+    pub(crate) fn take_seat(&self, role: Role, pid: i32, secret: SecretKey) -> PgWireResult<()> {
+        let seat = match role {
+            Role::Gateway => None,
+            Role::Person => {
+                let seat = self.service.seats.clone().try_acquire_owned();
+                Some(seat.map_err(|_| fatal(Refusal::Full))?)
+            }
+        };
+        self.service.cancels.enter(pid, secret, self.bell.clone());
+        let _ = self.signed_in.set((role, pid, seat));
+        Ok(())
+    }
+
+    fn role(&self) -> PgWireResult<Role> {
+        let role = self.signed_in.get().map(|(role, ..)| *role);
+        role.ok_or_else(|| fatal(Refusal::Protocol("a statement before the sign-in")))
+    }
+
+    fn work(&self) -> Work {
+        Work::new(&self.bell, Duration::from_millis(self.service.settings.timeout_ms))
+    }
+
+    fn parse(&self, sql: &str) -> PgWireResult<Vec<Statement>> {
+        let sql = travel::quoted(sql).map_err(plain)?;
+        self.service.parser.parse(&sql).map_err(|error| plain(Refusal::Syntax(error.to_string())))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some((_, pid, _)) = self.signed_in.get() {
+            self.service.cancels.leave(*pid);
+        }
+    }
+}
+
+/// What `datafusion-postgres` answers of itself: settings, and transactions, which are words here.
+pub(crate) fn hooks() -> Vec<Arc<dyn QueryHook>> {
+    vec![Arc::new(SetShowHook), Arc::new(TransactionStatementHook)]
+}
+
+/// A session's handler of statements.
+pub(crate) struct Statements(pub(crate) Arc<Session>);
+
+#[async_trait]
+impl SimpleQueryHandler for Statements {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if self.0.role()? == Role::Gateway {
+            return Err(plain(Refusal::NotTheQuestion));
+        }
+        let work = self.0.work();
+        let mut answers = Vec::new();
+        for statement in self.0.parse(query)? {
+            let mut work = work.clone();
+            let answer = work.run(self.answer(client, &statement)).await??;
+            answers.push(match answer {
+                Response::Query(rows) => Response::Query(work.guard(rows)),
+                other => other,
+            });
+        }
+        if answers.is_empty() {
+            answers.push(Response::EmptyQuery);
+        }
+        Ok(answers)
+    }
+}
+
+impl Statements {
+    async fn answer<C>(&self, client: &mut C, statement: &Statement) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let kind = allowed(statement).map_err(plain)?;
+        let context = self.0.service.engine.context();
+        // In a transaction that failed these say so to everything.
+        for hook in hooks() {
+            if let Some(answer) = hook.handle_simple_query(statement, &context, client).await {
+                return answer;
+            }
+        }
+        match kind {
+            Kind::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
+            Kind::Session | Kind::Cursor => Err(plain(Refusal::NotDone(statement.to_string()))),
+            Kind::Question => {
+                let plan = self.0.service.engine.plan(&context, statement).await?;
+                let frame = context.execute_logical_plan(plan).await;
+                let frame = frame.map_err(|error| PgWireError::ApiError(Box::new(error)))?;
+                let options = FormatOptions::from_client_metadata(client.metadata());
+                let rows = encode_dataframe(frame, &Format::UnifiedText, Some(Arc::new(options))).await?;
+                Ok(Response::Query(rows))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Statements {
+    type Statement = Prepared;
+    type QueryParser = Parser;
+
+    fn query_parser(&self) -> Arc<Parser> {
+        Arc::new(Parser(self.0.clone()))
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Prepared>,
+        max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let (sql, parsed) = &portal.statement.statement;
+        let Some((statement, described)) = parsed else {
+            return match self.0.role()? {
+                Role::Gateway => question::answer(portal, |role| self.0.service.verifier_text(role)),
+                Role::Person => Ok(Response::EmptyQuery),
+            };
+        };
+        let kind = allowed(statement).map_err(plain)?;
+        if let Kind::Nothing(tag) = kind {
+            return Ok(Response::Execution(Tag::new(tag)));
+        }
+        let mut work = self.0.work();
+        let context = self.0.service.engine.context();
+        let mut plan = described.clone();
+        if kind == Kind::Question {
+            // As the tables are now, not as they were when it was prepared.
+            plan = work.run(self.0.service.engine.plan(&context, statement)).await??;
+            if plan.schema().as_arrow() != described.schema().as_arrow() {
+                return Err(plain(Refusal::Changed));
+            }
+        }
+        let stored = &portal.statement;
+        let prepared = (sql.clone(), Some((statement.clone(), plan)));
+        let stored = StoredStatement::new(stored.id.clone(), prepared, stored.parameter_types.clone());
+        let mut again = Portal::new_cursor(portal.name.clone(), Arc::new(stored));
+        again.parameter_format = portal.parameter_format.clone();
+        again.parameters = portal.parameters.clone();
+        again.result_column_format = portal.result_column_format.clone();
+        let service = DfSessionService::new_with_hooks(context, hooks());
+        let answer = work.run(ExtendedQueryHandler::do_query(&service, client, &again, max_rows)).await??;
+        Ok(match answer {
+            Response::Query(rows) => Response::Query(work.guard(rows)),
+            other => other,
+        })
+    }
+
+    /// Sends rows as they are made. `pgwire` would gather all that are asked for first.
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let portal = match client.portal_store().get_portal(name) {
+            Some(Entry::Value(portal)) => portal,
+            Some(Entry::Empty) => {
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+                return Ok(());
+            }
+            None => return Err(PgWireError::PortalNotFound(name.to_owned())),
+        };
+        let state = portal.state();
+        let mut state = state.lock().await;
+        let most = usize::try_from(message.max_rows).unwrap_or_default();
+        let mut rows = match std::mem::replace(&mut *state, PortalExecutionState::Finished) {
+            PortalExecutionState::Suspended(rows) => rows,
+            PortalExecutionState::Finished => QueryResponse::new(Arc::default(), futures::stream::empty()),
+            PortalExecutionState::Initial => match ExtendedQueryHandler::do_query(self, client, &portal, most).await? {
+                Response::Query(rows) => rows,
+                other => {
+                    *state = PortalExecutionState::Initial;
+                    return short(client, other).await;
+                }
+            },
+        };
+        let mut sent = 0;
+        while most == 0 || sent < most {
+            let Some(row) = rows.data_rows().next().await else {
+                let tag = Tag::new(rows.command_tag()).with_rows(sent);
+                client.feed(PgWireBackendMessage::CommandComplete(tag.into())).await?;
+                return Ok(());
+            };
+            client.feed(PgWireBackendMessage::DataRow(row?)).await?;
+            sent += 1;
+        }
+        *state = PortalExecutionState::Suspended(rows);
+        client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
+        Ok(())
+    }
+}
+
+/// Sends an answer that has no rows.
+async fn short<C>(client: &mut C, answer: Response) -> PgWireResult<()>
+where
+    C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+    C::PortalStore: PortalStore<Statement = Prepared>,
+    C::Error: Debug,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let status = client.transaction_status();
+    match answer {
+        Response::EmptyQuery => {
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+        }
+        Response::Execution(tag) => send_execution_response(client, tag).await?,
+        Response::TransactionStart(tag) => {
+            send_execution_response(client, tag).await?;
+            client.set_transaction_status(status.to_in_transaction_state());
+        }
+        Response::TransactionEnd(tag) => {
+            send_execution_response(client, tag).await?;
+            client.set_transaction_status(status.to_idle_state());
+        }
+        Response::Error(error) => return Err(PgWireError::UserError(error)),
+        _ => return Err(plain(Refusal::NotDone("COPY".to_owned()))),
+    }
+    Ok(())
+}
+
+/// What prepares a session's statements.
+pub(crate) struct Parser(Arc<Session>);
+
+#[async_trait]
+impl QueryParser for Parser {
+    type Statement = Prepared;
+
+    async fn parse_sql<C>(
+        &self,
+        client: &C,
+        sql: &str,
+        _types: &[Option<Type>],
+    ) -> PgWireResult<Option<Prepared>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        if self.0.role()? == Role::Gateway {
+            return question::prepare(sql);
+        }
+        let mut statements = self.0.parse(sql)?;
+        let Some(statement) = statements.pop() else { return Ok(None) };
+        if !statements.is_empty() {
+            let why = "cannot insert multiple commands into a prepared statement".to_owned();
+            return Err(plain(Refusal::Syntax(why)));
+        }
+        let context = self.0.service.engine.context();
+        let plan = match allowed(&statement).map_err(plain)? {
+            Kind::Question => self.0.work().run(self.0.service.engine.plan(&context, &statement)).await??,
+            Kind::Session | Kind::Cursor | Kind::Nothing(_) => empty(client, &statement, &context).await?,
+        };
+        Ok(Some((sql.to_owned(), Some((statement, plan)))))
+    }
+
+    fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
+        match statement {
+            (_, None) => Ok(question::parameters()),
+            _ => self.0.service.describer.get_parameter_types(statement),
+        }
+    }
+
+    fn get_result_schema(
+        &self,
+        statement: &Prepared,
+        column_format: Option<&Format>,
+    ) -> PgWireResult<Vec<FieldInfo>> {
+        match statement {
+            (_, None) => Ok(question::fields(column_format)),
+            _ => self.0.service.describer.get_result_schema(statement, column_format),
+        }
+    }
+}
+
+/// The plan of what is not planned: its columns are told by those who answer it.
+async fn empty<C>(client: &C, statement: &Statement, context: &SessionContext) -> PgWireResult<LogicalPlan>
+where
+    C: ClientInfo + Unpin + Send + Sync,
+{
+    for hook in hooks() {
+        if let Some(plan) = hook.handle_extended_parse_query(statement, context, client).await {
+            return plan;
+        }
+    }
+    let schema = Arc::new(DFSchema::empty());
+    Ok(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema }))
+}
+
+/// Requests to cancel, which come by connections of their own.
+pub(crate) struct Canceller(pub(crate) Arc<Session>);
+
+#[async_trait]
+impl CancelHandler for Canceller {
+    async fn on_cancel_request(&self, request: CancelRequest) {
+        self.0.service.cancels.cancel(request.pid, &request.secret_key);
+    }
+}
