@@ -383,6 +383,18 @@ impl Client {
         self.edit_component(tenant, stead, component, "move", reason, wait).await
     }
 
+    /// Has a transfer copy everything anew.
+    pub async fn resync(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        reason: Option<&str>,
+        wait: Option<&str>,
+    ) -> Result<Operation, Error> {
+        self.edit_component(tenant, stead, component, "resync", reason, wait).await
+    }
+
     /// Makes a server of another's data; `asked` is the rest of the query: `as`, `at`, `ttl`.
     pub async fn clone_component(
         &self,

@@ -168,6 +168,9 @@ pub struct Component {
     /// The release that is tried on a share of the calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+    /// How far a transfer has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
     /// Where clients reach it.
     pub endpoint: Option<Endpoint>,
     /// What a person should know; empty when all is well.
@@ -188,6 +191,50 @@ pub struct Component {
     /// When it was last looked at.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub observed_at: Option<Timestamp>,
+}
+
+/// How far a transfer has come, as it said itself when it was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transfer {
+    /// When it said so.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// What its mode promises, and what it does not.
+    pub promise: String,
+    /// Its tables, by name.
+    pub tables: Vec<TransferTable>,
+    /// Milliseconds since the lake had everything, 0 where it has; absent where the server was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_ms: Option<u64>,
+    /// Bytes of the server's log that were not looked at yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_bytes: Option<u64>,
+    /// Bytes of its log that the server keeps for the transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_bytes: Option<u64>,
+    /// Bytes that it may still keep; then it lets go of them, and the transfer stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_bytes: Option<u64>,
+    /// Why nothing goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A table of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransferTable {
+    /// `public.flights`.
+    pub name: String,
+    /// `waiting`, `copying`, `following`, `copied` or `stopped`.
+    pub state: String,
+    /// Rows of the last copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Changes that were written since its process began.
+    pub changes: u64,
+    /// Why it stands still, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A release that is tried on a share of the calls.

@@ -265,6 +265,7 @@ impl From<EditError> for Problem {
             EditError::Moment(_)
             | EditError::Unrelated(..)
             | EditError::NoReleases(_)
+            | EditError::NoTransfer(_)
             | EditError::OnlyRelease(_)
             | EditError::NothingToTry
             | EditError::NotTried(_)

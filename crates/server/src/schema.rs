@@ -4,6 +4,7 @@
 //! whether a time zone exists or an engine is installed is found out by asking, and answered with 422.
 
 mod function;
+mod transfer;
 
 use std::borrow::Cow;
 
@@ -29,6 +30,7 @@ impl ToSchema for SteadRequest {
         schemas.push(("ServerRequest".into(), server().into()));
         schemas.push(("Migration".into(), migration().into()));
         schemas.push(("FunctionRequest".into(), function::function().into()));
+        schemas.push(("TransferRequest".into(), transfer::transfer().into()));
     }
 }
 
@@ -50,6 +52,10 @@ impl PartialSchema for SteadRequest {
         );
         let functions =
             by_name("FunctionRequest", "Functions by name; the component is called `function.NAME`.");
+        let transfers = by_name(
+            "TransferRequest",
+            "Transfers by name; the component is called `transfer.NAME`, and so is the database by which its lake is asked.",
+        );
         let app = text("The app that this is an installation of; left out: called like the stead.")
             .pattern(Some(format!("^{NAME}$")));
         ObjectBuilder::new()
@@ -57,6 +63,7 @@ impl PartialSchema for SteadRequest {
             .property("app", app)
             .property("postgres", servers)
             .property("function", functions)
+            .property("transfer", transfers)
             .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
             .examples([json!({
                 "app": "flights",

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use client::wire;
-use component::{Category, Difference, Health, Role, Status, differences};
+use component::transfer::{Mode, Progress};
+use component::{Category, Difference, Health, Role, Spec, Status, differences};
 use jiff::Timestamp;
 use serde_json::Value;
 use store::edit::ChangeAction;
@@ -61,6 +62,26 @@ pub(crate) fn fleet_health(counts: &BTreeMap<Health, i64>) -> wire::FleetHealth 
     }
 }
 
+fn transfer(mode: Mode, progress: Progress) -> wire::Transfer {
+    let tables = progress.tables.into_iter().map(|table| wire::TransferTable {
+        name: table.name,
+        state: table.state.as_str().to_owned(),
+        rows: table.rows,
+        changes: table.changes,
+        why: table.why,
+    });
+    wire::Transfer {
+        at: progress.at,
+        promise: mode.promise().to_owned(),
+        tables: tables.collect(),
+        behind_ms: progress.behind.map(|behind| behind.ms),
+        behind_bytes: progress.behind.map(|behind| behind.bytes),
+        kept_bytes: progress.behind.map(|behind| behind.kept_bytes),
+        room_bytes: progress.behind.and_then(|behind| behind.room_bytes),
+        trouble: progress.trouble,
+    }
+}
+
 pub(crate) fn component(component: Component) -> wire::Component {
     let health = component.health().as_str().to_owned();
     let status = component.status;
@@ -81,6 +102,10 @@ pub(crate) fn component(component: Component) -> wire::Component {
             percent: canary.percent,
             returned: canary.returned,
         }),
+        transfer: match &component.spec {
+            Spec::Transfer(spec) => status.transfer.map(|progress| transfer(spec.mode, progress)),
+            Spec::Postgres(_) | Spec::Function(_) => None,
+        },
         endpoint: status.endpoint.map(|endpoint| wire::Endpoint {
             host: endpoint.host,
             port: endpoint.port,

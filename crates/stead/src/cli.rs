@@ -206,6 +206,16 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Have a transfer copy everything anew: what one needs that cannot go on by itself.
+    Resync {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like transfer.lake [default: the only transfer].
+        component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Call a function: its answer on standard output, what it wrote and what it took on standard error.
     Invoke {
         #[command(flatten)]

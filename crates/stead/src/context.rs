@@ -273,7 +273,12 @@ impl Named {
                 Err(Failure::Usage(format!("say which component is meant; there are: {}", names.join(", "))))
             }
             (Some(name), _) => {
-                stead.components.into_iter().find(|component| component.name == name).ok_or_else(|| {
+                // `lake` will do for `transfer.lake` where nothing else is called so.
+                let mut called = names.iter().filter(|full| full.split_once('.').is_some_and(|(_, l)| l == name));
+                let short = called.next().filter(|_| called.next().is_none()).cloned();
+                let mut components = stead.components.into_iter();
+                let is_meant = |full: &str| full == name || short.as_deref() == Some(full);
+                components.find(|component| is_meant(&component.name)).ok_or_else(|| {
                     let known = names.join(", ");
                     Failure::Failed(format!(
                         "stead `{}` has no component `{name}`; it has: {known}",

@@ -23,6 +23,7 @@ mod copies;
 mod error;
 mod passwords;
 mod quota;
+mod resync;
 mod rollback;
 mod rows;
 mod secrets;

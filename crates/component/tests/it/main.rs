@@ -12,4 +12,5 @@ mod plan;
 mod postgres;
 mod refusals;
 mod simulator;
+mod transfer;
 mod world;

@@ -46,8 +46,9 @@ const LINKS: &[Link] = &[
     (&["component"], "credentials", "credentials", &[TENANT, STEAD, COMPONENT]),
     (&["component"], "rotate", "rotate", &[TENANT, STEAD, COMPONENT]),
     (&["component"], "move", "move", &[TENANT, STEAD, COMPONENT]),
+    (&["component"], "resync", "resync", &[TENANT, STEAD, COMPONENT]),
     (
-        &["delete_stead", "rotate", "move", "clone", "swap", "remove_component"],
+        &["delete_stead", "rotate", "move", "resync", "clone", "swap", "remove_component"],
         "operation",
         "operation",
         &[TENANT, ITSELF],

@@ -127,6 +127,22 @@ pub(crate) async fn relocate(
     edit(&app, &caller, &at, &query, Edit::Move).await
 }
 
+/// Have a transfer copy everything anew
+///
+/// It lets go of what the server keeps for it, and begins again: what a transfer needs that cannot go on by itself.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/resync",
+    tag = "components", operation_id = "resync", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn resync(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Resync).await
+}
+
 /// A server that is made of another's data.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -230,6 +246,7 @@ pub(super) enum Edit {
     Swap { with: ComponentName },
     Rollback { to: Option<i64> },
     Promote,
+    Resync,
     Remove,
 }
 
@@ -260,6 +277,7 @@ pub(super) async fn edit(
                 store.rollback(actor, stead, &Rollback { name: &at.component, to: *to, reason }).await?
             }
             Edit::Promote => store.promote(actor, stead, &at.component, reason).await?,
+            Edit::Resync => store.resync(actor, stead, &at.component, reason).await?,
             Edit::Remove => store.remove_copy(actor, stead, &at.component, reason).await?,
         })
     };
@@ -270,6 +288,7 @@ pub(super) async fn edit(
         Edit::Swap { .. } => "component.swapped",
         Edit::Rollback { .. } => "component.rolled_back",
         Edit::Promote => "component.promoted",
+        Edit::Resync => "component.resync_requested",
         Edit::Remove => "component.deletion_requested",
     };
     let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);

@@ -47,6 +47,7 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::credentials))
         .routes(routes!(components::rotate))
         .routes(routes!(components::relocate))
+        .routes(routes!(components::resync))
         .routes(routes!(components::clone))
         .routes(routes!(components::swap))
         .routes(routes!(components::remove))

@@ -15,7 +15,7 @@ fn number(from: u32, to: u32, description: &str) -> ObjectBuilder {
         .description(Some(description))
 }
 
-fn texts(description: &str) -> ArrayBuilder {
+pub(super) fn texts(description: &str) -> ArrayBuilder {
     let item = ObjectBuilder::new().schema_type(Type::String).max_length(Some(300));
     ArrayBuilder::new().schema_type(or_null(Type::Array)).items(item).description(Some(description))
 }

@@ -92,6 +92,7 @@ fn rows() -> Vec<Row> {
         of_component("GET", "/credentials", "", None, EDIT, 200),
         of_component("POST", "/rotate", "", None, EDIT, 202),
         of_component("POST", "/move", "", None, EDIT, 202),
+        of_component("POST", "/resync", "", None, EDIT, 422),
         of_component("POST", "/clone", "as=postgres.try", None, EDIT, 422),
         of_component("POST", "/swap", "with=postgres.try", None, EDIT, 404),
         of_component("GET", "/queries", "", None, "owdv", 200),

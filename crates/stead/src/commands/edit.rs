@@ -1,4 +1,4 @@
-//! `stead rotate` and `stead move`: an edit of one component, followed to its end.
+//! `stead rotate`, `stead move` and `stead resync`: an edit of one component, followed to its end.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::output;
 pub(super) enum Edit {
     Rotate,
     Move,
+    Resync,
 }
 
 impl Edit {
@@ -25,6 +26,16 @@ impl Edit {
             Self::Rotate => Duration::from_secs(60),
             // A fraction of a second, but it waits for open transactions, and is tried again.
             Self::Move => Duration::from_secs(120),
+            // It is begun; how far it has come, the status says.
+            Self::Resync => Duration::from_secs(60),
+        }
+    }
+
+    /// What can be edited so.
+    fn kind(self) -> Kind {
+        match self {
+            Self::Rotate | Self::Move => Kind::Postgres,
+            Self::Resync => Kind::Transfer,
         }
     }
 
@@ -36,6 +47,7 @@ impl Edit {
             Self::Move => {
                 format!("{component} runs as another process, in another folder. Sessions went on.")
             }
+            Self::Resync => format!("{component} copies everything anew; `stead status` says how far it is."),
         }
     }
 }
@@ -49,11 +61,12 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
-    let component = named.component(&client, component, Kind::Postgres).await?.name;
+    let component = named.component(&client, component, edit.kind()).await?.name;
     let (tenant, stead) = (named.tenant.as_str(), named.stead.as_str());
     let operation = match edit {
         Edit::Rotate => client.rotate(tenant, stead, &component, reason, None).await?,
         Edit::Move => client.move_component(tenant, stead, &component, reason, None).await?,
+        Edit::Resync => client.resync(tenant, stead, &component, reason, None).await?,
     };
     let operation = progress::follow(&client, tenant, operation, Instant::now() + edit.limit()).await?;
     if context.json {

@@ -167,6 +167,9 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Move { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
         }
+        Verb::Resync { which, component, reason } => {
+            edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Resync).await
+        }
         Verb::Invoke { which, component, event, later } => {
             invoke::run(&context, &which, component.as_deref(), event.as_deref(), later).await
         }

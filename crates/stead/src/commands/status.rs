@@ -99,6 +99,8 @@ fn show_component(component: &Component) -> Result<(), Failure> {
     let mut rows = Vec::new();
     if component.name.starts_with("function.") {
         rows.extend(function(component));
+    } else if component.name.starts_with("transfer.") {
+        rows.extend(transfer(component));
     } else {
         if let Some(endpoint) = &component.endpoint {
             rows.push(vec![
@@ -147,6 +149,50 @@ fn show_component(component: &Component) -> Result<(), Failure> {
         output::line(format!("    ! {}: {message}", condition.kind))?;
     }
     Ok(())
+}
+
+/// What is told of a transfer alone.
+fn transfer(component: &Component) -> Vec<Vec<String>> {
+    let field = |name: &str| component.spec.get(name).map(output::plain).unwrap_or_default();
+    let mut rows = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    row("reads", format!("{} of {}, by {}", field("tables"), field("from"), field("mode")));
+    if let Some(endpoint) = &component.endpoint {
+        row("asked at", format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database));
+    }
+    row("allows", field("allow"));
+    let Some(transfer) = &component.transfer else { return rows };
+    row("promise", transfer.promise.clone());
+    if let (Some(ms), Some(bytes), Some(kept)) =
+        (transfer.behind_ms, transfer.behind_bytes, transfer.kept_bytes)
+    {
+        let behind = if ms == 0 {
+            "nothing".to_owned()
+        } else {
+            format!("{} s, {} of log", ms.div_ceil(1000), size(bytes))
+        };
+        let room = transfer.room_bytes.map_or_else(String::new, |room| format!(", {} more at most", size(room)));
+        row("behind", format!("{behind}; the server keeps {} of log for it{room}", size(kept)));
+    }
+    for table in &transfer.tables {
+        let copied = table.rows.map_or_else(String::new, |rows| format!(", {rows} rows copied"));
+        let changes =
+            if table.changes == 0 { String::new() } else { format!(", {} changes since", table.changes) };
+        row("table", format!("{} {}{copied}{changes}", table.name, table.state));
+    }
+    if component.spec["consumers"].as_array().is_some_and(|list| !list.is_empty()) {
+        row("consumers", field("consumers"));
+    }
+    rows
+}
+
+/// Bytes as people say them.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
+    }
 }
 
 /// What is told of a function alone.

@@ -31,6 +31,7 @@ mod sleep;
 mod story;
 mod tenants;
 mod tour;
+mod transfers;
 mod transcript;
 mod twice;
 mod witness;

@@ -72,6 +72,9 @@ pub enum EditError {
     /// A component needs it.
     #[error("{1} uses the secret {0}; take it out of its `secrets` first")]
     SecretUsed(Variable, ComponentName),
+    /// Only transfers have what is asked for.
+    #[error("{0} is no transfer; name one, like transfer.lake")]
+    NoTransfer(ComponentName),
     /// Only servers have what is asked for.
     #[error("{0} is no server, and only a server has data of its own, and a place to be moved from")]
     NoServer(ComponentName),

@@ -1,0 +1,134 @@
+//! Transfers: wishes that cannot be granted, and the way from nothing to a lake and back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use component::postgres::{Route, Unit};
+use component::transfer::{
+    Inside, Mode, Observed, Process, Progress, Seen, Server, Spec, Wish, amend, plan, resolve,
+};
+use component::{ComponentName, ConditionKind, Decision, Offer, Standing};
+
+fn name(text: &str) -> ComponentName {
+    text.parse().unwrap()
+}
+
+fn wish() -> Wish {
+    Wish { from: Some(name("postgres.main")), ..Wish::default() }
+}
+
+fn spec() -> Spec {
+    resolve(&wish(), None, &Offer::default()).unwrap()
+}
+
+#[test]
+fn a_wish_needs_a_server_that_is_there_and_stays_the_same() {
+    let refused = |wish: &Wish, current| resolve(wish, current, &Offer::default()).unwrap_err().field;
+    assert_eq!(refused(&Wish::default(), None), "from");
+    assert_eq!(refused(&Wish { from: Some(name("postgres.other")), ..wish() }, Some(&spec())), "from");
+    assert_eq!(refused(&Wish { mode: Some(Mode::Snapshot), ..wish() }, Some(&spec())), "mode");
+    assert_eq!((spec().mode, spec().every.as_secs(), spec().tables.len()), (Mode::Stream, 60, 1));
+    let fits = |from: &str| {
+        let spec = Spec { from: name(from), ..spec() };
+        let stead = BTreeMap::from([(name("transfer.lake"), component::Spec::Transfer(spec))]);
+        component::fit(&stead).unwrap_err().1.message
+    };
+    assert_eq!(fits("postgres.main"), "there is no `postgres.main` in this stead");
+    assert!(fits("function.api").contains("cannot be read by a transfer"));
+}
+
+#[test]
+fn an_amendment_changes_what_it_names() {
+    let current = Spec { resyncs: 3, owner: Some("me".into()), ..spec() };
+    let asked = Wish { every: Some("5m".parse().unwrap()), owner: Some("you".into()), ..Wish::default() };
+    let after = amend(&asked, &BTreeSet::from(["every"]), &current, &Offer::default()).unwrap();
+    assert_eq!((after.every.as_secs(), after.resyncs, after.owner.as_deref()), (300, 3, Some("me")));
+}
+
+/// Everything as it should be.
+fn well() -> Observed {
+    let process = || Process { declared: Seen::Same, unit: Unit::Running };
+    Observed {
+        tree: true,
+        server: Server::Up,
+        inside: Some(Inside { role: Seen::Same, slot: true }),
+        files: Seen::Same,
+        copier: process(),
+        lake: process(),
+        route: Route { declared: Seen::Same, in_force: true, ..Route::default() },
+        progress: Some(Progress::default()),
+    }
+}
+
+fn next(observed: &Observed, standing: Standing) -> String {
+    match plan(&spec(), observed, standing) {
+        Decision::Act(step) => step.label(),
+        Decision::Wait { reason, .. } => reason,
+        Decision::Blocked(condition) => format!("{:?}", condition.kind),
+        Decision::Settled => "settled".into(),
+        Decision::Gone => "gone".into(),
+    }
+}
+
+#[test]
+fn each_step_comes_before_what_needs_it() {
+    let after = |change: fn(&mut Observed)| {
+        let mut observed = well();
+        change(&mut observed);
+        next(&observed, Standing::default())
+    };
+    assert_eq!(after(|_| ()), "settled");
+    assert_eq!(after(|o| o.tree = false), "create");
+    assert_eq!(after(|o| o.inside = Some(Inside::default())), "role");
+    assert_eq!(after(|o| o.server = Server::Asleep), "wake");
+    assert_eq!(after(|o| (o.server, o.inside) = (Server::Down, None)), "waiting for postgres.main");
+    assert_eq!(after(|o| o.files = Seen::Differs), "configure");
+    assert_eq!(after(|o| o.copier.declared = Seen::Differs), "copier");
+    assert_eq!(after(|o| o.lake.unit = Unit::Stopped), "lake");
+    assert_eq!(after(|o| o.route.declared = Seen::Absent), "open");
+    let crashing = |o: &mut Observed| o.copier.unit = Unit::Failing("no".into());
+    assert_eq!(after(crashing), "the process that copies is being tried again");
+    let stopped = |o: &mut Observed| {
+        o.progress = Some(Progress { trouble: Some("its slot is gone".into()), stopped: true, ..Progress::default() });
+    };
+    assert_eq!(after(stopped), format!("{:?}", ConditionKind::TransferStopped));
+}
+
+#[test]
+fn a_server_that_sleeps_or_is_down_leaves_a_settled_transfer_alone() {
+    let settled = Standing { settled: true, provisioned: true, ..Standing::default() };
+    for server in [Server::Asleep, Server::Down] {
+        assert_eq!(next(&Observed { server, inside: None, ..well() }, settled), "settled");
+    }
+    assert_eq!(next(&Observed { tree: false, ..well() }, settled), "DataLost");
+}
+
+#[test]
+fn nothing_is_left_of_one_that_goes() {
+    let going = Standing { deleting: true, provisioned: true, ..Standing::default() };
+    let mut observed = well();
+    let mut steps = Vec::new();
+    loop {
+        let step = next(&observed, going);
+        match step.as_str() {
+            "close" => observed.route = Route::default(),
+            "stop" => (observed.copier.unit, observed.lake.unit) = (Unit::Stopped, Unit::Stopped),
+            "forget" => observed.inside = Some(Inside::default()),
+            "remove" => {
+                let inside = observed.inside;
+                observed = Observed { server: Server::Up, inside, ..Observed::default() };
+            }
+            _ => {}
+        }
+        let is_last = step == "gone" || steps.len() > 9;
+        steps.push(step);
+        if is_last {
+            break;
+        }
+    }
+    assert_eq!(steps, ["close", "stop", "forget", "remove", "gone"]);
+    // One whose server goes too leaves nothing in it.
+    let gone = Observed { server: Server::Gone, inside: None, route: Route::default(), ..well() };
+    assert_eq!(next(&gone, going), "stop");
+    let stopped = Process { declared: Seen::Same, unit: Unit::Stopped };
+    assert_eq!(next(&Observed { copier: stopped.clone(), lake: stopped, ..gone }, going), "remove");
+}

@@ -1,0 +1,40 @@
+//! A transfer that shall copy everything anew: an edit like any other, so that it is on record.
+
+use component::{ComponentName, OperationId, Spec, SteadName, TenantName, transfer};
+
+use super::rows::{announce, next_generation, open_operation, open_target, update};
+use super::{EditError, Line, hold, json_of};
+use crate::journal::Actor;
+use crate::{Store, fail_point};
+
+impl Store {
+    /// Has a transfer let go of what it follows and copy every table anew.
+    ///
+    /// # Errors
+    /// When there is no such component, it is being removed, or it is no transfer.
+    pub async fn resync(
+        &self,
+        actor: &Actor,
+        (tenant, stead): (&TenantName, &SteadName),
+        name: &ComponentName,
+        reason: Option<&str>,
+    ) -> Result<OperationId, EditError> {
+        let mut tx = self.pool.begin().await?;
+        let held = hold(&mut tx, actor, tenant, stead, false).await?;
+        let current = held.existing(tenant, stead, name)?;
+        let Spec::Transfer(spec) = &current.spec else { return Err(EditError::NoTransfer(name.clone())) };
+        let resyncs = spec.resyncs.saturating_add(1);
+        let wanted = Spec::Transfer(transfer::Spec { resyncs, ..spec.clone() });
+        let operation = OperationId::random();
+        open_operation(&mut tx, operation, &held.tenant, stead, "resync", actor).await?;
+        let mut line = Line { actor, held: &held, stead, name, operation, reason };
+        line.write(&mut tx, "component.resync_requested", json_of(&current.spec)?, json_of(&wanted)?).await?;
+        let number = update(&mut tx, current.id, &wanted).await?;
+        open_target(&mut tx, operation, current.id, name, number, false).await?;
+        next_generation(&mut tx, held.stead_of(tenant, stead)?.0).await?;
+        announce(&mut tx).await?;
+        fail_point!("store::resync-before-commit");
+        tx.commit().await?;
+        Ok(operation)
+    }
+}
