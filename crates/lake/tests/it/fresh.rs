@@ -164,7 +164,9 @@ async fn a_table_is_its_source_without_a_merge() {
 #[tokio::test]
 async fn questions_of_all_kinds_see_later_changes() {
     let fixture = Fixture::new().await;
-    fixture.sql("insert into items (id, part, value) select i, 'a', 'v' || i from generate_series(1, 1000) i").await;
+    fixture
+        .sql("insert into items (id, part, value) select i, 'a', 'v' || i from generate_series(1, 1000) i")
+        .await;
     fixture.copy().await;
     fixture.stream().await;
     fixture.merge().await;
@@ -175,8 +177,10 @@ async fn questions_of_all_kinds_see_later_changes() {
     };
     assert!(!plan().await.contains("Union"), "nothing is later, nothing is done");
     fixture
-        .sql("update items set value = 'new' where id <= 10; delete from items where id > 990;
-              insert into items (id, part) values (5000, 'b')")
+        .sql(
+            "update items set value = 'new' where id <= 10; delete from items where id > 990;
+              insert into items (id, part) values (5000, 'b')",
+        )
         .await;
     fixture.stream().await;
     assert!(plan().await.contains("Union"));
