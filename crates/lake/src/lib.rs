@@ -90,7 +90,11 @@ pub enum Error {
     Engine(#[from] datafusion::error::DataFusionError),
 }
 
-/// Serves until `stop` speaks; sessions that are left then are ended.
+/// What a thread of the runtime needs of a stack to serve, bytes: statements are planned by functions that call themselves,
+/// and a stack that is full ends the process. Memory is taken only as far as it is used.
+pub const STACK: usize = 64 << 20;
+
+/// Serves until `stop` speaks, on threads with [`STACK`]; sessions that are left then are ended.
 pub async fn serve(settings_file: &Path, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let settings = Settings::read(settings_file)?;
     let service = door::Service::new(settings)?;

@@ -155,7 +155,7 @@ async fn was_always_the_same(fixture: &Fixture, seed: u64, rounds: usize) -> boo
 async fn a_table_is_its_source_without_a_merge() {
     let fixture = Fixture::new().await;
     fixture.copy().await;
-    assert!(was_always_the_same(&fixture, 5, 60).await);
+    assert!(was_always_the_same(&fixture, 5, 30).await);
     let _scenario = fail::FailScenario::setup();
     fail::cfg("lake::fresh.stale", "return").unwrap();
     assert!(!was_always_the_same(&fixture, 6, 60).await, "the control must fail");

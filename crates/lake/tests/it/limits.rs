@@ -245,16 +245,21 @@ async fn cursors_are_fetched_in_parts() {
 }
 
 /// Parsed and planned by functions that call themselves.
-#[tokio::test]
-async fn a_deep_statement_ends_no_process() {
-    let lake = Lake::start().await;
-    let client = lake.client().await;
-    let long = |count| format!("select {}1", "1 + ".repeat(count));
-    client.simple_query(&long(380)).await.unwrap();
-    assert_eq!(said(&client.simple_query(&long(5_000)).await.unwrap_err()).0, "54001");
-    let deep = format!("select {}1{}", "(".repeat(20_000), ")".repeat(20_000));
-    let _ = client.simple_query(&deep).await;
-    assert_eq!(count(&client, "select 1::bigint").await, 1);
+#[test]
+fn a_deep_statement_ends_no_process() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_stack_size(lake::STACK).build().unwrap();
+    let asked = runtime.spawn(async {
+        let lake = Lake::start().await;
+        let client = lake.client().await;
+        let long = |count| format!("select {}1", "1 + ".repeat(count));
+        client.simple_query(&long(380)).await.unwrap();
+        assert_eq!(said(&client.simple_query(&long(5_000)).await.unwrap_err()).0, "54001");
+        let deep = format!("select {}1{}", "(".repeat(20_000), ")".repeat(20_000));
+        let _ = client.simple_query(&deep).await;
+        assert_eq!(count(&client, "select 1::bigint").await, 1);
+    });
+    runtime.block_on(asked).unwrap();
 }
 
 #[tokio::test]
