@@ -9,9 +9,9 @@ use pgwire::messages::startup::{BackendKeyData, SASLInitialResponse, SASLRespons
 use tokio::net::UnixStream;
 
 use crate::refusal::{Refusal, encode};
-use scram::{Keys, Login, ScramError};
 use crate::startup::Startup;
 use crate::wire::{Frame, Frames, send};
+use scram::{Keys, Login, ScramError};
 
 /// What a server may say between sign-in and its first ReadyForQuery, bytes: settings, and what a trigger at
 /// login has to say. It is kept until the client is greeted.

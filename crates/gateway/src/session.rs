@@ -29,12 +29,12 @@ use crate::parked::Said;
 use crate::record::{Log, Record};
 use crate::refusal::{Ending, Refusal};
 use crate::relay::{Relay, Stop};
-use scram::{Binding, Keys, Verifier};
 use crate::signin;
 use crate::startup::{Packet, Startup};
 use crate::stats::ProcessStats;
 use crate::tls::{Certificate, Certificates};
 use crate::wire::send;
+use scram::{Binding, Keys, Verifier};
 
 /// What all connections share.
 pub(crate) struct Context {

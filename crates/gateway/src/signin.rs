@@ -5,9 +5,9 @@ use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::refusal::{Refusal, encode};
-use scram::{Binding, Exchange, Keys, ScramError, Verifier};
 use crate::startup::{NEWEST_MINOR, Startup};
 use crate::wire::{read_sasl, send};
+use scram::{Binding, Exchange, Keys, ScramError, Verifier};
 
 /// A client that has proved itself.
 pub(crate) struct SignedIn {

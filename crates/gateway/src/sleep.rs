@@ -35,8 +35,8 @@ use crate::files::Paths;
 use crate::hold::{self, Because, Wish};
 use crate::refusal::Refusal;
 use crate::route::{Hold, Sleep};
-use scram::Verifier;
 use crate::{backend, fail_point};
+use scram::Verifier;
 
 /// A start after a crash replays WAL first; a client's own patience is shorter than this.
 const WAKE: Duration = Duration::from_secs(12);

@@ -151,7 +151,9 @@ impl Schema {
         let Some(opened) = opened else { return Ok(None) };
         // Behind the table itself: so they have all that it has.
         let changes = match at {
-            At::Now => self.tables.open(&self.name, &format!("{table}{CHANGES}"), at).await.map_err(external)?,
+            At::Now => {
+                self.tables.open(&self.name, &format!("{table}{CHANGES}"), at).await.map_err(external)?
+            }
             At::Version(_) | At::Moment(_) => None,
         };
         Ok(Some(Fresh::of(opened, changes).await?))

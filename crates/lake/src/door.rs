@@ -4,10 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use datafusion_postgres::{DfSessionService, Parser};
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::{SinkExt, StreamExt};
-use pgwire::api::query::ExtendedQueryHandler;
 use pgwire::api::{
     ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState, RandomPidSecretKeyGenerator,
 };
@@ -23,7 +21,7 @@ use tokio_util::codec::Framed;
 
 use crate::engine::Engine;
 use crate::refusal::{self, Refusal};
-use crate::session::{Canceller, Prepared, Session, Statements, hooks};
+use crate::session::{Canceller, Prepared, Session, Statements};
 use crate::signin::SignIn;
 use crate::work::Cancels;
 use crate::{Error, Settings};
@@ -42,8 +40,6 @@ pub(crate) struct Service {
     pub(crate) settings: Settings,
     pub(crate) engine: Engine,
     pub(crate) parser: PostgresCompatibilityParser,
-    /// Tells the columns and parameters of plans.
-    pub(crate) describer: Arc<Parser>,
     pub(crate) cancels: Cancels,
     pub(crate) keys: RandomPidSecretKeyGenerator,
     pub(crate) seats: Arc<Semaphore>,
@@ -54,11 +50,9 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(settings: Settings) -> Result<Arc<Self>, Error> {
         let engine = Engine::new(&settings)?;
-        let describer = DfSessionService::new_with_hooks(engine.context(), hooks()).query_parser();
         let seats = usize::try_from(settings.sessions).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Ok(Arc::new(Self {
             engine,
-            describer,
             parser: PostgresCompatibilityParser::new(),
             cancels: Cancels::default(),
             keys: RandomPidSecretKeyGenerator::default(),

@@ -13,8 +13,8 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
+use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
+use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use pgwire::error::{PgWireError, PgWireResult};
 
 use crate::catalog::Catalog;
@@ -24,6 +24,10 @@ use crate::{Error, Settings};
 
 /// How many of those who use the memory are named when it is full.
 const NAMED: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN;
+
+/// Functions that make a value of any size from two numbers: what a value takes is not asked of the memory pool, and where
+/// there is no memory for it the process ends. The table function `generate_series` makes its rows as they are read.
+const GREEDY: [&str; 6] = ["array_repeat", "array_resize", "generate_series", "range", "repeat", "space"];
 
 /// What every statement's context is made from.
 pub(crate) struct Engine {
@@ -56,6 +60,9 @@ impl Engine {
         let context = SessionContext::new_with_state(state);
         let roles = Roles(settings.verifiers.keys().cloned().collect());
         setup_pg_catalog(&context, &settings.database, roles).map_err(|error| *error)?;
+        for name in GREEDY {
+            context.deregister_udf(name);
+        }
         Ok(Self { state: context.state(), catalog, tables })
     }
 

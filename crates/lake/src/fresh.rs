@@ -7,7 +7,6 @@
 //! The table is opened before its changes, so whatever the one has the other has too, and both stay as they were when the
 //! statement first named the table.
 
-use std::any::Any;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -22,14 +21,14 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableProviderFilterPushDown,
-    TableType, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TableProviderFilterPushDown, TableType, Volatility,
 };
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
-use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{col, lit};
 use deltalake::DeltaTable;
 use futures::TryStreamExt;
@@ -65,7 +64,8 @@ impl Fresh {
     }
 
     async fn later(&self, session: &dyn Session, memory: &MemoryReservation) -> Result<Later> {
-        let mut later = Later::new(self.columns()?, self.keys.clone(), self.since.clone()).map_err(external)?;
+        let mut later =
+            Later::new(self.columns()?, self.keys.clone(), self.since.clone()).map_err(external)?;
         // Files without such changes are left out; of the others not every row is meant.
         let is_later = col(LSN).gt(lit(self.since.lsn));
         let plan = self.changes.scan(session, None, &[is_later], None).await?;
@@ -153,8 +153,8 @@ impl TableProvider for Fresh {
         let stays = Stays::new(Arc::new(later), self.columns()?, self.keys.clone(), memory);
         let config = session.config().options().clone();
         let stays = ScalarFunctionExpr::try_new(Arc::new(ScalarUDF::from(stays)), arguments, &names, config)?;
-        let staying = FilterExec::try_new(Arc::new(stays), table)?;
-        let staying = staying.with_projection(Some((0..wanted.len()).collect()))?;
+        let staying = FilterExecBuilder::new(Arc::new(stays), table);
+        let staying = staying.apply_projection(Some((0..wanted.len()).collect()))?.build()?;
         let schema = staying.schema();
         let rows = as_columns(&rows, &schema)?;
         let rows = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None)?;
@@ -240,7 +240,8 @@ fn stays(
 /// The rows of changes that are behind a position.
 fn behind(batch: &RecordBatch, lsn: i64) -> Result<RecordBatch> {
     let of = number(batch, LSN)?;
-    let is_later: BooleanArray = of.as_primitive::<Int64Type>().values().iter().map(|of| Some(*of > lsn)).collect();
+    let is_later: BooleanArray =
+        of.as_primitive::<Int64Type>().values().iter().map(|of| Some(*of > lsn)).collect();
     Ok(filter_record_batch(batch, &is_later)?)
 }
 
@@ -258,7 +259,8 @@ fn number(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
 /// The same rows, in the types of these columns.
 fn as_columns(batch: &RecordBatch, columns: &SchemaRef) -> Result<RecordBatch> {
     let both = batch.columns().iter().zip(columns.fields());
-    let cast: Result<Vec<ArrayRef>> = both.map(|(column, field)| Ok(cast(column, field.data_type())?)).collect();
+    let cast: Result<Vec<ArrayRef>> =
+        both.map(|(column, field)| Ok(cast(column, field.data_type())?)).collect();
     let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(columns.clone(), cast?, &options)?)
 }

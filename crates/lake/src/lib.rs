@@ -10,7 +10,7 @@
 //! |---|---|
 //! | accept, a seat, the messages of a session | `door.rs` |
 //! | proof of who it is; the gateway's own question | `signin.rs`, `question.rs` |
-//! | a statement: which may be run, and when it is ended | `session.rs`, `allowed.rs`, `work.rs` |
+//! | a statement: which may be run, and when it is ended | `session.rs`, `cursor.rs`, `parameters.rs`, `settings.rs`, `allowed.rs`, `depth.rs`, `work.rs` |
 //! | `flights@v12` | `travel.rs` |
 //! | planning and running: DataFusion, one context a statement | `engine.rs`, `catalog.rs` |
 //! | a table of the folder, in one version, with its later changes | `tables.rs`, `fresh.rs` |
@@ -21,12 +21,16 @@
 
 mod allowed;
 mod catalog;
+mod cursor;
+mod depth;
 mod door;
 mod engine;
 mod fresh;
+mod parameters;
 mod question;
 mod refusal;
 mod session;
+mod settings;
 mod signin;
 mod tables;
 mod travel;
@@ -86,7 +90,11 @@ pub enum Error {
     Engine(#[from] datafusion::error::DataFusionError),
 }
 
-/// Serves until `stop` speaks; sessions that are left then are ended.
+/// What a thread of the runtime needs of a stack to serve, bytes: statements are planned by functions that call themselves,
+/// and a stack that is full ends the process. Memory is taken only as far as it is used.
+pub const STACK: usize = 64 << 20;
+
+/// Serves until `stop` speaks, on threads with [`STACK`]; sessions that are left then are ended.
 pub async fn serve(settings_file: &Path, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let settings = Settings::read(settings_file)?;
     let service = door::Service::new(settings)?;
@@ -95,8 +103,11 @@ pub async fn serve(settings_file: &Path, stop: impl Future<Output = ()>) -> Resu
 
 impl Settings {
     fn read(path: &Path) -> Result<Self, Error> {
-        let text =
-            std::fs::read(path).map_err(|source| Error::File { what: "read", path: path.to_owned(), source })?;
+        let text = std::fs::read(path).map_err(|source| Error::File {
+            what: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         let wrong = |why: String| Error::Settings { path: path.to_owned(), why };
         let settings: Settings = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         for (role, verifier) in &settings.verifiers {

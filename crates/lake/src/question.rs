@@ -25,7 +25,7 @@ pub(crate) fn prepare(sql: &str) -> PgWireResult<Option<Prepared>> {
     if sql != QUESTION {
         return Err(refusal::plain(Refusal::NotTheQuestion));
     }
-    Ok(Some((sql.to_owned(), None)))
+    Ok(Some(Prepared::Verifier))
 }
 
 /// What it is asked with.

@@ -18,12 +18,18 @@ pub(crate) enum Refusal {
     ReadOnly(String),
     #[error("parameter \"{0}\" cannot be set here")]
     Setting(String),
+    #[error("the statement is too deep: it has more than {0} operators, joins and unions")]
+    TooDeep(usize),
+    #[error("current transaction is aborted, commands ignored until end of transaction block")]
+    Aborted,
     #[error("{0} is not done here")]
     NotDone(String),
     #[error("{0}")]
     Syntax(String),
     #[error("relation \"{name}\" does not exist{}", near.as_ref().map(|near| format!("; do you mean \"{near}\"?")).unwrap_or_default())]
     NoTable { name: String, near: Option<String> },
+    #[error("cursor \"{0}\" does not exist")]
+    NoCursor(String),
     #[error("password authentication failed for user \"{0}\"")]
     Password(String),
     #[error("database \"{wanted}\" does not exist; the lake's is \"{there}\"")]
@@ -45,9 +51,12 @@ impl Refusal {
         match self {
             Refusal::Cancelled | Refusal::TimedOut => "57014",
             Refusal::ReadOnly(_) => "25006",
+            Refusal::TooDeep(_) => "54001",
+            Refusal::Aborted => "25P02",
             Refusal::Setting(_) => "42704",
             Refusal::NotDone(_) | Refusal::Changed => "0A000",
             Refusal::Syntax(_) => "42601",
+            Refusal::NoCursor(_) => "34000",
             Refusal::NoTable { .. } => "42P01",
             Refusal::Password(_) => "28P01",
             Refusal::Database { .. } => "3D000",

@@ -4,42 +4,48 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use arrow_pg::datatypes::arrow_schema_to_pg_fields;
+use arrow_pg::datatypes::df::encode_dataframe;
 use async_trait::async_trait;
-use datafusion::common::DFSchema;
-use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::Statement;
-use datafusion_postgres::arrow_pg::datatypes::df::encode_dataframe;
-use datafusion_postgres::hooks::set_show::SetShowHook;
-use datafusion_postgres::hooks::transactions::TransactionStatementHook;
-use datafusion_postgres::{DfSessionService, QueryHook};
 use futures::{Sink, SinkExt, StreamExt};
 use pgwire::api::cancel::CancelHandler;
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_execution_response};
 use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
-use pgwire::api::stmt::{QueryParser, StoredStatement};
+use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::extendedquery::{Execute, PortalSuspended};
-use pgwire::messages::response::EmptyQueryResponse;
+use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::startup::SecretKey;
 use pgwire::types::format::FormatOptions;
 use scram::Exchange;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::allowed::{Kind, allowed};
+use crate::cursor::{self, Order};
 use crate::door::Service;
 use crate::refusal::{Refusal, fatal, plain};
 use crate::work::Work;
-use crate::{question, travel};
+use crate::{depth, parameters, question, settings, travel};
 
-/// A prepared statement, of the form that `datafusion-postgres` has: its text, and what it means, which of the gateway's
-/// question nobody needs to be told.
-pub(crate) type Prepared = (String, Option<(Statement, LogicalPlan)>);
+/// A prepared statement.
+#[derive(Debug, Clone)]
+pub(crate) enum Prepared {
+    /// It is planned: its columns and parameters are known.
+    Planned(Statement, LogicalPlan),
+    /// A setting, or a transaction's end.
+    Said(Statement),
+    /// What the gateway asks.
+    Verifier,
+}
 
 /// Who a session is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +90,14 @@ impl Session {
         role.ok_or_else(|| fatal(Refusal::Protocol("a statement before the sign-in")))
     }
 
-    fn work(&self) -> Work {
-        Work::new(&self.bell, Duration::from_millis(self.service.settings.timeout_ms))
+    /// A statement's work; a client may wish for less time than there is.
+    fn work(&self, client: &impl ClientInfo) -> Work {
+        let most = Duration::from_millis(self.service.settings.timeout_ms);
+        Work::new(&self.bell, settings::timeout(client).map_or(most, |wanted| wanted.min(most)))
     }
 
     fn parse(&self, sql: &str) -> PgWireResult<Vec<Statement>> {
+        depth::check(sql).map_err(plain)?;
         let sql = travel::quoted(sql).map_err(plain)?;
         self.service.parser.parse(&sql).map_err(|error| plain(Refusal::Syntax(error.to_string())))
     }
@@ -100,11 +109,6 @@ impl Drop for Session {
             self.service.cancels.leave(*pid);
         }
     }
-}
-
-/// What `datafusion-postgres` answers of itself: settings, and transactions, which are words here.
-pub(crate) fn hooks() -> Vec<Arc<dyn QueryHook>> {
-    vec![Arc::new(SetShowHook), Arc::new(TransactionStatementHook)]
 }
 
 /// A session's handler of statements.
@@ -122,7 +126,7 @@ impl SimpleQueryHandler for Statements {
         if self.0.role()? == Role::Gateway {
             return Err(plain(Refusal::NotTheQuestion));
         }
-        let work = self.0.work();
+        let work = self.0.work(&*client);
         let mut answers = Vec::new();
         for statement in self.0.parse(query)? {
             let mut work = work.clone();
@@ -148,26 +152,50 @@ impl Statements {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let kind = allowed(statement).map_err(plain)?;
-        let context = self.0.service.engine.context();
-        // In a transaction that failed these say so to everything.
-        for hook in hooks() {
-            if let Some(answer) = hook.handle_simple_query(statement, &context, client).await {
-                return answer;
-            }
+        if kind == Kind::Said || client.transaction_status() == TransactionStatus::Error {
+            return settings::answer(client, statement).await;
         }
+        let context = self.0.service.engine.context();
         match kind {
-            Kind::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
-            Kind::Session | Kind::Cursor => Err(plain(Refusal::NotDone(statement.to_string()))),
-            Kind::Question => {
-                let plan = self.0.service.engine.plan(&context, statement).await?;
-                let frame = context.execute_logical_plan(plan).await;
-                let frame = frame.map_err(|error| PgWireError::ApiError(Box::new(error)))?;
-                let options = FormatOptions::from_client_metadata(client.metadata());
-                let rows = encode_dataframe(frame, &Format::UnifiedText, Some(Arc::new(options))).await?;
-                Ok(Response::Query(rows))
-            }
+            Kind::Said => Err(plain(Refusal::NotDone(statement.to_string()))),
+            Kind::Cursor => match cursor::order(statement)? {
+                Order::Declare { name, question } => {
+                    let (plan, rows) = self.ask(&*client, &context, &question).await?;
+                    cursor::declare(&*client, name, Prepared::Planned(question, plan), rows).await
+                }
+                Order::Fetch { name, most } => cursor::fetch(&*client, name, most).await,
+                Order::Close { name } => cursor::close(&*client, name),
+            },
+            Kind::Question => Ok(Response::Query(self.ask(&*client, &context, statement).await?.1)),
         }
     }
+
+    async fn ask(
+        &self,
+        client: &(impl ClientInfo + Sync),
+        context: &SessionContext,
+        question: &Statement,
+    ) -> PgWireResult<(LogicalPlan, QueryResponse)> {
+        let plan = self.0.service.engine.plan(context, question).await?;
+        let rows = rows(client, context, plan.clone(), &Format::UnifiedText).await?;
+        Ok((plan, rows))
+    }
+}
+
+/// Begins a plan.
+async fn rows(
+    client: &(impl ClientInfo + Sync),
+    context: &SessionContext,
+    plan: LogicalPlan,
+    format: &Format,
+) -> PgWireResult<QueryResponse> {
+    let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
+    let options = FormatOptions::from_client_metadata(client.metadata());
+    encode_dataframe(frame, format, Some(Arc::new(options))).await
+}
+
+fn failed(error: DataFusionError) -> PgWireError {
+    PgWireError::ApiError(Box::new(error))
 }
 
 #[async_trait]
@@ -183,7 +211,7 @@ impl ExtendedQueryHandler for Statements {
         &self,
         client: &mut C,
         portal: &Portal<Prepared>,
-        max_rows: usize,
+        _max_rows: usize,
     ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -191,40 +219,28 @@ impl ExtendedQueryHandler for Statements {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let (sql, parsed) = &portal.statement.statement;
-        let Some((statement, described)) = parsed else {
-            return match self.0.role()? {
-                Role::Gateway => question::answer(portal, |role| self.0.service.verifier_text(role)),
-                Role::Person => Ok(Response::EmptyQuery),
-            };
+        let (statement, described) = match &portal.statement.statement {
+            Prepared::Planned(statement, plan) => (statement, plan),
+            Prepared::Said(statement) => return settings::answer(client, statement).await,
+            Prepared::Verifier => return question::answer(portal, |role| self.0.service.verifier_text(role)),
         };
-        let kind = allowed(statement).map_err(plain)?;
-        if let Kind::Nothing(tag) = kind {
-            return Ok(Response::Execution(Tag::new(tag)));
+        if client.transaction_status() == TransactionStatus::Error {
+            return Err(plain(Refusal::Aborted));
         }
-        let mut work = self.0.work();
-        let context = self.0.service.engine.context();
-        let mut plan = described.clone();
-        if kind == Kind::Question {
+        let mut work = self.0.work(&*client);
+        let asked = work.run(async {
+            let context = self.0.service.engine.context();
             // As the tables are now, not as they were when it was prepared.
-            plan = work.run(self.0.service.engine.plan(&context, statement)).await??;
+            let plan = self.0.service.engine.plan(&context, statement).await?;
             if plan.schema().as_arrow() != described.schema().as_arrow() {
                 return Err(plain(Refusal::Changed));
             }
-        }
-        let stored = &portal.statement;
-        let prepared = (sql.clone(), Some((statement.clone(), plan)));
-        let stored = StoredStatement::new(stored.id.clone(), prepared, stored.parameter_types.clone());
-        let mut again = Portal::new_cursor(portal.name.clone(), Arc::new(stored));
-        again.parameter_format = portal.parameter_format.clone();
-        again.parameters = portal.parameters.clone();
-        again.result_column_format = portal.result_column_format.clone();
-        let service = DfSessionService::new_with_hooks(context, hooks());
-        let answer = work.run(ExtendedQueryHandler::do_query(&service, client, &again, max_rows)).await??;
-        Ok(match answer {
-            Response::Query(rows) => Response::Query(work.guard(rows)),
-            other => other,
-        })
+            let values = parameters::values(portal, &plan)?;
+            let plan = plan.replace_params_with_values(&values).map_err(failed)?;
+            rows(&*client, &context, plan, &portal.result_column_format).await
+        });
+        let answer = asked.await??;
+        Ok(Response::Query(work.guard(answer)))
     }
 
     /// Sends rows as they are made. `pgwire` would gather all that are asked for first.
@@ -253,13 +269,15 @@ impl ExtendedQueryHandler for Statements {
         let mut rows = match std::mem::replace(&mut *state, PortalExecutionState::Finished) {
             PortalExecutionState::Suspended(rows) => rows,
             PortalExecutionState::Finished => QueryResponse::new(Arc::default(), futures::stream::empty()),
-            PortalExecutionState::Initial => match ExtendedQueryHandler::do_query(self, client, &portal, most).await? {
-                Response::Query(rows) => rows,
-                other => {
-                    *state = PortalExecutionState::Initial;
-                    return short(client, other).await;
+            PortalExecutionState::Initial => {
+                match ExtendedQueryHandler::do_query(self, client, &portal, most).await? {
+                    Response::Query(rows) => rows,
+                    other => {
+                        *state = PortalExecutionState::Initial;
+                        return short(client, other).await;
+                    }
                 }
-            },
+            }
         };
         let mut sent = 0;
         while most == 0 || sent < most {
@@ -330,18 +348,26 @@ impl QueryParser for Parser {
             let why = "cannot insert multiple commands into a prepared statement".to_owned();
             return Err(plain(Refusal::Syntax(why)));
         }
-        let context = self.0.service.engine.context();
-        let plan = match allowed(&statement).map_err(plain)? {
-            Kind::Question => self.0.work().run(self.0.service.engine.plan(&context, &statement)).await??,
-            Kind::Session | Kind::Cursor | Kind::Nothing(_) => empty(client, &statement, &context).await?,
-        };
-        Ok(Some((sql.to_owned(), Some((statement, plan)))))
+        Ok(Some(match allowed(&statement).map_err(plain)? {
+            Kind::Question => {
+                let context = self.0.service.engine.context();
+                let planning = self.0.service.engine.plan(&context, &statement);
+                let plan = self.0.work(client).run(planning).await??;
+                Prepared::Planned(statement, plan)
+            }
+            // What a fetch gives would have to be told before it is known which cursor is meant.
+            Kind::Cursor => {
+                return Err(plain(Refusal::NotDone("a cursor by the extended protocol".to_owned())));
+            }
+            Kind::Said => Prepared::Said(statement),
+        }))
     }
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
         match statement {
-            (_, None) => Ok(question::parameters()),
-            _ => self.0.service.describer.get_parameter_types(statement),
+            Prepared::Planned(_, plan) => parameters::types(plan),
+            Prepared::Said(_) => Ok(Vec::new()),
+            Prepared::Verifier => Ok(question::parameters()),
         }
     }
 
@@ -351,24 +377,14 @@ impl QueryParser for Parser {
         column_format: Option<&Format>,
     ) -> PgWireResult<Vec<FieldInfo>> {
         match statement {
-            (_, None) => Ok(question::fields(column_format)),
-            _ => self.0.service.describer.get_result_schema(statement, column_format),
+            Prepared::Planned(_, plan) => {
+                let format = column_format.unwrap_or(&Format::UnifiedText);
+                arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, None)
+            }
+            Prepared::Said(statement) => Ok(settings::fields(statement)),
+            Prepared::Verifier => Ok(question::fields(column_format)),
         }
     }
-}
-
-/// The plan of what is not planned: its columns are told by those who answer it.
-async fn empty<C>(client: &C, statement: &Statement, context: &SessionContext) -> PgWireResult<LogicalPlan>
-where
-    C: ClientInfo + Unpin + Send + Sync,
-{
-    for hook in hooks() {
-        if let Some(plan) = hook.handle_extended_parse_query(statement, context, client).await {
-            return plan;
-        }
-    }
-    let schema = Arc::new(DFSchema::empty());
-    Ok(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema }))
 }
 
 /// Requests to cancel, which come by connections of their own.

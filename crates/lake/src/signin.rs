@@ -17,9 +17,9 @@ use pgwire::messages::startup::{Authentication, PasswordMessageFamily};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use scram::{Exchange, ScramError, Verifier};
 
-use crate::question;
 use crate::refusal::{Refusal, fatal};
 use crate::session::{Role, Session};
+use crate::{question, settings};
 
 /// Signs a session in.
 pub(crate) struct SignIn(pub(crate) Arc<Session>);
@@ -64,9 +64,8 @@ impl SignIn {
         let Some(exchange) = begun else {
             let first = message.into_sasl_initial_response()?;
             let verifier = self.0.service.verifier(&user);
-            let verifier = verifier.unwrap_or_else(|| {
-                Verifier::mock(&self.0.service.mock_secret, &database, user.as_bytes())
-            });
+            let verifier = verifier
+                .unwrap_or_else(|| Verifier::mock(&self.0.service.mock_secret, &database, user.as_bytes()));
             let data = first.data.unwrap_or_default();
             let exchange = Exchange::start(&first.auth_method, &data, None, verifier);
             let exchange = exchange.map_err(|error| failed(&error, &user))?;
@@ -97,7 +96,7 @@ impl SignIn {
         self.0.take_seat(role, pid, secret.clone())?;
         client.set_pid_and_secret_key(pid, secret);
         let mut said = DefaultServerParameterProvider::default();
-        said.server_version = "16.6 (Stead lake)".to_owned();
+        said.server_version = settings::VERSION.to_owned();
         said.is_superuser = false;
         said.default_transaction_read_only = true;
         finish_authentication(client, &said).await
@@ -108,7 +107,8 @@ impl SignIn {
 fn names(client: &impl ClientInfo) -> PgWireResult<(String, String)> {
     let named = |name: &str| client.metadata().get(name).filter(|value| !value.is_empty()).cloned();
     let user = named(METADATA_USER);
-    let user = user.ok_or_else(|| fatal(Refusal::Protocol("no PostgreSQL user name specified in startup packet")))?;
+    let user =
+        user.ok_or_else(|| fatal(Refusal::Protocol("no PostgreSQL user name specified in startup packet")))?;
     let database = named(METADATA_DATABASE).unwrap_or_else(|| user.clone());
     Ok((user, database))
 }

@@ -32,14 +32,16 @@ impl TableError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             TableError::NoTime(_) => "42602",
-            TableError::NoVersion { .. } | TableError::TooEarly { .. } | TableError::TooLate { .. } => "22023",
+            TableError::NoVersion { .. } | TableError::TooEarly { .. } | TableError::TooLate { .. } => {
+                "22023"
+            }
             TableError::Broken { .. } => "XX001",
         }
     }
 }
 
-/// What tells a log from another at the same place: a table may be made anew.
-type LogId = (u64, u64);
+/// What tells a log from another at the same place: a table may be made anew, and the number of a folder is given again.
+type LogId = (u64, u64, Option<Timestamp>);
 
 /// The folder. A table that was read is kept, so that the next look reads only what was committed since.
 #[derive(Debug)]
@@ -67,7 +69,12 @@ impl Tables {
     }
 
     /// Opens a table; nothing where there is none of this name.
-    pub(crate) async fn open(&self, schema: &str, table: &str, at: At) -> Result<Option<DeltaTable>, TableError> {
+    pub(crate) async fn open(
+        &self,
+        schema: &str,
+        table: &str,
+        at: At,
+    ) -> Result<Option<DeltaTable>, TableError> {
         if !is_name(schema) || !is_name(table) {
             return Ok(None);
         }
@@ -106,14 +113,18 @@ impl Tables {
     }
 
     async fn newest(&self, folder: &Path, log: &Metadata) -> Result<DeltaTable, DeltaTableError> {
-        let id = (log.dev(), log.ino());
+        let made = log.created().ok().and_then(|made| Timestamp::try_from(made).ok());
+        let id = (log.dev(), log.ino(), made);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(folder).cloned();
         let mut table = match known {
             Some((of, table)) if of == id => table,
             _ => build(folder)?,
         };
-        // Reads it all the first time.
-        table.update_state().await?;
+        if table.update_state().await.is_err() {
+            // What was known does not go with what is there.
+            table = build(folder)?;
+            table.load().await?;
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(folder.to_owned(), (id, table.clone()));
         Ok(table)

@@ -4,7 +4,7 @@
 //! may also be written that way, and a name is taken apart again where the table is looked for.
 
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Word};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer, Word};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil::Date};
@@ -42,32 +42,55 @@ fn moment(text: &str) -> Option<Timestamp> {
     civil.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
-/// The statement with such names quoted; itself where it has none.
+/// The statement with such names quoted; everything else stays as it was written.
 pub(crate) fn quoted(sql: &str) -> Result<String, Refusal> {
     if !sql.contains('@') {
         return Ok(sql.to_owned());
     }
-    // As it was said, not as it was meant: what is in quotes is written again with what it had in them.
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).with_unescape(false).tokenize();
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location();
     let tokens = tokens.map_err(|error| Refusal::Syntax(error.to_string()))?;
     let mut written = String::with_capacity(sql.len() + 2);
-    let mut rest = tokens.as_slice();
-    loop {
-        rest = match rest {
-            [Token::Word(table), Token::AtSign, Token::Word(version), rest @ ..] if is_version(version) => {
-                written.push_str(&joined(table, &version.value));
-                rest
+    let mut copied = Place { rest: sql, at: Location::new(1, 1) };
+    for three in tokens.windows(3) {
+        let [table, at, when] = three else { continue };
+        let when_text = match (&table.token, &at.token, &when.token) {
+            (Token::Word(_), Token::AtSign, Token::Word(version)) if is_version(version) => &version.value,
+            (Token::Word(_), Token::AtSign, Token::SingleQuotedString(moment)) => moment,
+            _ => continue,
+        };
+        let Token::Word(table_name) = &table.token else { continue };
+        written.push_str(copied.up_to(table.span.start));
+        written.push_str(&joined(table_name, when_text));
+        copied.up_to(when.span.end);
+    }
+    written.push_str(copied.rest);
+    Ok(written)
+}
+
+/// What is left of a text, and the line and column where that begins.
+struct Place<'t> {
+    rest: &'t str,
+    at: Location,
+}
+
+impl<'t> Place<'t> {
+    /// Goes on to a place; gives what was passed.
+    fn up_to(&mut self, to: Location) -> &'t str {
+        let mut passed = 0;
+        for letter in self.rest.chars() {
+            if self.at >= to {
+                break;
             }
-            [Token::Word(table), Token::AtSign, Token::SingleQuotedString(moment), rest @ ..] => {
-                written.push_str(&joined(table, moment));
-                rest
+            passed += letter.len_utf8();
+            if letter == '\n' {
+                self.at = Location::new(self.at.line + 1, 1);
+            } else {
+                self.at.column += 1;
             }
-            [token, rest @ ..] => {
-                written.push_str(&token.to_string());
-                rest
-            }
-            [] => return Ok(written),
         }
+        let (text, rest) = self.rest.split_at(passed);
+        self.rest = rest;
+        text
     }
 }
 
@@ -79,7 +102,8 @@ fn is_version(word: &Word) -> bool {
 
 fn joined(table: &Word, when: &str) -> String {
     let name = if table.quote_style.is_some() { table.value.clone() } else { table.value.to_lowercase() };
-    format!("\"{name}@{}\"", when.replace('"', ""))
+    let quoted = format!("{name}@{when}").replace('"', "\"\"");
+    format!("\"{quoted}\"")
 }
 
 #[cfg(test)]
@@ -93,8 +117,8 @@ mod tests {
             ("select * from Public.Flights@V12 f", "select * from Public.\"flights@V12\" f"),
             ("select * from \"Odd\"\"One\"@v1", "select * from \"Odd\"\"One@v1\""),
             (
-                "select * from flights@'2026-11-20 12:00', flights@v3",
-                "select * from \"flights@2026-11-20 12:00\", \"flights@v3\"",
+                "select 'é', E'a\\'@v1'\n from flights@'2026-11-20 12:00',\n\tflights@v3 where true",
+                "select 'é', E'a\\'@v1'\n from \"flights@2026-11-20 12:00\",\n\t\"flights@v3\" where true",
             ),
         ];
         for (said, meant) in cases {
@@ -129,7 +153,9 @@ mod tests {
         ] {
             assert_eq!(apart(name).unwrap(), (table, at));
         }
-        for wrong in ["flights@", "flights@v", "flights@v-1", "flights@yesterday", "flights@v99999999999999999999"] {
+        for wrong in
+            ["flights@", "flights@v", "flights@v-1", "flights@yesterday", "flights@v99999999999999999999"]
+        {
             assert!(apart(wrong).is_err(), "{wrong}");
         }
     }

@@ -35,7 +35,7 @@ impl Cancels {
     pub(crate) fn cancel(&self, pid: i32, secret: &SecretKey) {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((right, bell)) = sessions.get(&pid)
-            && right == secret
+            && right.eq_value(secret)
         {
             bell.send_modify(|rung| *rung += 1);
         }

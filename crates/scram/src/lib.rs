@@ -4,8 +4,8 @@
 //! a verifier (`StoredKey`, `ServerKey`) suffices to check a proof, and a proof that is right gives away
 //! the `ClientKey`, with which the gateway can prove itself to the server that issued the verifier.
 //! No kept crate does this: pgwire's server wants the salted password and its client a password, and
-//! `postgres-protocol` is a client only. What is here is text in, text out; who sends it is in
-//! `signin.rs` and `backend.rs`.
+//! `postgres-protocol` is a client only. What is here is text in, text out; who sends it is in `signin.rs` and
+//! `backend.rs` of the gateway. The lake's service is a server in the same way: `signin.rs` there.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -22,7 +22,8 @@ const END_POINT: &str = "tls-server-end-point";
 /// What PostgreSQL asks for by default; a made-up verifier must look the same.
 const MOCK_ITERATIONS: u32 = 4096;
 
-type Key = [u8; 32];
+/// A key, or a hash.
+pub type Key = [u8; 32];
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -11,8 +11,10 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("component", Some(vec![])),
         // Data planes: no crate of the control plane, so that they serve while it is down.
         ("keeper", Some(vec![])),
+        // Text in, text out.
+        ("scram", Some(vec![])),
         // Asks the keeper for sleep and waking.
-        ("gateway", Some(vec!["keeper"])),
+        ("gateway", Some(vec!["keeper", "scram"])),
         // Asks the keeper for workers.
         ("functions", Some(vec!["keeper"])),
         // Knows bytes and folders, and no database.
@@ -21,6 +23,8 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("archiver", Some(vec!["keeper"])),
         // Knows a server by a connection, and nobody here.
         ("transfer", Some(vec![])),
+        // Reads what a transfer writes, and is signed in to as a server is.
+        ("lake", Some(vec!["scram", "transfer"])),
         ("store", Some(vec!["component"])),
         ("client", Some(vec!["component"])),
         // Knows no concrete driver.

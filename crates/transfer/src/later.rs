@@ -13,11 +13,11 @@ use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectStoreExt;
 use serde::Deserialize;
 
+use crate::Error;
 use crate::current::Copied;
 use crate::fold::Fold;
 use crate::lake::{Note, Writer};
 use crate::rows::UNCHANGED;
-use crate::Error;
 
 pub use crate::rows::{LSN, ORDER};
 
@@ -45,7 +45,8 @@ impl Since {
         let copied = match said("note").await?.filter(|note| *note != 0) {
             Some(note) => {
                 let found = current.object_store().get(&Note(note).path()).await;
-                let text = found.map_err(DeltaTableError::from)?.bytes().await.map_err(DeltaTableError::from)?;
+                let text =
+                    found.map_err(DeltaTableError::from)?.bytes().await.map_err(DeltaTableError::from)?;
                 let copied = serde_json::from_slice(&text);
                 Some(copied.map_err(|error| Error::Strange(format!("a copy's note: {error}")))?)
             }
@@ -128,7 +129,10 @@ impl Later {
 async fn writer(table: &DeltaTable) -> Result<Option<Writer>, Error> {
     let log = table.log_store();
     for version in (0..=table.version().unwrap_or_default()).rev() {
-        let Some(commit) = log.read_commit_entry(version).await? else { break };
+        let commit = log.read_commit_entry(version).await?;
+        // Not to be taken for a table that was never written.
+        let lost = || Error::Strange(format!("version {version} of a table of changes is gone from its log"));
+        let commit = commit.ok_or_else(lost)?;
         if let Some(writer) = writer_in(&commit) {
             return Ok(Some(writer));
         }

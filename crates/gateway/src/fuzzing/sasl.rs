@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::however_cut;
 use crate::refusal::encode;
-use scram::{Exchange, Keys, Login, PLAIN, PLUS, Verifier};
 use crate::signin::initial_response;
 use crate::wire::read_sasl;
+use scram::{Exchange, Keys, Login, PLAIN, PLUS, Verifier};
 
 const PASSWORD: &[u8] = b"secret";
 const END_POINT: &[u8] = b"the hash of a certificate, really";

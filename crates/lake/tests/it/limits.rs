@@ -5,12 +5,12 @@ use std::os::unix::net::UnixStream;
 
 use futures::{StreamExt, pin_mut};
 use serde_json::json;
-use tokio_postgres::NoTls;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::support::{Lake, connect, count, said};
 
-const LONG: &str = "select count(*) from generate_series(1, 100000000000) a where a % 7 = 8";
+const LONG: &str = "select count(*) from generate_series(1, 100000000000) t(a) where a % 7 = 8";
 
 #[tokio::test]
 async fn nothing_is_written_and_no_file_is_named() {
@@ -39,15 +39,22 @@ async fn nothing_is_written_and_no_file_is_named() {
         "select * from \"../public/flights\"",
         "select * from read_csv('/etc/passwd')",
         "select pg_read_file('/etc/passwd')",
+        "select repeat('x', 2000000000)",
+        "select range(1, 100000000000)",
+        "select array_repeat(1, 100000000000)",
         "set datafusion.execution.target_partitions = 1000",
         "set memory_limit = 1",
+        "set search_path = other",
         "set role other",
     ] {
         let simple = client.batch_execute(sql).await.unwrap_err();
         let extended = client.query(sql, &[]).await.unwrap_err();
         assert!(simple.as_db_error().is_some() && extended.as_db_error().is_some(), "{sql}: {simple:?}");
     }
-    assert_eq!(said(&client.batch_execute("insert into flights values (1, 'x')").await.unwrap_err()).0, "25006");
+    assert_eq!(
+        said(&client.batch_execute("insert into flights values (1, 'x')").await.unwrap_err()).0,
+        "25006"
+    );
     assert_eq!(count(&client, "select count(*) from flights").await, 10);
 }
 
@@ -64,6 +71,7 @@ async fn what_drivers_say_when_they_connect_is_taken() {
         "set time zone 'UTC'",
         "set statement_timeout = '5s'",
         "begin; select 1; commit",
+        "set search_path to public",
         "begin read only",
         "rollback",
         "show transaction_isolation",
@@ -79,7 +87,7 @@ async fn what_drivers_say_when_they_connect_is_taken() {
     client.execute("set datestyle = 'ISO'", &[]).await.unwrap();
     client.execute("begin", &[]).await.unwrap();
     client.query("select nothing", &[]).await.unwrap_err();
-    assert_eq!(said(&client.query("select 1", &[]).await.unwrap_err()).0, "25P01");
+    assert_eq!(said(&client.query("select 1", &[]).await.unwrap_err()).0, "25P02");
     client.execute("rollback", &[]).await.unwrap();
     assert_eq!(count(&client, "select 1::bigint").await, 1);
 }
@@ -98,8 +106,7 @@ async fn mistakes_are_told_and_the_session_goes_on() {
         ("select 'x'::bigint", "22P02", "x"),
         ("select 'open", "42601", "nterminated"),
     ] {
-        for error in
-            [client.simple_query(sql).await.unwrap_err(), client.query(sql, &[]).await.unwrap_err()]
+        for error in [client.simple_query(sql).await.unwrap_err(), client.query(sql, &[]).await.unwrap_err()]
         {
             let (found, message) = said(&error);
             assert!(found == code && message.contains(part), "{sql}: {found} {message}");
@@ -124,7 +131,7 @@ async fn a_statement_that_is_cancelled_is_ended() {
     let lake = Lake::start().await;
     let client = lake.client().await;
     let token = client.cancel_token();
-    let endless = "select a from generate_series(1, 100000000000) a";
+    let endless = "select a from generate_series(1, 100000000000) t(a)";
     for sql in [LONG, endless] {
         let cancelling = async {
             // It may not have begun yet.
@@ -143,7 +150,10 @@ async fn a_statement_that_is_cancelled_is_ended() {
             Ok::<_, tokio_postgres::Error>(())
         };
         let ended = tokio::select! { asked = asking => asked, () = cancelling => unreachable!() };
-        assert_eq!(said(&ended.unwrap_err()), ("57014".into(), "canceling statement due to user request".into()));
+        assert_eq!(
+            said(&ended.unwrap_err()),
+            ("57014".into(), "canceling statement due to user request".into())
+        );
         // A request that came late is nobody's, or this one's.
         while client.query("select 1", &[]).await.is_err() {}
     }
@@ -153,7 +163,7 @@ async fn a_statement_that_is_cancelled_is_ended() {
 async fn a_statement_that_needs_too_much_memory_is_ended() {
     let lake = Lake::start_with(json!({"memory_bytes": 8 << 20})).await;
     let client = lake.client().await;
-    let much = "select a, count(*) from generate_series(1, 10000000) a group by a order by a desc";
+    let much = "select a, count(*) from generate_series(1, 10000000) t(a) group by a order by a desc";
     for error in [client.simple_query(much).await.unwrap_err(), client.query(much, &[]).await.unwrap_err()] {
         let (code, message) = said(&error);
         assert!(code == "53200" && message.contains("memory"), "{code} {message}");
@@ -167,7 +177,7 @@ async fn rows_are_sent_as_they_are_made() {
     let lake = Lake::start_with(json!({"memory_bytes": 1 << 20})).await;
     let client = lake.client().await;
     let before = resident();
-    let sql = "select a, 'some text that makes it longer' from generate_series(1, 2000000) a";
+    let sql = "select a, 'some text that makes it longer' from generate_series(1, 2000000) t(a)";
     let rows = client.query_raw(sql, std::iter::empty::<&dyn ToSql>()).await.unwrap();
     pin_mut!(rows);
     let mut count = 0;
@@ -199,7 +209,7 @@ async fn portals_are_read_in_parts() {
     let lake = Lake::start().await;
     let mut client = lake.client().await;
     let transaction = client.transaction().await.unwrap();
-    let portal = transaction.bind("select a from generate_series(1, 25) a", &[]).await.unwrap();
+    let portal = transaction.bind("select a from generate_series(1, 25) t(a)", &[]).await.unwrap();
     let mut counts = Vec::new();
     loop {
         let rows = transaction.query_portal(&portal, 10).await.unwrap();
@@ -209,8 +219,47 @@ async fn portals_are_read_in_parts() {
         }
     }
     assert_eq!(counts, [10, 10, 5]);
-    let portal = transaction.bind("select a from generate_series(1, 25) a", &[]).await.unwrap();
+    let portal = transaction.bind("select a from generate_series(1, 25) t(a)", &[]).await.unwrap();
     assert_eq!(transaction.query_portal(&portal, i32::MAX).await.unwrap().len(), 25);
+}
+
+#[tokio::test]
+async fn cursors_are_fetched_in_parts() {
+    let lake = Lake::start().await;
+    let client = lake.client().await;
+    let rows = async |sql: &str| {
+        let messages = client.simple_query(sql).await.unwrap();
+        messages.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_))).count()
+    };
+    client
+        .batch_execute("begin; declare c cursor for select a from generate_series(1, 25) t(a)")
+        .await
+        .unwrap();
+    assert_eq!(rows("fetch 10 from c").await, 10);
+    assert_eq!(rows("fetch forward 10 from c").await, 10);
+    assert_eq!(rows("fetch next from c").await, 1);
+    assert_eq!(rows("fetch all from c").await, 4);
+    assert_eq!(rows("fetch 1000000000 from c").await, 0);
+    client.batch_execute("close c; commit").await.unwrap();
+    assert_eq!(said(&client.simple_query("fetch 1 from c").await.unwrap_err()).0, "34000");
+}
+
+/// Parsed and planned by functions that call themselves.
+#[test]
+fn a_deep_statement_ends_no_process() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_stack_size(lake::STACK).build().unwrap();
+    let asked = runtime.spawn(async {
+        let lake = Lake::start().await;
+        let client = lake.client().await;
+        let long = |count| format!("select {}1", "1 + ".repeat(count));
+        client.simple_query(&long(380)).await.unwrap();
+        assert_eq!(said(&client.simple_query(&long(5_000)).await.unwrap_err()).0, "54001");
+        let deep = format!("select {}1{}", "(".repeat(20_000), ")".repeat(20_000));
+        let _ = client.simple_query(&deep).await;
+        assert_eq!(count(&client, "select 1::bigint").await, 1);
+    });
+    runtime.block_on(asked).unwrap();
 }
 
 #[tokio::test]

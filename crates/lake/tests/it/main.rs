@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
 
 mod fresh;
+mod gateway;
 mod limits;
 mod psql;
 mod questions;

@@ -27,7 +27,8 @@ async fn the_gateway_asks_for_verifiers_and_for_nothing_else() {
     let mut config = lake.config();
     config.user("stead_gateway").dbname("postgres").password("");
     let gateway = connect(&config).await.unwrap();
-    let question = gateway.prepare_typed("SELECT verifier FROM stead.verifier($1)", &[Type::TEXT]).await.unwrap();
+    let question =
+        gateway.prepare_typed("SELECT verifier FROM stead.verifier($1)", &[Type::TEXT]).await.unwrap();
     let verifier: String = gateway.query_one(&question, &[&"ann"]).await.unwrap().get(0);
     assert!(verifier.starts_with("SCRAM-SHA-256$4096:"), "{verifier}");
     assert!(gateway.query_opt(&question, &[&"bob"]).await.unwrap().is_none());

@@ -17,7 +17,8 @@ async fn a_table_is_read_as_of_a_version_or_a_time() {
         file.unwrap().set_modified(at).unwrap();
     }
     let client = lake.client().await;
-    let rows = async |table: &str| count(&client, &format!("select count(*) from {table} where id >= 0")).await;
+    let rows =
+        async |table: &str| count(&client, &format!("select count(*) from {table} where id >= 0")).await;
     assert_eq!(rows("flights@v0").await, 0);
     assert_eq!(rows("flights@v2").await, 20);
     assert_eq!(rows("public.flights@v1 as f").await, 10);
