@@ -29,7 +29,12 @@ pub(crate) async fn tables(
                  union all select t.oid, t.typbasetype from base join pg_type t on t.oid = base.next)
              select id from base where next = 0),
             a.atttypmod, coalesce(a.attnum = any(i.indkey), false),
-            a.attnum, a.xmin::text, case when a.atthasmissing then a.attmissingval::text end, c.relnatts
+            a.attnum, a.xmin::text,
+            case when c.relkind <> 'p' then case when a.atthasmissing then a.attmissingval::text end else (
+                 select l.attmissingval::text from pg_partition_tree(c.oid) t
+                 join pg_attribute l on l.attrelid = t.relid and l.attname = a.attname and l.atthasmissing
+                 limit 1) end,
+            c.relnatts
         from pg_publication_tables p
         join pg_namespace n on n.nspname = p.schemaname
         join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid

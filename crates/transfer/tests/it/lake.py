@@ -7,6 +7,7 @@ the digits of their bytes, days and moments as their count from 1970, bytes as P
 """
 
 import json
+import os
 import struct
 import sys
 
@@ -75,3 +76,6 @@ def main() -> None:
 
 
 main()
+sys.stdout.flush()
+# Threads of a reader's that are left over may end the interpreter's own end.
+os._exit(0)

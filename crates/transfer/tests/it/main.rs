@@ -9,7 +9,9 @@
 )]
 
 mod current;
+mod declared;
 mod exactly_once;
 mod site;
 mod source;
+mod torture;
 mod types;

@@ -67,10 +67,6 @@ impl Site {
         tables.into_iter().find(|relation| relation.name == table).unwrap()
     }
 
-    pub(crate) fn place(&self, table: &str) -> Url {
-        Url::from_directory_path(self.lake.path().join("public").join(table)).unwrap()
-    }
-
     /// Merges a table, and copies it first where it has to be; answers why it had to.
     pub(crate) async fn merge(&self, table: &str) -> Result<Option<String>, Error> {
         refresh(&mut self.source().await, &self.lake.path().join("public"), table).await
@@ -203,7 +199,7 @@ pub(crate) async fn source_rows(client: &Client, relation: &Relation) -> Vec<Row
         })
         .collect();
     let rows = format!(
-        "select to_jsonb(x)::text from (select {} from \"{}\".\"{}\") x",
+        "select to_jsonb(a_row)::text from (select {} from \"{}\".\"{}\") a_row",
         columns.join(", "),
         relation.schema,
         relation.name

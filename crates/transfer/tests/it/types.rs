@@ -104,7 +104,7 @@ const COLUMNS: &[(&str, &[&str])] = &[
     ("hstore", &["'a=>1, b=>NULL'"]),
 ];
 
-fn table() -> String {
+pub(crate) fn table() -> String {
     let types = "create extension citext; create extension hstore;
         create type mood as enum ('so so', 'happy'); create type pair as (a int, b text);
         create domain positive as int check (value > 0); create domain more_positive as positive check (value > 10);
@@ -115,17 +115,19 @@ fn table() -> String {
     format!("{types} create table every (id bigint primary key{columns}); create publication lake for table every;")
 }
 
+/// Makes a row of the values at a place, null where there is none.
+pub(crate) fn row(at: usize, id: i64) -> String {
+    let values = COLUMNS.iter().map(|(of, values)| match values.get(at) {
+        Some(value) => format!(", ({value})::{of}"),
+        None => ", null".to_owned(),
+    });
+    format!("insert into every values ({id}{}) on conflict (id) do nothing", values.collect::<String>())
+}
+
 /// Rows with the values in their order, and one of nulls.
 fn rows() -> String {
     let most = COLUMNS.iter().map(|(_, values)| values.len()).max().unwrap();
-    let row = |at: usize| {
-        let values = COLUMNS.iter().map(|(of, values)| match values.get(at) {
-            Some(value) => format!(", ({value})::{of}"),
-            None => ", null".to_owned(),
-        });
-        format!("insert into every values ({at}{});", values.collect::<String>())
-    };
-    (0..=most).map(row).collect()
+    (0..=most).map(|at| row(at, i64::try_from(at).unwrap()) + ";").collect()
 }
 
 async fn streamed(site: &Site, relation: &Relation) {
