@@ -92,7 +92,8 @@ impl Cluster {
     /// Ends it as a machine's end would, but for what the kernel has in memory.
     pub fn kill(&mut self) {
         let pid = std::fs::read_to_string(self.0.data().join("postmaster.pid")).expect("read its number");
-        let pid = pid.lines().next().and_then(|line| line.parse().ok()).and_then(rustix::process::Pid::from_raw);
+        let pid =
+            pid.lines().next().and_then(|line| line.parse().ok()).and_then(rustix::process::Pid::from_raw);
         let pid = pid.expect("read its number");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill the server");
         self.0.wait();
@@ -223,8 +224,10 @@ fn prepared(user: &User, major: u16) -> Option<PathBuf> {
     // Made elsewhere, where the server's user may go, and moved in whole: of two that do so, one wins.
     let folder = tempfile::Builder::new().prefix("stead-t").tempdir_in("/tmp").ok()?;
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).ok()?;
-    let (fresh, draft) =
-        (folder.path().join("data"), built.join(format!("stead-test-cluster-{major}.{}", std::process::id())));
+    let (fresh, draft) = (
+        folder.path().join("data"),
+        built.join(format!("stead-test-cluster-{major}.{}", std::process::id())),
+    );
     user.initdb(&fresh);
     succeeded(Command::new("cp").arg("-a").arg(&fresh).arg(&draft).output());
     if std::fs::rename(&draft, &kept).is_err() {
@@ -358,10 +361,12 @@ fn engine(major: u16) -> PathBuf {
     if debian.exists() {
         return debian;
     }
-    let home = || if rustix::process::geteuid().is_root() {
-        PathBuf::from("/var/lib")
-    } else {
-        std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default().join(".local/share")
+    let home = || {
+        if rustix::process::geteuid().is_root() {
+            PathBuf::from("/var/lib")
+        } else {
+            std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default().join(".local/share")
+        }
     };
     let engines = std::env::var_os("STEAD_ENGINES").map(PathBuf::from);
     engines.unwrap_or_else(|| home().join("stead/engines")).join(major.to_string()).join("bin")

@@ -13,8 +13,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use deltalake::arrow::compute::cast;
 use deltalake::arrow::array::RecordBatch;
+use deltalake::arrow::compute::cast;
 use deltalake::arrow::datatypes::{Field, Schema};
 use deltalake::kernel::{Add, Remove, StructField, StructType};
 use serde::{Deserialize, Serialize};
@@ -158,7 +158,10 @@ impl Changes {
             let form = widened(held.data_type(), wanted.data_type());
             let form = form.ok_or_else(|| {
                 let (name, is, was) = (held.name(), wanted.data_type(), held.data_type());
-                Error::Schema { table: table(), why: format!("its column `{name}` is {is} now, and was {was}") }
+                Error::Schema {
+                    table: table(),
+                    why: format!("its column `{name}` is {is} now, and was {was}"),
+                }
             })?;
             widens |= form != *held.data_type();
             fields.push(StructField { data_type: form, ..wanted });

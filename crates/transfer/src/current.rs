@@ -130,9 +130,8 @@ impl Current {
 
     /// Replaces it by a copy, rows and columns at once; answers how many rows that has.
     pub async fn copy(&mut self, snapshot: &Snapshot<'_>) -> Result<usize, Error> {
-        let is_this = |table: &&Relation| {
-            (&table.schema, &table.name) == (&self.relation.schema, &self.relation.name)
-        };
+        let is_this =
+            |table: &&Relation| (&table.schema, &table.name) == (&self.relation.schema, &self.relation.name);
         let relation = snapshot.tables().iter().find(is_this).cloned();
         let table = self.full_name();
         let gone = || Error::Schema { table: table.clone(), why: "it is not published any more".to_owned() };
@@ -140,7 +139,8 @@ impl Current {
         self.keys = keys(&self.relation)?;
         let columns = StructType::try_new(forms::fields(&self.relation))
             .map_err(|error| Error::Schema { table, why: error.to_string() })?;
-        let seen = Seen::of(&self.relation).ok_or_else(|| Error::Strange("a copy without a catalog".into()))?;
+        let seen =
+            Seen::of(&self.relation).ok_or_else(|| Error::Strange("a copy without a catalog".into()))?;
         self.lake.plan(columns, SEEN, serde_json::to_string(&seen).map_err(strange)?);
         let gone = self.lake.files()?.into_iter().map(|(_, remove)| remove).collect();
         let (mut come, mut count) = (Vec::new(), 0);
@@ -190,7 +190,8 @@ impl Current {
     /// Where the source's table has become what changes cannot make of this one, [`Error::CopyAnew`].
     pub async fn merge(&mut self, changes: &LakeTable) -> Result<bool, Error> {
         let followed = self.followed.as_ref();
-        let followed = followed.map_err(|why| Error::CopyAnew { table: self.full_name(), why: why.clone() })?;
+        let followed =
+            followed.map_err(|why| Error::CopyAnew { table: self.full_name(), why: why.clone() })?;
         let (from, to) = (self.lake.position().lsn, changes.position().lsn);
         if to <= from && !followed.grows {
             return Ok(false);

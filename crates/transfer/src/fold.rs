@@ -109,7 +109,13 @@ impl Fold {
         Ok(())
     }
 
-    fn change(&mut self, op: &str, key: OwnedRow, spot: Spot, unchanged: Option<&StringArray>) -> Result<(), Error> {
+    fn change(
+        &mut self,
+        op: &str,
+        key: OwnedRow,
+        spot: Spot,
+        unchanged: Option<&StringArray>,
+    ) -> Result<(), Error> {
         match op {
             "gap" => {
                 let why = "changes of it were not written for a time".to_owned();
@@ -162,8 +168,7 @@ impl Fold {
 
     /// Which rows of a batch of the table, as it was, stay; nothing where all do.
     pub(crate) fn staying(&self, batch: &RecordBatch) -> Result<Option<Vec<bool>>, Error> {
-        let stays: Vec<bool> =
-            self.keys.of(batch)?.iter().map(|key| !self.last.contains_key(key)).collect();
+        let stays: Vec<bool> = self.keys.of(batch)?.iter().map(|key| !self.last.contains_key(key)).collect();
         Ok(stays.contains(&false).then_some(stays))
     }
 

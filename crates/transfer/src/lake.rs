@@ -159,7 +159,8 @@ impl LakeTable {
     fn declared(&self) -> Result<Vec<Action>, Error> {
         let Some(plan) = &self.plan else { return Ok(Vec::new()) };
         let state = self.table.snapshot()?;
-        let mut metadata = state.metadata().clone().with_schema(&plan.columns).map_err(DeltaTableError::from)?;
+        let mut metadata =
+            state.metadata().clone().with_schema(&plan.columns).map_err(DeltaTableError::from)?;
         for (name, property) in &plan.properties {
             let added = metadata.add_config_key(name.clone(), property.clone());
             metadata = added.map_err(DeltaTableError::from)?;

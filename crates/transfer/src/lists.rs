@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn elements_are_told_apart() {
-        let read = |text| elements(text).map(|all| all.into_iter().map(|e| e.unwrap_or("∅".into())).collect());
+        let read =
+            |text| elements(text).map(|all| all.into_iter().map(|e| e.unwrap_or("∅".into())).collect());
         let all: Result<Vec<String>, String> = read(r#"{1,NULL,"NULL","a,\"b\\","",null x}"#);
         assert_eq!(all.unwrap(), ["1", "∅", "NULL", "a,\"b\\", "", "null x"]);
         assert_eq!(elements("{}"), Ok(vec![]));

@@ -147,7 +147,11 @@ mod tests {
             (&plain, table(&[("id", 1, "10")], 2, one), ""),
             (&plain, table(&[("a", 2, "10")], 2, one), "identified by"),
             (&parts, table(&[("id", 1, "10")], 1, &[(8, 80, false), (9, 90, false), (11, 1, false)]), ""),
-            (&parts, table(&[("id", 1, "10")], 1, &[(8, 80, false), (9, 90, false), (11, 1, true)]), "attached"),
+            (
+                &parts,
+                table(&[("id", 1, "10")], 1, &[(8, 80, false), (9, 90, false), (11, 1, true)]),
+                "attached",
+            ),
             (&parts, table(&[("id", 1, "10")], 1, &[(8, 80, false)]), "went"),
             (&parts, table(&[("id", 1, "10")], 1, &[(8, 80, false), (9, 91, false)]), "emptied"),
         ] {

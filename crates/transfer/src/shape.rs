@@ -61,9 +61,7 @@ impl Shape {
                     let why = format!("its column `{name}` was {} and is {wanted}", column.data_type());
                     Err(Error::CopyAnew { table: self.table.clone(), why })
                 }
-                (None, Some(value)) => {
-                    Ok(take(value, &UInt32Array::from(vec![0; batch.num_rows()]), None)?)
-                }
+                (None, Some(value)) => Ok(take(value, &UInt32Array::from(vec![0; batch.num_rows()]), None)?),
                 (None, None) => Ok(new_null_array(wanted, batch.num_rows())),
             }
         });

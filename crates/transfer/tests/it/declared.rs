@@ -6,7 +6,8 @@ use transfer::lake::{LakeTable, Writer};
 
 use crate::site::{Row, Site};
 
-const ITEMS: &str = "create table items (id int primary key, n int, small numeric(10,2), f real, name varchar(10));
+const ITEMS: &str =
+    "create table items (id int primary key, n int, small numeric(10,2), f real, name varchar(10));
     create publication lake for all tables with (publish_via_partition_root = true);
     insert into items select i, i, i, i, i from generate_series(1, 5) i;";
 
@@ -95,7 +96,8 @@ async fn rows_that_became_others_without_a_change_are_copied_anew() {
     }
     let changes = site.lake_rows("duckdb", "items__changes");
     assert_eq!(changes.len(), 18);
-    let first = |name: &str| changes.iter().filter(|row| row["id"] == "1").map(|row| row[name].clone()).next();
+    let first =
+        |name: &str| changes.iter().filter(|row| row["id"] == "1").map(|row| row[name].clone()).next();
     assert_eq!(first("f"), Some(Value::from("\\x3ff0000000000000")), "a file from before is wider now");
 }
 
@@ -118,7 +120,10 @@ async fn what_cannot_be_followed_stops_its_table_alone() {
         site.sql(ddl).await;
         site.sql("insert into items values (10), (11); insert into other values (2)").await;
         let stopped = site.drain().await;
-        assert!(stopped.len() == 1 && stopped[0].table == "items" && stopped[0].why.contains(why), "{stopped:?}");
+        assert!(
+            stopped.len() == 1 && stopped[0].table == "items" && stopped[0].why.contains(why),
+            "{stopped:?}"
+        );
         // It stays so, and says so again, and the other goes on.
         site.sql("insert into items values (12); insert into other values (3)").await;
         let again = site.drain().await;
@@ -161,30 +166,37 @@ async fn a_gap_is_not_merged_over() {
 #[tokio::test]
 async fn partitions_are_their_root() {
     for major in [15, 18] {
-        let sql = format!(
-            "create table items (id int, at date, n int, primary key (id, at)) partition by range (at);
+        let sql = "create table items (id int, at date, n int, primary key (id, at)) partition by range (at);
              create table items_1 partition of items for values from ('2026-01-01') to ('2026-02-01');
              create table items_2 partition of items for values from ('2026-02-01') to ('2026-03-01');
              create publication lake for table items with (publish_via_partition_root = true);
-             insert into items select i, date '2026-01-20' + i, i from generate_series(1, 30) i"
-        );
-        let site = site(major, &sql).await;
+             insert into items select i, date '2026-01-20' + i, i from generate_series(1, 30) i";
+        let site = site(major, sql).await;
         // One moves from one to the other.
         site.sql("update items set at = '2026-02-20' where id = 1; delete from items where id = 2").await;
         site.follows("items").await;
-        site.sql("create table items_3 partition of items for values from ('2026-03-01') to ('2026-04-01');
-            insert into items values (100, '2026-03-02', 1)").await;
+        site.sql(
+            "create table items_3 partition of items for values from ('2026-03-01') to ('2026-04-01');
+            insert into items values (100, '2026-03-02', 1)",
+        )
+        .await;
         site.follows("items").await;
         site.sql("alter table items add column x int default 3; update items set n = 0 where id = 3").await;
         site.follows("items").await;
         for (sql, why) in [
             ("truncate items_2", "emptied"),
             ("alter table items detach partition items_1", "went"),
-            ("alter table items attach partition items_1 for values from ('2026-01-01') to ('2026-02-01')", "attached"),
+            (
+                "alter table items attach partition items_1 for values from ('2026-01-01') to ('2026-02-01')",
+                "attached",
+            ),
             ("drop table items_3", "went"),
         ] {
             site.sql(sql).await;
-            site.sql("insert into items values (200, '2026-02-10', 1) on conflict (id, at) do update set n = 2").await;
+            site.sql(
+                "insert into items values (200, '2026-02-10', 1) on conflict (id, at) do update set n = 2",
+            )
+            .await;
             assert_eq!(site.drain().await, []);
             let copied = site.merge("items").await.unwrap();
             assert!(copied.as_deref().is_some_and(|said| said.contains(why)), "{sql}: {copied:?}");
@@ -233,8 +245,11 @@ async fn what_can_have_no_current_table_has_its_changes() {
          create publication lake for all tables",
     )
     .await;
-    site.sql("insert into keyless values (1, 'x'); insert into whole values (1), (1); delete from whole;
-        insert into fleeting values (1); insert into made values (1, 2); update made set n = 4").await;
+    site.sql(
+        "insert into keyless values (1, 'x'); insert into whole values (1), (1); delete from whole;
+        insert into fleeting values (1); insert into made values (1, 2); update made set n = 4",
+    )
+    .await;
     assert_eq!(site.drain().await, []);
     for table in ["keyless", "whole"] {
         let refused = site.merge(table).await.unwrap_err();

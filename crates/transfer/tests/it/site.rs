@@ -169,7 +169,11 @@ pub(crate) fn assert_rows(source: Vec<Row>, lake: Vec<Row>, what: &str) {
     let differ = |row: &Row| {
         let other = here.iter().find(|other| other.get("id") == row.get("id"))?;
         let differing = row.iter().filter(|(name, value)| other.get(*name) != Some(value));
-        Some(differing.map(|(name, value)| format!("{name}: {value} is {:?}", other.get(name))).collect::<Vec<_>>())
+        Some(
+            differing
+                .map(|(name, value)| format!("{name}: {value} is {:?}", other.get(name)))
+                .collect::<Vec<_>>(),
+        )
     };
     let first = there.iter().chain(&here).next().map(text).unwrap_or_default();
     let first: String = first.chars().take(300).collect();

@@ -1,5 +1,6 @@
 //! Every built-in type arrives as what it is: on every engine, copied and streamed, as independent readers have it.
 
+use serde_json::Value;
 use transfer::change::Relation;
 
 use crate::site::{READERS, Site, assert_rows, own, source_rows};
@@ -23,7 +24,10 @@ const COLUMNS: &[(&str, &[&str])] = &[
     ("time", &["'24:00'", "'00:00:00.000001'"]),
     ("timetz", &["'24:00+15:59'", "'12:34:56.789-03'"]),
     ("timestamp", &["'infinity'", "'-infinity'", "'4713-01-01 BC'", "'294240-12-31 23:59:59.999999'"]),
-    ("timestamptz", &["'infinity'", "'-infinity'", "'0001-01-01 00:00:00+00'", "'2026-11-23 04:28:53.123456+02'"]),
+    (
+        "timestamptz",
+        &["'infinity'", "'-infinity'", "'0001-01-01 00:00:00+00'", "'2026-11-23 04:28:53.123456+02'"],
+    ),
     ("interval", &["'1 year -2 months 3 days 04:05:06.789'", "'-178000000 years'"]),
     ("text", &["''", "'NULL'", "E'a\\tb\\nc\\\\d\\re\"f'", "'\u{1F600} ä'", "repeat('lang ', 1000)"]),
     ("varchar(10)", &["'ten chars '"]),
@@ -110,9 +114,12 @@ pub(crate) fn table() -> String {
         create domain positive as int check (value > 0); create domain more_positive as positive check (value > 10);
         create domain price as numeric(10,2); create domain tags as text[];
         create type span as range (subtype = text);";
-    let column = |(at, (of, _)): (usize, &(&str, &[&str]))| format!(", \"c{at} {}\" {of}", of.replace('"', ""));
+    let column =
+        |(at, (of, _)): (usize, &(&str, &[&str]))| format!(", \"c{at} {}\" {of}", of.replace('"', ""));
     let columns: String = COLUMNS.iter().enumerate().map(column).collect();
-    format!("{types} create table every (id bigint primary key{columns}); create publication lake for table every;")
+    format!(
+        "{types} create table every (id bigint primary key{columns}); create publication lake for table every;"
+    )
 }
 
 /// Makes a row of the values at a place, null where there is none.
@@ -188,7 +195,10 @@ async fn what_a_form_cannot_hold_can_be_held_as_text() {
         site.sql("insert into t values (1, null)").await;
         site.sql(&format!("insert into t values (2, {value}); insert into other values (1)")).await;
         let stopped = site.drain().await;
-        assert!(stopped.len() == 1 && stopped[0].table == "t" && stopped[0].why.contains("public.t.c"), "{stopped:?}");
+        assert!(
+            stopped.len() == 1 && stopped[0].table == "t" && stopped[0].why.contains("public.t.c"),
+            "{stopped:?}"
+        );
         assert_eq!(site.lake_rows("duckdb", "other__changes").len(), 1);
         assert_eq!(site.lake_rows("duckdb", "t__changes").len(), 1, "what came before is there");
         assert!(site.merge("t").await.is_err(), "it cannot be copied either");
@@ -200,4 +210,36 @@ async fn what_a_form_cannot_hold_can_be_held_as_text() {
         site.sql(&format!("insert into t values (3, {value})")).await;
         site.follows("t").await;
     }
+}
+
+/// The page of types says of each what it is.
+#[tokio::test]
+async fn the_page_of_types_is_true() {
+    let site = Site::new(15, &table()).await;
+    site.merge("every").await.unwrap();
+    let log = site.lake.path().join("public/every/_delta_log/00000000000000000000.json");
+    let log = std::fs::read_to_string(log).unwrap();
+    let metadata = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let metadata =
+        metadata.map(|action| action["metaData"].clone()).find(|action| !action.is_null()).unwrap();
+    let schema: Value = serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lake-types.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut told = 0;
+    for (field, (of, _)) in schema["fields"].as_array().unwrap().iter().skip(1).zip(COLUMNS) {
+        let form = match &field["type"] {
+            Value::String(form) => format!("`{form}`"),
+            list => format!("`list of {}`", list["elementType"].as_str().unwrap()),
+        };
+        let said = page.lines().find(|line| {
+            line.strip_prefix("| ")
+                .and_then(|line| line.split(" | ").next())
+                .is_some_and(|types| types.contains(&format!("`{of}`")))
+        });
+        if let Some(said) = said {
+            assert!(said.split(" | ").nth(1).unwrap().starts_with(&form), "{of} is {form}: {said}");
+            told += 1;
+        }
+    }
+    assert!(told > 45, "only {told} are told");
 }
