@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::change::{Kind, Relation, Transaction};
+use crate::files::Part;
 use crate::forms::{self, widened};
 use crate::lake::{LakeTable, Writer};
 use crate::rows::{self, FIXED, Rows};
@@ -176,8 +177,8 @@ impl Changes {
     async fn widen(&self) -> Result<(Vec<Remove>, Vec<Add>), Error> {
         let schema = self.lake.schema()?;
         let (mut gone, mut come) = (Vec::new(), Vec::new());
-        for (file, remove) in self.lake.files()? {
-            let batches = self.lake.read(&file).await?;
+        for Part { path, remove, .. } in self.lake.files()? {
+            let batches = self.lake.read(&path).await?;
             let wide = batches.iter().map(|batch| wider(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
             if wide.iter().zip(&batches).any(|(wide, batch)| wide.schema() != batch.schema()) {
                 gone.push(remove);
@@ -197,7 +198,7 @@ impl Changes {
             Ok(true) => (gone, come) = self.widen().await?,
             Ok(false) => {}
             Err(Error::Schema { .. }) => {
-                gone = self.lake.files()?.into_iter().map(|(_, remove)| remove).collect();
+                gone = self.lake.files()?.into_iter().map(|part| part.remove).collect();
                 let columns = columns(relation, rows::fields(relation))?;
                 self.lake.plan(columns, SOURCE, relation.oid.to_string());
             }

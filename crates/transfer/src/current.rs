@@ -142,7 +142,7 @@ impl Current {
         let seen =
             Seen::of(&self.relation).ok_or_else(|| Error::Strange("a copy without a catalog".into()))?;
         self.lake.plan(columns, SEEN, serde_json::to_string(&seen).map_err(strange)?);
-        let gone = self.lake.files()?.into_iter().map(|(_, remove)| remove).collect();
+        let gone = self.lake.files()?.into_iter().map(|part| part.remove).collect();
         let (mut come, mut count) = (Vec::new(), 0);
         let rows = snapshot.rows(&self.relation).await?;
         pin_mut!(rows);
@@ -240,14 +240,17 @@ impl Current {
     /// New files in the place of those that hold rows that change, or of all.
     async fn rewrite(&self, fold: &Fold, shape: &Shape, all: bool) -> Result<(Vec<Remove>, Vec<Add>), Error> {
         let (mut gone, mut come, mut before) = (Vec::new(), Vec::new(), Vec::new());
-        for (file, remove) in self.lake.files()? {
+        for part in self.lake.files()? {
             if fold.truncates() {
-                gone.push(remove);
+                gone.push(part.remove);
+                continue;
+            }
+            if !all && !fold.may_concern(&part) {
                 continue;
             }
             let mut stay = Vec::new();
             let mut any_goes = all;
-            for batch in self.lake.read(&file).await? {
+            for batch in self.lake.read(&part.path).await? {
                 let batch = shape.fit(&batch)?;
                 match fold.staying(&batch)? {
                     None => stay.push(batch),
@@ -259,7 +262,7 @@ impl Current {
                 }
             }
             if any_goes {
-                gone.push(remove);
+                gone.push(part.remove);
                 come.extend(self.lake.write(stay).await?);
             }
         }
@@ -289,8 +292,11 @@ fn is_blind() -> bool {
 async fn later(changes: &LakeTable, from: u64) -> Result<Vec<RecordBatch>, Error> {
     let from = i64::try_from(from).unwrap_or(i64::MAX);
     let mut later = Vec::new();
-    for (file, _) in changes.files()? {
-        for batch in changes.read(&file).await? {
+    for part in changes.files()? {
+        if part.bounds(LSN).is_some_and(|(_, last)| last <= from) {
+            continue;
+        }
+        for batch in changes.read(&part.path).await? {
             let place = |name: &str| {
                 let column = batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
                 Some(column.clone())

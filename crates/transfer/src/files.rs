@@ -8,7 +8,7 @@ use deltalake::Path;
 use deltalake::arrow::array::{Array, ArrowPrimitiveType, AsArray, RecordBatch};
 use deltalake::arrow::compute::{max, min};
 use deltalake::arrow::datatypes::{DataType, Int16Type, Int32Type, Int64Type, SchemaRef};
-use deltalake::kernel::Add;
+use deltalake::kernel::{Add, Remove};
 use deltalake::parquet::arrow::ArrowWriter;
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use deltalake::parquet::basic::Compression;
@@ -16,6 +16,24 @@ use deltalake::parquet::file::properties::WriterProperties;
 use serde_json::{Map, Value, json};
 
 use crate::Error;
+
+/// A file that is a part of a table.
+pub(crate) struct Part {
+    pub(crate) path: Path,
+    /// What takes it away.
+    pub(crate) remove: Remove,
+    /// What the log says of it.
+    pub(crate) stats: Option<String>,
+}
+
+impl Part {
+    /// The least and the most of a column of whole numbers, where the log says so.
+    pub(crate) fn bounds(&self, column: &str) -> Option<(i64, i64)> {
+        let stats: Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        let side = |name: &str| stats.get(name)?.get(column)?.as_i64();
+        Some((side("minValues")?, side("maxValues")?))
+    }
+}
 
 /// A file under way. It has the columns that its rows have, which may be fewer than the table's: to a reader the others
 /// are null.

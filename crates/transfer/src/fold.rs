@@ -3,16 +3,17 @@
 //! Of each key that is named only the last state counts. A value that the source did not say again, being long and the
 //! same as before, is that of an earlier change, or else of the table as it was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deltalake::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
 };
-use deltalake::arrow::compute::{filter_record_batch, interleave};
-use deltalake::arrow::datatypes::{Int64Type, SchemaRef};
+use deltalake::arrow::compute::{cast, filter_record_batch, interleave};
+use deltalake::arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use deltalake::arrow::row::{OwnedRow, RowConverter, SortField};
 
 use crate::Error;
+use crate::files::Part;
 use crate::rows::{LSN, OP, UNCHANGED, XID};
 use crate::shape::Shape;
 
@@ -42,6 +43,8 @@ pub(crate) struct Fold {
     keys: Keys,
     batches: Vec<RecordBatch>,
     last: HashMap<OwnedRow, Last>,
+    /// What the first column of the keys is in them, where it is of whole numbers.
+    firsts: Option<BTreeSet<i64>>,
     /// All rows that were there before have gone.
     truncated: bool,
     /// The row that went with the change before.
@@ -61,6 +64,11 @@ impl Keys {
         Ok(Self { columns, converter })
     }
 
+    /// The first of them, where it is of whole numbers.
+    fn first(&self, schema: &SchemaRef) -> Option<usize> {
+        self.columns.first().copied().filter(|first| schema.field(*first).data_type().is_signed_integer())
+    }
+
     /// The keys of rows that have the table's columns.
     fn of(&self, batch: &RecordBatch) -> Result<Vec<OwnedRow>, Error> {
         let columns: Vec<ArrayRef> =
@@ -75,7 +83,8 @@ impl Fold {
     pub(crate) fn new(shape: Shape, keys: Vec<usize>) -> Result<Self, Error> {
         let keys = Keys::new(shape.schema(), keys)?;
         let (batches, last) = (Vec::new(), HashMap::new());
-        Ok(Self { shape, keys, batches, last, truncated: false, went: None })
+        let firsts = keys.first(shape.schema()).map(|_| BTreeSet::new());
+        Ok(Self { shape, keys, batches, last, firsts, truncated: false, went: None })
     }
 
     /// Takes changes in their order; those of a transaction that `is_known` already are left out. Each is asked for its
@@ -99,6 +108,11 @@ impl Fold {
         }
         let told = Told::of(&batch)?;
         let own = self.shape.fit(&batch)?;
+        let first = self.keys.first(self.shape.schema());
+        if let (Some(firsts), Some(first)) = (&mut self.firsts, first) {
+            let values = cast(own.column(first), &DataType::Int64)?;
+            firsts.extend(values.as_primitive::<Int64Type>().iter().flatten());
+        }
         let at = self.batches.len();
         for (row, key) in self.keys.of(&own)?.into_iter().enumerate() {
             let names = told.unchanged.is_valid(row).then(|| told.unchanged.value(row));
@@ -164,6 +178,16 @@ impl Fold {
     /// Whether every row of the table as it was goes.
     pub(crate) fn truncates(&self) -> bool {
         self.truncated
+    }
+
+    /// Whether a file of the table, as it was, can have a row of a key that changes.
+    pub(crate) fn may_concern(&self, part: &Part) -> bool {
+        let schema = self.shape.schema();
+        let bounds = self.keys.first(schema).and_then(|first| part.bounds(schema.field(first).name()));
+        match (&self.firsts, bounds) {
+            (Some(firsts), Some((least, most))) => firsts.range(least..=most).next().is_some(),
+            _ => true,
+        }
     }
 
     /// Which rows of a batch of the table, as it was, stay; nothing where all do.

@@ -19,7 +19,8 @@ use deltalake::arrow::datatypes::{Schema, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{
-    Action, Add, MetadataExt, Protocol, Remove, StructField, StructType, Transaction, new_metadata,
+    Action, Add, LogicalFileView, MetadataExt, Protocol, Remove, StructField, StructType, Transaction,
+    new_metadata,
 };
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, Path};
@@ -27,7 +28,7 @@ use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::change::Relation;
-use crate::files::{self, File};
+use crate::files::{self, File, Part};
 use crate::{Error, Lsn, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
@@ -241,10 +242,15 @@ impl LakeTable {
     }
 
     /// The files of the table, as far as this writer knows it.
-    pub(crate) fn files(&self) -> Result<Vec<(Path, Remove)>, Error> {
+    pub(crate) fn files(&self) -> Result<Vec<Part>, Error> {
         let state = self.table.snapshot()?;
         let files = state.log_data();
-        Ok(files.iter().map(|file| (file.object_store_path(), file.remove_action(true))).collect())
+        let part = |file: LogicalFileView| Part {
+            path: file.object_store_path(),
+            remove: file.remove_action(true),
+            stats: file.stats(),
+        };
+        Ok(files.iter().map(part).collect())
     }
 
     /// Reads a file, with the columns that it has.

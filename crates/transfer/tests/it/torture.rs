@@ -126,10 +126,11 @@ fn declaration(random: &mut StdRng, step: usize) -> String {
         0 => format!("alter table shifting add column c{step} int"),
         1 => format!("alter table shifting add column c{step} text default 'before {step}'"),
         2 => format!("alter table shifting add column c{step} float default random()"),
-        3 => "do $$ declare c text := (select attname from pg_attribute where attrelid = 'shifting'::regclass
-                and attnum > 2 and not attisdropped order by random() limit 1);
-              begin if c is not null then execute format('alter table shifting drop column %I', c); end if; end $$"
-            .to_owned(),
+        3 => format!(
+            "do $$ declare c text := (select attname from pg_attribute where attrelid = 'shifting'::regclass
+                 and attnum > 2 and not attisdropped and attname <> 'a' order by md5(attname || {step}) limit 1);
+             begin if c is not null then execute format('alter table shifting drop column %I', c); end if; end $$"
+        ),
         4 => format!("alter table shifting rename a to old{step}; alter table shifting add column a int"),
         5 => format!("alter table shifting alter column a type bigint using length(a::text) + {step}"),
         6 => "alter table shifting alter column a type text; update shifting set a = id".to_owned(),
