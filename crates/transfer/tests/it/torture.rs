@@ -487,7 +487,7 @@ fn every_fail_point_is_driven() {
 
 async fn seeds(major: u16) {
     let one = std::env::var("STEAD_TORTURE_SEED").ok().map(|seed| seed.parse().unwrap());
-    let steps = std::env::var("STEAD_TORTURE_STEPS").map_or(60, |steps| steps.parse().unwrap());
+    let steps = std::env::var("STEAD_TORTURE_STEPS").map_or(40, |steps| steps.parse().unwrap());
     let mut ended = 0;
     for seed in one.map_or(1..=2, |seed: u64| seed..=seed) {
         match torture(seed, major, steps, None).await {

@@ -153,9 +153,11 @@ async fn every_type_arrives(major: u16) {
     streamed(&site, &site.relation("every").await).await;
     assert!(site.merge("every").await.unwrap().is_some());
     site.assert_same("every").await;
+    site.assert_same("every").await;
     // And merged.
     site.sql("update every set id = id + 100 where id % 2 = 0; delete from every where id = 1").await;
     site.follows("every").await;
+    site.assert_same("every").await;
 }
 
 #[tokio::test]
@@ -181,12 +183,7 @@ async fn every_type_arrives_of_18() {
 /// What a column's form cannot hold stops its table, and no other, until the column is held as text.
 #[tokio::test]
 async fn what_a_form_cannot_hold_can_be_held_as_text() {
-    for (of, value) in [
-        ("numeric(10,2)", "'NaN'"),
-        ("int[]", "'{{1,2},{3,4}}'"),
-        ("int[]", "'[0:1]={1,2}'"),
-        ("timestamp", "'294276-12-31'"),
-    ] {
+    for (of, value) in [("numeric(10,2)", "'NaN'"), ("int[]", "'{{1,2},{3,4}}'")] {
         let sql = format!(
             "create table t (id int primary key, c {of}); create table other (id int primary key);
              create publication lake for all tables; insert into t values (0, null)"
