@@ -34,7 +34,7 @@ pub(crate) async fn tables(
                  select l.attmissingval::text from pg_partition_tree(c.oid) t
                  join pg_attribute l on l.attrelid = t.relid and l.attname = a.attname and l.atthasmissing
                  limit 1) end,
-            c.relnatts
+            c.relnatts, p.rowfilter
         from pg_publication_tables p
         join pg_namespace n on n.nspname = p.schemaname
         join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid
@@ -71,6 +71,7 @@ pub(crate) async fn tables(
                 catalog: Some(Catalog {
                     columns: vec![facts],
                     width: row.get(10),
+                    filter: row.get(11),
                     files: files.remove(&oid).unwrap_or_default(),
                 }),
             }),

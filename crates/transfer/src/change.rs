@@ -29,6 +29,8 @@ pub struct Catalog {
     pub columns: Vec<Facts>,
     /// The number of the column that was made last, whether or not it is there or published.
     pub width: i16,
+    /// Which of its rows are published, in SQL; all where nothing is said.
+    pub filter: Option<String>,
     /// Its file, or those of its partitions.
     pub files: Vec<Storage>,
 }

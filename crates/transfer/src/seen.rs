@@ -23,6 +23,8 @@ pub(crate) struct Seen {
     /// The number of the column that was made last.
     width: i16,
     keys: Vec<String>,
+    /// Which of its rows are published.
+    filter: Option<String>,
     columns: BTreeMap<String, SeenColumn>,
     /// Tables and partitions, and the file of each.
     files: BTreeMap<u32, u32>,
@@ -48,6 +50,7 @@ impl Seen {
         Some(Self {
             table: relation.oid,
             width: catalog.width,
+            filter: catalog.filter.clone(),
             keys: keys.map(|column| column.name.clone()).collect(),
             columns: columns.collect(),
             files: catalog.files.iter().map(|storage| (storage.oid, storage.file)).collect(),
@@ -69,6 +72,9 @@ impl Seen {
         }
         if now.keys != self.keys {
             return Err(format!("its rows are identified by {} now", now.keys.join(", ")));
+        }
+        if now.filter != self.filter {
+            return Err("other rows of it are published now".to_owned());
         }
         let mut any_declared = false;
         for (name, column) in &mut now.columns {
@@ -125,6 +131,7 @@ mod tests {
             catalog: Some(Catalog {
                 columns: columns.iter().map(|(_, number, declared)| facts(*number, declared)).collect(),
                 width,
+                filter: None,
                 files: files.iter().map(storage).collect(),
             }),
         }

@@ -240,7 +240,9 @@ impl Snapshot<'_> {
     ) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
         let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
         let table = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
-        let copy = format!("copy (select {} from {table}) to stdout", columns.join(", "));
+        let filter = relation.catalog.as_ref().and_then(|catalog| catalog.filter.as_ref());
+        let filter = filter.map(|filter| format!(" where {filter}")).unwrap_or_default();
+        let copy = format!("copy (select {} from {table}{filter}) to stdout", columns.join(", "));
         let lines = self.transaction.copy_out(copy.as_str()).await?;
         Ok(lines.map(|line| Ok(fields(&line?))))
     }

@@ -267,6 +267,31 @@ async fn what_can_have_no_current_table_has_its_changes() {
     site.assert_same("fleeting").await;
 }
 
+/// Of a table whose publication says which rows, those are in the lake, and of its columns those that it says.
+#[tokio::test]
+async fn what_is_published_is_in_the_lake() {
+    let site = Site::new(
+        18,
+        "create table items (id int primary key, n int, secret text);
+         create publication lake for table items (id, n) where (id < 10);
+         insert into items values (1, 1, 'x'), (20, 2, 'y')",
+    )
+    .await;
+    let rows = |site: &Site| site.lake_rows("duckdb", "items").len();
+    assert!(site.merge("items").await.unwrap().is_some());
+    assert_eq!(rows(&site), 1);
+    site.sql("insert into items values (2, 2, 'z'), (30, 3, 'z'); update items set id = 40 where id = 1")
+        .await;
+    site.drain().await;
+    assert_eq!(site.merge("items").await.unwrap(), None);
+    assert_eq!(rows(&site), 1);
+    assert!(!site.lake_rows("duckdb", "items")[0].contains_key("secret"));
+    site.sql("alter publication lake set table items").await;
+    let copied = site.merge("items").await.unwrap();
+    assert!(copied.is_some_and(|why| why.contains("published")));
+    site.assert_same("items").await;
+}
+
 /// Names that could be taken for something else, and one that the lake has for itself.
 #[tokio::test]
 async fn names_are_what_they_are() {
