@@ -8,6 +8,7 @@
 //! `script/torture N` runs N seeds; `STEAD_TORTURE_SEED` and `STEAD_TORTURE_ENGINE` run one again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -148,7 +149,9 @@ async fn reader() {
     let (Ok(run), Ok(lake)) = (std::env::var("TORTURE_SERVER"), std::env::var("TORTURE_LAKE")) else {
         return;
     };
-    loop {
+    let parent = parent_id();
+    // A test that was killed leaves none behind: with it goes the server, and that is an error of the source's.
+    while parent_id() == parent {
         match read(&run, Path::new(&lake)).await {
             Ok(()) | Err(Error::Source(_) | Error::Fenced { .. } | Error::CopyAnew { .. }) => {}
             Err(Error::Ended(_)) => std::process::abort(),
