@@ -115,8 +115,10 @@ pub fn to_json(manifest: &Manifest) -> Value {
         body["function"] = functions.into();
     }
     if !transfer.is_empty() {
-        let transfers: serde_json::Map<String, Value> =
-            transfer.iter().map(|(name, wish)| (name.to_string(), transfer::manifest::to_json(wish))).collect();
+        let transfers: serde_json::Map<String, Value> = transfer
+            .iter()
+            .map(|(name, wish)| (name.to_string(), transfer::manifest::to_json(wish)))
+            .collect();
         body["transfer"] = transfers.into();
     }
     body

@@ -12,7 +12,8 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Pattern, Process, Progress, Seen, Server, Spec, Step, TableState,
+    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Pattern, Process, Progress, Seen, Server, Spec, Step,
+    TableState,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use jiff::Timestamp;
@@ -53,7 +54,8 @@ struct Names {
 impl Names {
     fn of(target: &Target) -> Result<Self, DriverError> {
         let handle = target.id.handle();
-        let name = |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
+        let name =
+            |text: String| Name::parse(text).map_err(|error| DriverError::Unavailable(error.to_string()));
         let inside = format!("stead_{handle}").parse();
         Ok(Self {
             tree: Tree::Servers(name(handle.clone())?),
@@ -273,7 +275,8 @@ impl Local {
             }
             Step::Role => {
                 let password = role_password(target);
-                let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
+                let verifier =
+                    postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
                 self.inside_server(target, spec, &script(target, spec, &names, &verifier)).await?;
                 fail_point!("driver-local::transfer-role-made");
                 Ok(())

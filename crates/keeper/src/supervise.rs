@@ -11,9 +11,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::keeper::Keeper;
 use crate::launch;
-use crate::plan::{
-    ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, LAKE_OUTPUT, OUTPUT, Planned, held,
-};
+use crate::plan::{ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, LAKE_OUTPUT, OUTPUT, Planned, held};
 use crate::record::{Holder, Identity, Outcome, Record};
 use crate::units::{Action, Entry, Escalation, Phase, Process, QUIT_PATIENCE};
 use crate::wire::{Name, Reason, Refusal, Restart, Runs, Unit};

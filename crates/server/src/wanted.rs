@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use component::{
-    ComponentName, Kind, LocalName, Offer, Refused, Spec, SteadName, function, manifest, postgres,
-    transfer,
+    ComponentName, Kind, LocalName, Offer, Refused, Spec, SteadName, function, manifest, postgres, transfer,
 };
 use serde_json::{Value, json};
 use store::stead::Stead;

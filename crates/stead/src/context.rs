@@ -274,7 +274,8 @@ impl Named {
             }
             (Some(name), _) => {
                 // `lake` will do for `transfer.lake` where nothing else is called so.
-                let mut called = names.iter().filter(|full| full.split_once('.').is_some_and(|(_, l)| l == name));
+                let mut called =
+                    names.iter().filter(|full| full.split_once('.').is_some_and(|(_, l)| l == name));
                 let short = called.next().filter(|_| called.next().is_none()).cloned();
                 let mut components = stead.components.into_iter();
                 let is_meant = |full: &str| full == name || short.as_deref() == Some(full);

@@ -12,7 +12,7 @@ use store::{InstallationKey, Store};
 use tempfile::TempDir;
 
 /// Debian 12's own engine, which every machine that builds Stead has.
-const ENGINE: &str = "/usr/lib/postgresql/15/bin";
+const MAJOR: u16 = 15;
 
 /// How long the server may take to answer first.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -69,9 +69,50 @@ impl ControlDatabase {
 
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 
+/// A server of its own, of any engine that `script/setup` installs, that can be killed and started again.
+pub struct Cluster(Server);
+
+impl Cluster {
+    /// Starts one of this major version.
+    pub async fn start(major: u16) -> Self {
+        let started = tokio::task::spawn_blocking(move || Server::start(major));
+        Self(started.await.expect("start a PostgreSQL server"))
+    }
+
+    /// Where a database of it is.
+    pub fn config(&self, database: &str) -> tokio_postgres::Config {
+        self.0.config(database)
+    }
+
+    /// A connection of a superuser's.
+    pub async fn connect(&self, database: &str) -> tokio_postgres::Client {
+        self.0.connect(database).await
+    }
+
+    /// Ends it as a machine's end would, but for what the kernel has in memory.
+    pub fn kill(&mut self) {
+        let pid = std::fs::read_to_string(self.0.data().join("postmaster.pid")).expect("read its number");
+        let pid =
+            pid.lines().next().and_then(|line| line.parse().ok()).and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("read its number");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill the server");
+        self.0.wait();
+    }
+
+    /// Starts it again; it recovers first.
+    pub fn start_again(&mut self) {
+        let begun = Instant::now();
+        // Its other processes may hold its memory for a moment longer.
+        while !self.0.run() {
+            assert!(begun.elapsed() < START_WITHIN, "PostgreSQL does not start again: {}", self.0.said());
+        }
+    }
+}
+
 struct Server {
     dir: TempDir,
     run: PathBuf,
+    user: User,
     /// Dropped, it tells the thread that minds the process to end it.
     stop: Option<mpsc::Sender<()>>,
     minder: Option<std::thread::JoinHandle<()>>,
@@ -83,20 +124,20 @@ impl Server {
         if let Some(server) = shared.upgrade() {
             return server;
         }
-        let server = Arc::new(Self::start());
+        let server = Arc::new(Self::start(MAJOR));
         *shared = Arc::downgrade(&server);
         server
     }
 
-    fn start() -> Self {
-        assert!(Path::new(ENGINE).join("postgres").exists(), "{ENGINE} is missing; run script/setup");
+    fn start(major: u16) -> Self {
+        let user = User::find(major);
+        assert!(user.engine.join("postgres").exists(), "{:?} is missing; run script/setup", user.engine);
         // Short, because of the socket's path.
         let dir = tempfile::Builder::new().prefix("stead-t").tempdir_in("/tmp").expect("make a folder");
         let (data, run) = (dir.path().join("data"), dir.path().join("run"));
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("open the folder");
-        let user = User::find();
         user.folder(&run);
-        match prepared(&user) {
+        match prepared(&user, major) {
             Some(prepared) => {
                 succeeded(
                     Command::new("cp").args(["-a", "--reflink=auto"]).arg(prepared).arg(&data).output(),
@@ -104,26 +145,44 @@ impl Server {
             }
             None => user.initdb(&data),
         }
-        let (stop, stopped) = mpsc::channel();
-        let (started, starts) = mpsc::channel();
-        let (command, log) = (postgres(&user, &data, &run), run.join("log"));
-        let minder = std::thread::spawn(move || mind(command, &started, &stopped));
-        starts.recv().expect("start PostgreSQL");
-        let server = Self { dir, run, stop: Some(stop), minder: Some(minder) };
-        server.wait_until_it_answers(&log);
+        let mut server = Self { dir, run, user, stop: None, minder: None };
+        assert!(server.run(), "PostgreSQL ended at once: {}", server.said());
         server
     }
 
-    fn wait_until_it_answers(&self, log: &Path) {
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.run.join("log")).unwrap_or_default()
+    }
+
+    /// Starts the process, and waits until it answers; whether it did not end at once.
+    fn run(&mut self) -> bool {
+        let (stop, stopped) = mpsc::channel();
+        let (started, starts) = mpsc::channel();
+        let command = postgres(&self.user, &self.data(), &self.run);
+        self.minder = Some(std::thread::spawn(move || mind(command, &started, &stopped)));
+        self.stop = Some(stop);
+        starts.recv().expect("start PostgreSQL");
         let begun = Instant::now();
         let socket = self.run.join(".s.PGSQL.5432");
         // Asked with the client's own greeting: the socket is there before the server is ready.
         while !ready(&socket) {
-            let said = || std::fs::read_to_string(log).unwrap_or_default();
-            assert!(begun.elapsed() < START_WITHIN, "PostgreSQL does not answer: {}", said());
-            let ended = self.minder.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
-            assert!(!ended, "PostgreSQL ended at once: {}", said());
+            assert!(begun.elapsed() < START_WITHIN, "PostgreSQL does not answer: {}", self.said());
+            if self.minder.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
+                return false;
+            }
             std::thread::park_timeout(Duration::from_millis(2));
+        }
+        true
+    }
+
+    /// Waits until the process has ended.
+    fn wait(&mut self) {
+        if let Some(minder) = self.minder.take() {
+            let _ = minder.join();
         }
     }
 
@@ -144,27 +203,31 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(minder) = self.minder.take() {
-            let _ = minder.join();
-        }
+        self.wait();
     }
 }
 
 /// A cluster to copy, which costs a tenth of making one: it is kept where cargo keeps what it built, and made by
 /// the first test that finds none. `None` where this is no test of cargo's.
-fn prepared(user: &User) -> Option<PathBuf> {
+fn prepared(user: &User, major: u16) -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let built =
         program.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "deps"))?.parent()?;
-    let kept = built.join("stead-test-cluster");
+    let kept = built.join(if major == MAJOR {
+        "stead-test-cluster".to_owned()
+    } else {
+        format!("stead-test-cluster-{major}")
+    });
     if kept.exists() {
         return Some(kept);
     }
     // Made elsewhere, where the server's user may go, and moved in whole: of two that do so, one wins.
     let folder = tempfile::Builder::new().prefix("stead-t").tempdir_in("/tmp").ok()?;
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).ok()?;
-    let (fresh, draft) =
-        (folder.path().join("data"), built.join(format!("stead-test-cluster.{}", std::process::id())));
+    let (fresh, draft) = (
+        folder.path().join("data"),
+        built.join(format!("stead-test-cluster-{major}.{}", std::process::id())),
+    );
     user.initdb(&fresh);
     succeeded(Command::new("cp").arg("-a").arg(&fresh).arg(&draft).output());
     if std::fs::rename(&draft, &kept).is_err() {
@@ -235,26 +298,30 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Whom the server runs as: it refuses root.
-struct User(Option<(u32, u32)>);
+/// Whom the server runs as, as it refuses root, and its programs.
+struct User {
+    ids: Option<(u32, u32)>,
+    engine: PathBuf,
+}
 
 impl User {
-    fn find() -> Self {
+    fn find(major: u16) -> Self {
+        let engine = engine(major);
         if !rustix::process::geteuid().is_root() {
-            return Self(None);
+            return Self { ids: None, engine };
         }
         let id = |what: &str| {
             let output = succeeded(Command::new("id").args([what, "postgres"]).output());
             String::from_utf8_lossy(&output.stdout).trim().parse().expect("read the id of user postgres")
         };
-        Self(Some((id("-u"), id("-g"))))
+        Self { ids: Some((id("-u"), id("-g"))), engine }
     }
 
     /// Makes a folder of the user's own.
     fn folder(&self, path: &Path) {
         std::fs::create_dir(path).expect("make a folder");
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o700)).expect("close a folder");
-        if let Some((uid, gid)) = self.0 {
+        if let Some((uid, gid)) = self.ids {
             chown(path, Some(uid), Some(gid)).expect("give a folder away");
         }
     }
@@ -275,17 +342,34 @@ impl User {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
-        if let Some((uid, gid)) = self.0 {
+        if let Some((uid, gid)) = self.ids {
             command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
         }
         command
             .arg("--pdeathsig=KILL")
-            .arg(Path::new(ENGINE).join(program))
+            .arg(self.engine.join(program))
             .env_clear()
             .env("TZ", "UTC")
             .current_dir("/");
         command
     }
+}
+
+/// The programs of an engine.
+fn engine(major: u16) -> PathBuf {
+    let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+    if debian.exists() {
+        return debian;
+    }
+    let home = || {
+        if rustix::process::geteuid().is_root() {
+            PathBuf::from("/var/lib")
+        } else {
+            std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default().join(".local/share")
+        }
+    };
+    let engines = std::env::var_os("STEAD_ENGINES").map(PathBuf::from);
+    engines.unwrap_or_else(|| home().join("stead/engines")).join(major.to_string()).join("bin")
 }
 
 fn succeeded(output: std::io::Result<Output>) -> Output {

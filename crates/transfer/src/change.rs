@@ -14,8 +14,47 @@ pub struct Relation {
     pub schema: String,
     /// Its name.
     pub name: String,
+    /// PostgreSQL's number of it, which stays when it is called otherwise.
+    pub oid: u32,
     /// In the source's order.
     pub columns: Vec<Column>,
+    /// What only the server's catalog says of it; a stream does not.
+    pub catalog: Option<Catalog>,
+}
+
+/// What tells whether rows of a table came to be others without a change of one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalog {
+    /// A column each, in the same order.
+    pub columns: Vec<Facts>,
+    /// The number of the column that was made last, whether or not it is there or published.
+    pub width: i16,
+    /// Which of its rows are published, in SQL; all where nothing is said.
+    pub filter: Option<String>,
+    /// Its file, or those of its partitions.
+    pub files: Vec<Storage>,
+}
+
+/// What is known of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its number in the table, which stays when it is called otherwise and is never another's.
+    pub number: i16,
+    /// The transaction that declared it last.
+    pub declared: String,
+    /// What rows have that are older than it, where the server still keeps that beside them.
+    pub before: Option<String>,
+}
+
+/// A file of a table's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// The table or partition.
+    pub oid: u32,
+    /// The file's number, another one after rows were written anew or all went at once.
+    pub file: u32,
+    /// The partition was a table before, and may have brought rows.
+    pub was_attached: bool,
 }
 
 /// A column of it.

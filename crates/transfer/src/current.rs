@@ -6,19 +6,21 @@
 use deltalake::arrow::array::{AsArray, BooleanArray, RecordBatch};
 use deltalake::arrow::compute::filter_record_batch;
 use deltalake::arrow::datatypes::Int64Type;
-use deltalake::kernel::{Add, Remove};
+use deltalake::kernel::{Add, Remove, StructField, StructType};
 use futures::{TryStreamExt, pin_mut};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::cells::{self, Columns};
+use crate::cells::Columns;
 use crate::change::{Relation, Row};
 use crate::fold::Fold;
 use crate::lake::{LakeTable, Note, Writer};
 use crate::rows::{LSN, ORDER};
+use crate::seen::{SEEN, Seen};
+use crate::shape::Shape;
 use crate::source::Snapshot;
 use crate::visibility::Visibility;
-use crate::{Error, Lsn, fail_point};
+use crate::{Error, Lsn, fail_point, forms};
 
 /// Rows of a copy in one batch, and batches in one file.
 const ROWS: usize = 16 * 1024;
@@ -30,40 +32,111 @@ pub(crate) struct Copied {
     /// What it saw.
     pub(crate) visibility: Visibility,
     /// Whatever is committed behind this it did not see.
-    at: u64,
+    pub(crate) at: u64,
+}
+
+impl Copied {
+    /// Whether it holds what a change says.
+    pub(crate) fn holds(&self, op: &str, xid: u32, lsn: i64) -> bool {
+        match op {
+            // What was not written, the copy holds.
+            "gap" => u64::try_from(lsn).is_ok_and(|lsn| lsn <= self.at),
+            _ => self.visibility.sees(xid),
+        }
+    }
 }
 
 /// See above.
 pub struct Current {
     lake: LakeTable,
     relation: Relation,
-    keys: Vec<usize>,
+    keys: Vec<String>,
     /// The last copy, as long as changes may come that it saw.
     copied: Option<(Note, Copied)>,
+    /// What the table has become since the lake's was made or merged; or why that cannot be followed.
+    followed: Result<Followed, String>,
+}
+
+/// How the source's table was declared, and what that means for the files of the lake's.
+struct Followed {
+    seen: Seen,
+    /// Columns that rows are without, and have a value in all the same.
+    filled: Vec<String>,
+    /// There are new columns, or wider ones.
+    grows: bool,
+    /// No file can stay as it is.
+    rewrites: bool,
 }
 
 impl Current {
-    /// Opens the table, or makes it empty.
+    /// Opens the table, or makes it empty. `relation` is what [`crate::Source::tables`] says of it after the changes
+    /// were looked at that are to be merged.
     pub async fn open(place: &Url, writer: Writer, relation: Relation) -> Result<Self, Error> {
-        let keys: Vec<_> = relation
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.is_key)
-            .map(|(at, _)| at)
-            .collect();
-        let lake = LakeTable::open(place, writer, cells::fields(&relation).collect()).await?;
-        let mut current = Self { lake, relation, keys, copied: None };
+        let keys = keys(&relation);
+        let lake = LakeTable::open(place, writer, forms::fields(&relation).collect()).await?;
+        let followed = Err(String::new());
+        let mut current = Self { lake, relation, keys, copied: None, followed };
         current.copied = current.last_copy().await?;
+        current.followed = current.follow()?;
         Ok(current)
+    }
+
+    /// Whether it was never copied, or not in this epoch: there is nothing that changes could be merged into.
+    pub fn was_never_copied(&self) -> Result<bool, Error> {
+        Ok(self.lake.property(SEEN)?.is_none() || (self.lake.position().lsn == 0 && self.copied.is_none()))
+    }
+
+    /// Why it has to be copied before changes can be merged, if it has to.
+    pub fn must_be_copied(&self) -> Option<&str> {
+        self.followed.as_ref().err().map(String::as_str)
+    }
+
+    /// Plans the columns that the source's table has now.
+    fn follow(&mut self) -> Result<Result<Followed, String>, Error> {
+        let Some(seen) = self.lake.property(SEEN)? else { return Ok(Err("it never was".to_owned())) };
+        let before: Seen = serde_json::from_str(&seen).map_err(strange)?;
+        let seen = match before.followed_by(&self.relation) {
+            Ok(seen) => seen,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut followed = Followed { seen, filled: Vec::new(), grows: false, rewrites: false };
+        let held = self.lake.columns()?;
+        let mut fields: Vec<StructField> = held.fields().cloned().collect();
+        for column in &self.relation.columns {
+            let wanted = forms::field(column);
+            let Some(field) = fields.iter_mut().find(|field| *field.name() == column.name) else {
+                followed.grows = true;
+                if followed.seen.before(&column.name).is_some() {
+                    followed.rewrites = true;
+                    followed.filled.push(column.name.clone());
+                }
+                fields.push(wanted);
+                continue;
+            };
+            let Some(form) = forms::widened(field.data_type(), wanted.data_type()) else {
+                let (name, was, is) = (&column.name, field.data_type(), wanted.data_type());
+                return Ok(Err(format!("its column `{name}` was {was} and is {is}")));
+            };
+            if form != *field.data_type() {
+                (followed.grows, followed.rewrites) = (true, true);
+                field.data_type = form;
+            }
+        }
+        let columns = match StructType::try_new(fields) {
+            Ok(columns) => columns,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        self.lake.plan(columns, SEEN, serde_json::to_string(&followed.seen).map_err(strange)?);
+        Ok(Ok(followed))
+    }
+
+    fn full_name(&self) -> String {
+        self.relation.full_name()
     }
 
     async fn last_copy(&self) -> Result<Option<(Note, Copied)>, Error> {
         let Some((note, text)) = self.lake.note().await? else { return Ok(None) };
-        let copied = serde_json::from_slice(&text);
-        copied
-            .map(|copied| Some((note, copied)))
-            .map_err(|error| Error::Strange(format!("a copy's note: {error}")))
+        Ok(Some((note, serde_json::from_slice(&text).map_err(strange)?)))
     }
 
     /// Everything before this is in it, or is known to be.
@@ -71,9 +144,21 @@ impl Current {
         Lsn::from(self.lake.position().lsn)
     }
 
-    /// Replaces it by a copy; answers how many rows that has.
+    /// Replaces it by a copy, rows and columns at once; answers how many rows that has.
     pub async fn copy(&mut self, snapshot: &Snapshot<'_>) -> Result<usize, Error> {
-        let gone = self.lake.files()?.into_iter().map(|(_, remove)| remove).collect();
+        let is_this =
+            |table: &&Relation| (&table.schema, &table.name) == (&self.relation.schema, &self.relation.name);
+        let relation = snapshot.tables().iter().find(is_this).cloned();
+        let table = self.full_name();
+        let gone = || Error::Schema { table: table.clone(), why: "it is not published any more".to_owned() };
+        self.relation = relation.ok_or_else(gone)?;
+        self.keys = keys(&self.relation);
+        let columns = StructType::try_new(forms::fields(&self.relation))
+            .map_err(|error| Error::Schema { table, why: error.to_string() })?;
+        let seen =
+            Seen::of(&self.relation).ok_or_else(|| Error::Strange("a copy without a catalog".into()))?;
+        self.lake.plan(columns, SEEN, serde_json::to_string(&seen).map_err(strange)?);
+        let gone = self.lake.files()?.into_iter().map(|part| part.remove).collect();
         let (mut come, mut count) = (Vec::new(), 0);
         let rows = snapshot.rows(&self.relation).await?;
         pin_mut!(rows);
@@ -91,13 +176,12 @@ impl Current {
             }
         }
         let copied = Copied { visibility: snapshot.visibility().clone(), at: snapshot.at().into() };
-        let text = serde_json::to_vec(&copied);
-        let text = text.map_err(|error| Error::Strange(format!("a copy's note: {error}")))?;
-        let note = self.lake.take_note(text).await?;
+        let note = self.lake.take_note(serde_json::to_vec(&copied).map_err(strange)?).await?;
         fail_point!("transfer::current.noted");
         // From the beginning: what a stream was told of a commit, a snapshot of the same moment may not see yet.
         self.lake.put(gone, come, Lsn::from(0), Some(note)).await?;
         self.copied = Some((note, copied));
+        self.followed = Ok(Followed { seen, filled: Vec::new(), grows: false, rewrites: false });
         Ok(count)
     }
 
@@ -105,7 +189,8 @@ impl Current {
         &self,
         rows: &mut (impl futures::Stream<Item = Result<Row, Error>> + Unpin),
     ) -> Result<RecordBatch, Error> {
-        let mut columns = Columns::of(&self.relation);
+        let schema = self.lake.schema()?;
+        let mut columns = Columns::of(&self.relation, &schema)?;
         for _ in 0..ROWS {
             let Some(row) = rows.try_next().await? else { break };
             if row.len() != self.relation.columns.len() {
@@ -113,68 +198,100 @@ impl Current {
             }
             columns.push(&self.relation, Some(&row))?;
         }
-        Ok(RecordBatch::try_new(self.lake.schema()?, columns.finish().collect())?)
-    }
-
-    /// Whether it was never copied in this epoch: there is nothing that changes could be merged into.
-    pub fn waits_for_copy(&self) -> bool {
-        self.lake.position().lsn == 0 && self.copied.is_none()
+        Ok(RecordBatch::try_new(schema, columns.finish()?)?)
     }
 
     /// Merges what a table of changes has that is not here yet; answers whether there was anything.
+    ///
+    /// Where the source's table has become what changes cannot make of this one, [`Error::CopyAnew`].
     pub async fn merge(&mut self, changes: &LakeTable) -> Result<bool, Error> {
         if self.keys.is_empty() {
-            let why = "nothing identifies its rows; give it a primary key or a replica identity".to_owned();
-            return Err(Error::Schema { table: self.relation.full_name(), why });
+            return Err(Error::NoKey { table: self.full_name() });
         }
+        let followed = self.followed.as_ref();
+        let followed =
+            followed.map_err(|why| Error::CopyAnew { table: self.full_name(), why: why.clone() })?;
         let (from, to) = (self.lake.position().lsn, changes.position().lsn);
-        if to <= from {
+        if to <= from && !followed.grows {
             return Ok(false);
         }
-        let mut fold = Fold::new(self.lake.schema()?, self.keys.clone())?;
-        let copied = self.copied.clone().filter(|_| !is_blind());
-        let is_known = |xid| copied.as_ref().is_some_and(|(_, copied)| copied.visibility.sees(xid));
-        for batch in later(changes, from).await? {
-            fold.take(batch, is_known)?;
+        let shape = Shape::new(self.full_name(), self.lake.schema()?);
+        // A change is without a column that was added later, whether or not the table has that already.
+        let mut of_changes = shape.clone();
+        let mut of_files = shape;
+        for column in &self.relation.columns {
+            let Some(text) = followed.seen.before(&column.name) else { continue };
+            of_changes = of_changes.with(column, text)?;
+            if followed.filled.contains(&column.name) {
+                of_files = of_files.with(column, text)?;
+            }
         }
-        let (gone, come) =
-            if fold.is_empty() { (Vec::new(), Vec::new()) } else { self.rewrite(&fold).await? };
+        let keys = self.keys.iter().map(|key| of_files.schema().index_of(key));
+        let mut fold = Fold::new(of_changes, keys.collect::<Result<_, _>>()?)?;
+        let copied = self.copied.clone().filter(|_| !is_blind());
+        let is_known = |op: &str, xid, lsn| copied.as_ref().is_some_and(|(_, it)| it.holds(op, xid, lsn));
+        for batch in later(changes, from).await? {
+            fold.take(&batch, is_known)?;
+        }
+        let (gone, come) = if fold.is_empty() && !followed.rewrites {
+            (Vec::new(), Vec::new())
+        } else {
+            self.rewrite(&fold, &of_files, followed.rewrites).await?
+        };
+        let to = to.max(from);
         let copied = self.copied.clone().filter(|(_, copied)| copied.at > to);
         fail_point!("transfer::current.merged");
         self.lake.put(gone, come, Lsn::from(to), copied.as_ref().map(|(note, _)| *note)).await?;
         self.copied = copied;
+        if let Ok(followed) = &mut self.followed {
+            (followed.grows, followed.rewrites) = (false, false);
+            followed.filled.clear();
+        }
         Ok(true)
     }
 
-    /// New files in the place of those that hold rows that change.
-    async fn rewrite(&self, fold: &Fold) -> Result<(Vec<Remove>, Vec<Add>), Error> {
+    /// New files in the place of those that hold rows that change, or of all.
+    async fn rewrite(&self, fold: &Fold, shape: &Shape, all: bool) -> Result<(Vec<Remove>, Vec<Add>), Error> {
         let (mut gone, mut come, mut before) = (Vec::new(), Vec::new(), Vec::new());
-        for (file, remove) in self.lake.files()? {
+        for part in self.lake.files()? {
             if fold.truncates() {
-                gone.push(remove);
+                gone.push(part.remove);
                 continue;
             }
-            let batches = self.lake.read(&file).await?;
+            if !all && !fold.may_concern(&part) {
+                continue;
+            }
             let mut stay = Vec::new();
-            let mut any_goes = false;
-            for batch in &batches {
-                match fold.staying(batch)? {
-                    None => stay.push(batch.clone()),
+            let mut any_goes = all;
+            for batch in self.lake.read(&part.path).await? {
+                let batch = shape.fit(&batch)?;
+                match fold.staying(&batch)? {
+                    None => stay.push(batch),
                     Some(stays) => {
                         any_goes = true;
-                        stay.push(filter_record_batch(batch, &BooleanArray::from(stays))?);
-                        before.push(batch.clone());
+                        stay.push(filter_record_batch(&batch, &BooleanArray::from(stays))?);
+                        before.push(batch);
                     }
                 }
             }
             if any_goes {
-                gone.push(remove);
+                gone.push(part.remove);
                 come.extend(self.lake.write(stay).await?);
             }
         }
         come.extend(self.lake.write([fold.rows(&before)?]).await?);
         Ok((gone, come))
     }
+}
+
+/// What identifies the rows of a table; nothing where it can only be copied.
+fn keys(relation: &Relation) -> Vec<String> {
+    let keys = relation.columns.iter().filter(|column| column.is_key);
+    keys.map(|column| column.name.clone()).collect()
+}
+
+fn strange(error: serde_json::Error) -> Error {
+    Error::Strange(format!("what is noted of a copy: {error}"))
 }
 
 /// A control of the tests: what a copy saw is merged into it.
@@ -187,8 +304,11 @@ fn is_blind() -> bool {
 async fn later(changes: &LakeTable, from: u64) -> Result<Vec<RecordBatch>, Error> {
     let from = i64::try_from(from).unwrap_or(i64::MAX);
     let mut later = Vec::new();
-    for (file, _) in changes.files()? {
-        for batch in changes.read(&file).await? {
+    for part in changes.files()? {
+        if part.bounds(LSN).is_some_and(|(_, last)| last <= from) {
+            continue;
+        }
+        for batch in changes.read(&part.path).await? {
             let place = |name: &str| {
                 let column = batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
                 Some(column.clone())

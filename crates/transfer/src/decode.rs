@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use pg_walstream::{ColumnData, LogicalReplicationMessage as Message, LogicalReplicationParser, TupleData};
 
 use crate::change::{Cell, Change, Column, Kind, Relation, Row, Transaction};
-use crate::{Error, Lsn};
+use crate::source::Texts;
+use crate::{Error, Lsn, forms};
 
 /// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
 const EPOCH_2000: i64 = 946_684_800_000_000;
@@ -17,6 +18,9 @@ const EPOCH_2000: i64 = 946_684_800_000_000;
 pub(crate) struct Decoder {
     parser: LogicalReplicationParser,
     relations: HashMap<u32, Arc<Relation>>,
+    /// Base types of domains.
+    bases: HashMap<u32, u32>,
+    texts: Texts,
     open: Option<Open>,
 }
 
@@ -26,9 +30,9 @@ struct Open {
 }
 
 impl Decoder {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(texts: Texts) -> Self {
         let parser = LogicalReplicationParser::with_protocol_version(1);
-        Self { parser, relations: HashMap::new(), open: None }
+        Self { parser, relations: HashMap::new(), bases: HashMap::new(), texts, open: None }
     }
 
     /// Takes a message; a transaction where that was its last.
@@ -47,11 +51,17 @@ impl Decoder {
                 let columns = columns.into_iter().map(|column| Column {
                     is_key: column.is_key(),
                     name: column.name.to_string(),
-                    type_id: column.type_id,
+                    type_id: self.bases.get(&column.type_id).copied().unwrap_or(column.type_id),
                     modifier: column.type_modifier,
                 });
-                let (schema, name) = (namespace.to_string(), relation_name.to_string());
-                let relation = Relation { schema, name, columns: columns.collect() };
+                let mut relation = Relation {
+                    schema: namespace.to_string(),
+                    name: relation_name.to_string(),
+                    oid: relation_id,
+                    columns: columns.collect(),
+                    catalog: None,
+                };
+                self.texts.apply(&mut relation);
                 self.relations.insert(relation_id, Arc::new(relation));
             }
             Message::Insert { relation_id, tuple } => self.change(relation_id, Kind::Insert(row(tuple)))?,
@@ -67,7 +77,13 @@ impl Decoder {
                     self.change(relation_id, Kind::Truncate)?;
                 }
             }
-            // Names of types, and where a transaction comes from, are of no interest yet.
+            // Of a domain this is said before its table: what its base type is called. The own schema has no name here.
+            Message::Type { type_id, namespace, type_name }
+                if namespace.is_empty() || namespace == "pg_catalog" =>
+            {
+                self.bases.extend(forms::built_in(&type_name).map(|base| (type_id, base)));
+            }
+            // Where a transaction comes from is of no interest yet.
             Message::Type { .. } | Message::Origin { .. } | Message::Message { .. } => {}
             other => return Err(strange(format!("a message that was not asked for: {other:?}"))),
         }

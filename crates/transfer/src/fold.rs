@@ -3,15 +3,19 @@
 //! Of each key that is named only the last state counts. A value that the source did not say again, being long and the
 //! same as before, is that of an earlier change, or else of the table as it was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use deltalake::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
-use deltalake::arrow::compute::interleave;
-use deltalake::arrow::datatypes::{Int64Type, SchemaRef};
+use deltalake::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
+};
+use deltalake::arrow::compute::{cast, filter_record_batch, interleave};
+use deltalake::arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use deltalake::arrow::row::{OwnedRow, RowConverter, SortField};
 
 use crate::Error;
-use crate::rows::{OP, UNCHANGED, XID};
+use crate::files::Part;
+use crate::rows::{LSN, OP, UNCHANGED, XID};
+use crate::shape::Shape;
 
 /// Where a value is: a row of a batch.
 type Spot = (usize, usize);
@@ -35,10 +39,12 @@ enum Last {
 
 /// Changes, folded.
 pub(crate) struct Fold {
-    schema: SchemaRef,
+    shape: Shape,
     keys: Keys,
     batches: Vec<RecordBatch>,
     last: HashMap<OwnedRow, Last>,
+    /// What the first column of the keys is in them, where it is of whole numbers.
+    firsts: Option<BTreeSet<i64>>,
     /// All rows that were there before have gone.
     truncated: bool,
     /// The row that went with the change before.
@@ -58,49 +64,77 @@ impl Keys {
         Ok(Self { columns, converter })
     }
 
-    /// The keys of a batch whose own columns begin behind `skip` others.
-    fn of(&self, batch: &RecordBatch, skip: usize) -> Result<Vec<OwnedRow>, Error> {
+    /// The first of them, where it is of whole numbers.
+    fn first(&self, schema: &SchemaRef) -> Option<usize> {
+        self.columns.first().copied().filter(|first| schema.field(*first).data_type().is_signed_integer())
+    }
+
+    /// The keys of rows that have the table's columns.
+    fn of(&self, batch: &RecordBatch) -> Result<Vec<OwnedRow>, Error> {
         let columns: Vec<ArrayRef> =
-            self.columns.iter().map(|column| batch.column(column + skip).clone()).collect();
+            self.columns.iter().map(|column| batch.column(*column).clone()).collect();
         let rows = self.converter.convert_columns(&columns)?;
         Ok(rows.iter().map(|row| row.owned()).collect())
     }
 }
 
 impl Fold {
-    /// Nothing yet; `schema` and `columns` of keys are the current table's.
-    pub(crate) fn new(schema: SchemaRef, keys: Vec<usize>) -> Result<Self, Error> {
-        let keys = Keys::new(&schema, keys)?;
+    /// Nothing yet; the shape and the places of keys are the current table's.
+    pub(crate) fn new(shape: Shape, keys: Vec<usize>) -> Result<Self, Error> {
+        let keys = Keys::new(shape.schema(), keys)?;
         let (batches, last) = (Vec::new(), HashMap::new());
-        Ok(Self { schema, keys, batches, last, truncated: false, went: None })
+        let firsts = keys.first(shape.schema()).map(|_| BTreeSet::new());
+        Ok(Self { shape, keys, batches, last, firsts, truncated: false, went: None })
     }
 
-    /// Takes changes in their order; those of a transaction that `is_known` already are left out.
-    pub(crate) fn take(&mut self, batch: RecordBatch, is_known: impl Fn(u32) -> bool) -> Result<(), Error> {
-        let skip = batch.num_columns() - self.schema.fields().len();
-        let keys = self.keys.of(&batch, skip)?;
-        let strange = |what: &str| Error::Strange(format!("a table of changes without {what}"));
-        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| strange(name)).cloned();
-        let (op, unchanged, xid) = (column(OP)?, column(UNCHANGED)?, column(XID)?);
-        let op = op.as_string_opt::<i32>().ok_or_else(|| strange(OP))?;
-        let unchanged = unchanged.as_list_opt::<i32>().ok_or_else(|| strange(UNCHANGED))?;
-        let xid = xid.as_primitive_opt::<Int64Type>().ok_or_else(|| strange(XID))?;
-        let at = self.batches.len();
-        for (row, key) in keys.into_iter().enumerate() {
-            // The stream says 32 bits of it.
-            if is_known(u32::try_from(xid.value(row)).unwrap_or_default()) {
-                continue;
-            }
-            let names = unchanged.is_valid(row).then(|| unchanged.value(row));
-            let names = names.as_ref().and_then(|names| names.as_string_opt::<i32>());
-            self.change(op.value(row), key, (at, row), names);
+    /// Takes changes in their order; those of a transaction that `is_known` already are left out. Each is asked for its
+    /// number and its position.
+    pub(crate) fn take(
+        &mut self,
+        batch: &RecordBatch,
+        is_known: impl Fn(&str, u32, i64) -> bool,
+    ) -> Result<(), Error> {
+        let told = Told::of(batch)?;
+        let is_new: BooleanArray = (0..batch.num_rows())
+            // The stream says 32 bits of a transaction's number.
+            .map(|row| {
+                let xid = u32::try_from(told.xid.value(row)).unwrap_or_default();
+                Some(!is_known(told.op.value(row), xid, told.lsn.value(row)))
+            })
+            .collect();
+        let batch = filter_record_batch(batch, &is_new)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
         }
-        self.batches.push(batch);
+        let told = Told::of(&batch)?;
+        let own = self.shape.fit(&batch)?;
+        let first = self.keys.first(self.shape.schema());
+        if let (Some(firsts), Some(first)) = (&mut self.firsts, first) {
+            let values = cast(own.column(first), &DataType::Int64)?;
+            firsts.extend(values.as_primitive::<Int64Type>().iter().flatten());
+        }
+        let at = self.batches.len();
+        for (row, key) in self.keys.of(&own)?.into_iter().enumerate() {
+            let names = told.unchanged.is_valid(row).then(|| told.unchanged.value(row));
+            let names = names.as_ref().and_then(|names| names.as_string_opt::<i32>());
+            self.change(told.op.value(row), key, (at, row), names)?;
+        }
+        self.batches.push(own);
         Ok(())
     }
 
-    fn change(&mut self, op: &str, key: OwnedRow, spot: Spot, unchanged: Option<&StringArray>) {
+    fn change(
+        &mut self,
+        op: &str,
+        key: OwnedRow,
+        spot: Spot,
+        unchanged: Option<&StringArray>,
+    ) -> Result<(), Error> {
         match op {
+            "gap" => {
+                let why = "changes of it were not written for a time".to_owned();
+                return Err(Error::CopyAnew { table: self.shape.table().to_owned(), why });
+            }
             "truncate" => {
                 self.last.clear();
                 self.truncated = true;
@@ -111,7 +145,7 @@ impl Fold {
                 self.went = Some((key, before));
             }
             _ => {
-                let mut values = vec![Value::Said(spot); self.schema.fields().len()];
+                let mut values = vec![Value::Said(spot); self.shape.schema().fields().len()];
                 if let Some(names) = unchanged {
                     // A row whose key changes is one that goes and one that comes directly behind it.
                     let (source, before) = match self.went.take().filter(|_| op == "insert") {
@@ -119,7 +153,7 @@ impl Fold {
                         None => (key.clone(), self.last.get(&key).cloned()),
                     };
                     for name in names.iter().flatten() {
-                        let Ok(column) = self.schema.index_of(name) else { continue };
+                        let Ok(column) = self.shape.schema().index_of(name) else { continue };
                         let said = match &before {
                             Some(Last::Row(values)) => values.get(column).cloned(),
                             Some(Last::Gone) | None => None,
@@ -133,6 +167,7 @@ impl Fold {
                 self.last.insert(key, Last::Row(values));
             }
         }
+        Ok(())
     }
 
     /// Whether nothing changes.
@@ -145,10 +180,19 @@ impl Fold {
         self.truncated
     }
 
+    /// Whether a file of the table, as it was, can have a row of a key that changes.
+    pub(crate) fn may_concern(&self, part: &Part) -> bool {
+        let schema = self.shape.schema();
+        let bounds = self.keys.first(schema).and_then(|first| part.bounds(schema.field(first).name()));
+        match (&self.firsts, bounds) {
+            (Some(firsts), Some((least, most))) => firsts.range(least..=most).next().is_some(),
+            _ => true,
+        }
+    }
+
     /// Which rows of a batch of the table, as it was, stay; nothing where all do.
     pub(crate) fn staying(&self, batch: &RecordBatch) -> Result<Option<Vec<bool>>, Error> {
-        let stays: Vec<bool> =
-            self.keys.of(batch, 0)?.iter().map(|key| !self.last.contains_key(key)).collect();
+        let stays: Vec<bool> = self.keys.of(batch)?.iter().map(|key| !self.last.contains_key(key)).collect();
         Ok(stays.contains(&false).then_some(stays))
     }
 
@@ -171,7 +215,7 @@ impl Fold {
         }
         let mut found: HashMap<OwnedRow, Spot> = HashMap::new();
         for (at, batch) in before.iter().enumerate() {
-            for (row, key) in self.keys.of(batch, 0)?.into_iter().enumerate() {
+            for (row, key) in self.keys.of(batch)?.into_iter().enumerate() {
                 if needed.contains(&key) {
                     found.insert(key, (self.batches.len() + at, row));
                 }
@@ -179,12 +223,10 @@ impl Fold {
         }
         let lost = || Error::Strange("a value that was not said again is nowhere in the lake".to_owned());
         let mut columns = Vec::new();
-        for column in 0..self.schema.fields().len() {
-            let said = self.batches.iter();
-            let said =
-                said.map(|batch| batch.column(column + batch.num_columns() - self.schema.fields().len()));
-            let arrays: Vec<&dyn Array> =
-                said.chain(before.iter().map(|batch| batch.column(column))).map(AsRef::as_ref).collect();
+        let schema = self.shape.schema();
+        for column in 0..schema.fields().len() {
+            let all = self.batches.iter().chain(before);
+            let arrays: Vec<&dyn Array> = all.map(|batch| batch.column(column).as_ref()).collect();
             let spots = rows.iter().map(|values| match values.get(column) {
                 Some(Value::Said(spot)) => Ok(*spot),
                 Some(Value::Before(key)) => found.get(key).copied().ok_or_else(lost),
@@ -192,11 +234,34 @@ impl Fold {
             });
             let spots = spots.collect::<Result<Vec<_>, _>>()?;
             columns.push(if spots.is_empty() {
-                deltalake::arrow::array::new_empty_array(self.schema.field(column).data_type())
+                deltalake::arrow::array::new_empty_array(schema.field(column).data_type())
             } else {
                 interleave(&arrays, &spots)?
             });
         }
-        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
+
+/// The columns of changes that say what happened.
+struct Told {
+    op: StringArray,
+    lsn: Int64Array,
+    xid: Int64Array,
+    unchanged: ListArray,
+}
+
+impl Told {
+    fn of(batch: &RecordBatch) -> Result<Self, Error> {
+        let column = |name| batch.column_by_name(name);
+        let told = || {
+            Some(Self {
+                op: column(OP)?.as_string_opt::<i32>()?.clone(),
+                lsn: column(LSN)?.as_primitive_opt::<Int64Type>()?.clone(),
+                xid: column(XID)?.as_primitive_opt::<Int64Type>()?.clone(),
+                unchanged: column(UNCHANGED)?.as_list_opt::<i32>()?.clone(),
+            })
+        };
+        told().ok_or_else(|| Error::Strange("a table of changes that does not say what happened".to_owned()))
     }
 }

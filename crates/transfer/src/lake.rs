@@ -9,22 +9,26 @@
 //!
 //! An *epoch* is a time during which positions can be compared: that of one slot of one cluster's one timeline.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalake::arrow::array::RecordBatch;
-use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::arrow::datatypes::{Schema, SchemaRef};
+use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, Remove, StructField, StructType, Transaction};
-use deltalake::operations::create::CreateBuilder;
-use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake::kernel::{
+    Action, Add, LogicalFileView, MetadataExt, Protocol, Remove, StructField, StructType, Transaction,
+    new_metadata,
+};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, Path};
 use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::change::Relation;
+use crate::files::{self, File, Part};
 use crate::{Error, Lsn, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
@@ -56,12 +60,21 @@ pub struct LakeTable {
     table: DeltaTable,
     writer: Writer,
     position: Position,
+    /// Columns and properties that it gets with the next commit.
+    plan: Option<Plan>,
     /// Where its files are, if they are on this machine.
     folder: Option<PathBuf>,
 }
 
+/// See [`LakeTable::plan`].
+#[derive(Debug, Clone)]
+struct Plan {
+    columns: StructType,
+    properties: BTreeMap<String, String>,
+}
+
 impl LakeTable {
-    /// Opens it, or makes it with these columns.
+    /// Opens it, or makes it with these columns; one that is there keeps its own.
     pub async fn open(place: &Url, writer: Writer, fields: Vec<StructField>) -> Result<Self, Error> {
         let folder = place.to_file_path().ok();
         if let Some(folder) = &folder {
@@ -69,32 +82,35 @@ impl LakeTable {
         }
         let mut table = DeltaTableBuilder::from_url(place.clone())?.build()?;
         match table.load().await {
-            Ok(()) => {
-                let there = table.snapshot()?.snapshot().schema();
-                let wanted = StructType::try_new(fields).map_err(DeltaTableError::from)?;
-                if *there != wanted {
-                    let why = format!("the lake has {there:?}");
-                    return Err(Error::Schema { table: writer.name, why });
-                }
-            }
+            Ok(()) => {}
             Err(DeltaTableError::NotATable(_)) => {
-                let create = CreateBuilder::new().with_log_store(table.log_store()).with_columns(fields);
                 // Of two that make it at once, one did.
-                match create.with_save_mode(SaveMode::Ignore).await {
-                    Ok(made) => table = made,
-                    Err(_) => table.load().await?,
+                if let Err(error) = make(&table, place, fields).await {
+                    table.load().await.map_err(|_| error)?;
+                } else {
+                    table.load().await?;
                 }
             }
             Err(error) => return Err(error.into()),
         }
-        let mut table = Self { table, writer, position: Position::default(), folder };
+        let mut table = Self { table, writer, position: Position::default(), plan: None, folder };
         table.position = table.read_position().await?;
         Ok(table)
     }
 
     /// The same, of a table of changes.
     pub async fn open_changes(place: &Url, writer: Writer, relation: &Relation) -> Result<Self, Error> {
-        Self::open(place, writer, rows::fields(relation)).await
+        let fields = rows::fields(relation);
+        // Where no table can have these columns it is made without, and says why there is nothing in it.
+        let is_possible = StructType::try_new(fields.clone()).is_ok();
+        Self::open(place, writer, if is_possible { fields } else { rows::fixed() }).await
+    }
+
+    /// Looks at what others have written since.
+    pub async fn refresh(&mut self) -> Result<(), Error> {
+        self.table.update_state().await?;
+        self.position = self.read_position().await?;
+        Ok(())
     }
 
     /// How far it has come, as far as this writer knows.
@@ -102,9 +118,55 @@ impl LakeTable {
         self.position
     }
 
-    /// Its columns.
+    /// Its columns, as they will be with the next commit.
     pub fn schema(&self) -> Result<SchemaRef, Error> {
-        Ok(self.table.snapshot()?.snapshot().arrow_schema())
+        match &self.plan {
+            Some(plan) => {
+                let schema: Schema = (&plan.columns).try_into_arrow()?;
+                Ok(Arc::new(schema))
+            }
+            None => Ok(self.table.snapshot()?.snapshot().arrow_schema()),
+        }
+    }
+
+    /// The same, as Delta has them.
+    pub(crate) fn columns(&self) -> Result<StructType, Error> {
+        Ok(match &self.plan {
+            Some(plan) => plan.columns.clone(),
+            None => self.table.snapshot()?.snapshot().schema().as_ref().clone(),
+        })
+    }
+
+    /// What is written beside its columns under a name of ours.
+    pub(crate) fn property(&self, name: &str) -> Result<Option<String>, Error> {
+        let planned = self.plan.as_ref().and_then(|plan| plan.properties.get(name));
+        let known = self.table.snapshot()?.metadata().configuration().get(name);
+        Ok(planned.or(known).cloned())
+    }
+
+    /// It is to have these columns and this property from the next commit on.
+    pub(crate) fn plan(&mut self, columns: StructType, name: &str, property: String) {
+        let mut properties = self.plan.take().map(|plan| plan.properties).unwrap_or_default();
+        properties.insert(name.to_owned(), property);
+        self.plan = Some(Plan { columns, properties });
+    }
+
+    /// What was planned is not to be.
+    pub(crate) fn forget_plan(&mut self) {
+        self.plan = None;
+    }
+
+    /// What a commit says of the table itself.
+    fn declared(&self) -> Result<Vec<Action>, Error> {
+        let Some(plan) = &self.plan else { return Ok(Vec::new()) };
+        let state = self.table.snapshot()?;
+        let mut metadata =
+            state.metadata().clone().with_schema(&plan.columns).map_err(DeltaTableError::from)?;
+        for (name, property) in &plan.properties {
+            let added = metadata.add_config_key(name.clone(), property.clone());
+            metadata = added.map_err(DeltaTableError::from)?;
+        }
+        Ok(if metadata == *state.metadata() { Vec::new() } else { vec![Action::Metadata(metadata)] })
     }
 
     async fn read_position(&self) -> Result<Position, Error> {
@@ -135,18 +197,22 @@ impl LakeTable {
         self.put(Vec::new(), adds, to, None).await
     }
 
-    /// Writes files that are no part of the table yet.
+    /// Writes a file that is no part of the table yet; nothing where it has no row.
     pub(crate) async fn write(
         &self,
         batches: impl IntoIterator<Item = RecordBatch>,
     ) -> Result<Vec<Add>, Error> {
-        let mut files = RecordBatchWriter::for_table(&self.table)?;
-        for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
-            files.write(batch).await?;
+        let mut batches = batches.into_iter().peekable();
+        let Some(first) = batches.peek() else { return Ok(Vec::new()) };
+        let mut file = File::new(first.schema())?;
+        for batch in batches {
+            file.push(&batch)?;
         }
-        let adds = files.flush().await?;
+        let Some((add, bytes)) = file.finish()? else { return Ok(Vec::new()) };
+        let store = self.table.object_store();
+        store.put(&files::path(&add), bytes.into()).await.map_err(DeltaTableError::from)?;
         fail_point!("transfer::lake.written");
-        Ok(adds)
+        Ok(vec![add])
     }
 
     /// Puts files into the table, in the place of others; durable when this returns. A note goes with it from then on.
@@ -167,6 +233,7 @@ impl LakeTable {
         let removes = gone.into_iter().map(Action::Remove);
         let actions = removes.chain(come.into_iter().map(Action::Add)).collect();
         let version = self.commit(actions, transactions).await?;
+        self.plan = None;
         changed.push(format!("_delta_log/{version:020}.json"));
         self.make_durable(changed).await?;
         fail_point!("transfer::lake.committed");
@@ -175,18 +242,20 @@ impl LakeTable {
     }
 
     /// The files of the table, as far as this writer knows it.
-    pub(crate) fn files(&self) -> Result<Vec<(Path, Remove)>, Error> {
+    pub(crate) fn files(&self) -> Result<Vec<Part>, Error> {
         let state = self.table.snapshot()?;
         let files = state.log_data();
-        Ok(files.iter().map(|file| (file.object_store_path(), file.remove_action(true))).collect())
+        let part = |file: LogicalFileView| Part {
+            path: file.object_store_path(),
+            remove: file.remove_action(true),
+            stats: file.stats(),
+        };
+        Ok(files.iter().map(part).collect())
     }
 
-    /// Reads a file.
+    /// Reads a file, with the columns that it has.
     pub(crate) async fn read(&self, file: &Path) -> Result<Vec<RecordBatch>, Error> {
-        let bytes = self.get(file).await?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(DeltaTableError::from)?;
-        let batches = reader.build().map_err(DeltaTableError::from)?;
-        Ok(batches.collect::<Result<_, _>>()?)
+        files::read(self.get(file).await?)
     }
 
     async fn get(&self, file: &Path) -> Result<Bytes, Error> {
@@ -225,7 +294,8 @@ impl LakeTable {
                 .with_max_retries(0);
             let operation =
                 DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
-            let committing = CommitBuilder::from(properties).with_actions(actions.clone()).build(
+            let actions = self.declared()?.into_iter().chain(actions.iter().cloned()).collect();
+            let committing = CommitBuilder::from(properties).with_actions(actions).build(
                 Some(self.table.snapshot()?),
                 self.table.log_store(),
                 operation,
@@ -266,6 +336,31 @@ impl Note {
     pub(crate) fn path(self) -> Path {
         Path::from_iter([NOTES, &format!("{:016x}.json", self.0)])
     }
+}
+
+/// Makes a table: by hand, as `deltalake`'s own way adds what it then cannot write itself.
+async fn make(table: &DeltaTable, place: &Url, fields: Vec<StructField>) -> Result<(), Error> {
+    let columns = StructType::try_new(fields).map_err(DeltaTableError::from)?;
+    let none: [(String, String); 0] = [];
+    let metadata = new_metadata(&columns, Vec::<String>::new(), none).map_err(DeltaTableError::from)?;
+    let protocol = protocol()?;
+    let actions = vec![Action::Protocol(protocol.clone()), Action::Metadata(metadata.clone())];
+    let operation =
+        DeltaOperation::Create { mode: SaveMode::Ignore, location: place.clone(), protocol, metadata };
+    let properties = CommitProperties::default().with_max_retries(0);
+    CommitBuilder::from(properties).with_actions(actions).build(None, table.log_store(), operation).await?;
+    Ok(())
+}
+
+/// What a reader has to know: moments without a zone, which any table may come to have.
+fn protocol() -> Result<Protocol, Error> {
+    let protocol = serde_json::from_value(serde_json::json!({
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": ["timestampNtz"],
+        "writerFeatures": ["timestampNtz"],
+    }));
+    protocol.map_err(|error| Error::Strange(format!("a table's protocol: {error}")))
 }
 
 /// A control of the tests: whoever comes may write.

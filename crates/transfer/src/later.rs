@@ -18,11 +18,11 @@ use crate::current::Copied;
 use crate::fold::Fold;
 use crate::lake::{Note, Writer};
 use crate::rows::UNCHANGED;
+use crate::shape::Shape;
 
 pub use crate::rows::{LSN, ORDER};
 
-/// What marks a column of a table that identifies its rows, among the column's metadata.
-pub const KEY: &str = "stead.key";
+pub(crate) use crate::forms::KEY;
 
 /// From where on changes are not in a table yet.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ pub struct Later {
 impl Later {
     /// None yet, of a table with these columns and keys.
     pub fn new(schema: SchemaRef, keys: Vec<usize>, since: Since) -> Result<Self, Error> {
-        let fold = Fold::new(schema.clone(), keys.clone())?;
+        let fold = Fold::new(Shape::new("the table".to_owned(), schema.clone()), keys.clone())?;
         Ok(Self { fold, since, schema, keys, needs_before: false })
     }
 
@@ -89,7 +89,8 @@ impl Later {
         let unchanged = batch.column_by_name(UNCHANGED);
         self.needs_before |= unchanged.is_none_or(|column| column.null_count() < column.len());
         let copied = self.since.copied.as_ref();
-        self.fold.take(batch, |xid| copied.is_some_and(|copied| copied.visibility.sees(xid)))
+        let is_known = |op: &str, xid, lsn| copied.is_some_and(|copied| copied.holds(op, xid, lsn));
+        self.fold.take(&batch, is_known)
     }
 
     /// Whether the table is as it was.

@@ -11,17 +11,25 @@
 //!
 //! Nothing here knows the control plane.
 
+mod catalog;
 mod cells;
 pub mod change;
+mod changes;
 pub mod current;
 mod decode;
+mod files;
 mod fold;
+mod forms;
 pub mod lake;
 pub mod later;
+mod lists;
 mod memory;
+mod moments;
 pub mod publish;
 mod rows;
 pub mod run;
+mod seen;
+mod shape;
 mod slot;
 mod source;
 mod status;
@@ -43,7 +51,9 @@ pub enum Error {
     #[error("the source's changes are not understood: {0}")]
     Strange(String),
     /// A value that the lake has no form for.
-    #[error("{table}.{column} cannot be held by the lake: {why}")]
+    #[error(
+        "{table}.{column} cannot be held by the lake: {why}; have the column held as text, and the table copied anew"
+    )]
     Value {
         /// The source's table.
         table: String,
@@ -53,11 +63,28 @@ pub enum Error {
         why: String,
     },
     /// The columns of a table are others than the lake's.
-    #[error("{table} has other columns than its table in the lake: {why}")]
+    #[error("{table} is not what its table in the lake is: {why}; have the table copied anew")]
     Schema {
         /// The source's table.
         table: String,
         /// The difference.
+        why: String,
+    },
+    /// Nothing identifies the rows of a table, so that there can be no table of them as they are.
+    #[error(
+        "nothing identifies the rows of {table}: give it a primary key, or a replica identity by a unique index; \
+         its changes alone can be had without"
+    )]
+    NoKey {
+        /// The source's table.
+        table: String,
+    },
+    /// The table in the lake cannot become the source's by changes.
+    #[error("{table} has to be copied anew: {why}")]
+    CopyAnew {
+        /// The source's table.
+        table: String,
+        /// Why.
         why: String,
     },
     /// Somebody else writes the same table.

@@ -55,21 +55,28 @@ impl Memory {
 
     /// The name of the time during which positions can be compared.
     pub(crate) fn epoch(&self) -> String {
-        let (system, timeline) = self.history.as_ref().map_or(("", 0), |of| (of.system.as_str(), of.timeline));
+        let (system, timeline) =
+            self.history.as_ref().map_or(("", 0), |of| (of.system.as_str(), of.timeline));
         format!("{system}-{timeline}-{}", self.resyncs)
     }
 
     /// How to begin, given what the server says and how often a resync was asked for.
     pub(crate) fn beginning(&self, is: &History, slot: Option<&SlotState>, resyncs: u32) -> Beginning {
-        let Some(known) = self.history.as_ref().filter(|_| resyncs <= self.resyncs) else { return Beginning::Anew };
+        let Some(known) = self.history.as_ref().filter(|_| resyncs <= self.resyncs) else {
+            return Beginning::Anew;
+        };
         if known.system != is.system {
             return stopped("the server is another one than before: positions in its log mean nothing here");
         }
         if known.timeline != is.timeline {
-            return stopped("the server was restored to an earlier moment: the lake may hold what it no longer has");
+            return stopped(
+                "the server was restored to an earlier moment: the lake may hold what it no longer has",
+            );
         }
         match slot {
-            None if self.slot => stopped("the server's slot is gone: changes since then cannot be had any more"),
+            None if self.slot => {
+                stopped("the server's slot is gone: changes since then cannot be had any more")
+            }
             Some(slot) if slot.is_lost => stopped(
                 "the server let go of changes that were not in the lake yet, because they would have filled its disk",
             ),

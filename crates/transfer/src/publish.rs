@@ -32,7 +32,8 @@ pub fn script(name: &Publication, verifier: &str, mode: Mode, tables: &[Like], d
     };
     let mut meant = String::from("false");
     for (schema, table) in tables {
-        let _ = write!(meant, " or (n.nspname like {} and c.relname like {})", literal(schema), literal(table));
+        let _ =
+            write!(meant, " or (n.nspname like {} and c.relname like {})", literal(schema), literal(table));
     }
     let why = match mode {
         Mode::Snapshot => "null::text",

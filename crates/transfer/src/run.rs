@@ -4,6 +4,7 @@
 //! copies tables that are new and merges what the first has appended. Each has a session of its own, and whichever fails,
 //! both begin again from what server and lake say.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -131,7 +132,8 @@ impl Transfer {
                 if slot.is_some() {
                     source.drop_slot().await?;
                 }
-                memory = Memory { history: Some(history), resyncs: self.settings.resyncs, ..Memory::default() };
+                memory =
+                    Memory { history: Some(history), resyncs: self.settings.resyncs, ..Memory::default() };
                 // Noted first: a slot that is found then is its own, however it ends meanwhile.
                 memory.write(path)?;
                 fail_point!("transfer::run.noted");
@@ -179,6 +181,13 @@ impl Transfer {
             lake: self.lake.clone(),
         };
         let mut stream = Stream::new(self.connect().await?, settings);
+        let tables = tell.borrow().clone();
+        stream.begin(&tables).await?;
+        for relation in &tables {
+            if let Some(why) = stream.stopped(relation).await? {
+                self.board.halt(&relation.full_name(), anew(&why));
+            }
+        }
         let (mut seen, mut looked, mut let_go) = (Lsn::from(0), Instant::now(), Instant::now());
         loop {
             // Nothing is asked of the slot before something was written: it would be gone through from its beginning.
@@ -188,6 +197,10 @@ impl Transfer {
                     let step = stream.step().await?;
                     for (table, rows) in &step.tables {
                         self.board.changed(table, *rows);
+                    }
+                    for stopped in &step.stopped {
+                        let name = format!("{}.{}", stopped.schema, stopped.table);
+                        self.board.halt(&name, anew(&stopped.why));
                     }
                     if step.transactions == 0 {
                         break;
@@ -220,7 +233,7 @@ impl Transfer {
         }
     }
 
-    /// Copies tables that were never copied, and merges their changes.
+    /// Keeps the tables as they are in the server.
     async fn keep_current(
         self: Arc<Self>,
         memory: Memory,
@@ -230,13 +243,24 @@ impl Transfer {
         let every = Duration::from_millis(self.settings.every_ms);
         loop {
             let due = Instant::now() + every;
-            let tables = told.borrow_and_update().clone();
-            for relation in tables {
+            let mut changes = HashMap::new();
+            let known = told.borrow_and_update().clone();
+            for relation in known {
+                let place = self.place(&relation.schema, &format!("{}__changes", relation.name));
+                let opened =
+                    LakeTable::open_changes(&place, self.writer(&memory, &relation), &relation).await?;
+                changes.insert(relation.full_name(), opened);
+            }
+            // After the changes were looked at: so it is known of every one how its table was declared.
+            for relation in source.tables().await? {
                 let name = relation.full_name();
-                match self.bring_up_to_date(&memory, &mut source, relation).await {
+                let Some(changes) = changes.get(&name) else { continue };
+                match self.bring_up_to_date(&memory, &mut source, relation, changes).await {
                     Ok(()) => {}
                     // The server, and whoever writes the same lake, are everybody's trouble; a table's is its own.
-                    Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => return Err(error),
+                    Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => {
+                        return Err(error);
+                    }
                     Err(error) => {
                         tracing::warn!(table = name, %error, "the table stands still");
                         self.board.stands(&name, error.to_string());
@@ -247,29 +271,37 @@ impl Transfer {
         }
     }
 
+    /// Copies a table that was never copied, or has become what changes cannot make of it; merges its changes otherwise.
     async fn bring_up_to_date(
         &self,
         memory: &Memory,
         source: &mut Source,
         relation: Relation,
+        changes: &LakeTable,
     ) -> Result<(), Error> {
         let name = relation.full_name();
-        let place = |table: &str| self.place(&relation.schema, table);
-        let writer = self.writer(memory, &relation);
-        let mut current = Current::open(&place(&relation.name), writer.clone(), relation.clone()).await?;
-        if current.waits_for_copy() {
-            self.board.is(&name, TableState::Copying);
-            let snapshot = source.snapshot().await?;
-            let rows = current.copy(&snapshot).await?;
-            drop(snapshot);
-            self.board.copied(&name, rows, TableState::Following);
-            tracing::info!(table = name, rows, "copied");
-        } else {
-            let changes = place(&format!("{}__changes", relation.name));
-            let changes = LakeTable::open_changes(&changes, writer, &relation).await?;
-            current.merge(&changes).await?;
-            self.board.is(&name, TableState::Following);
+        if self.board.is_halted(&name) {
+            // It is what it was when it stopped.
+            return Ok(());
         }
+        let place = self.place(&relation.schema, &relation.name);
+        let mut current = Current::open(&place, self.writer(memory, &relation), relation.clone()).await?;
+        if !current.was_never_copied()? {
+            match current.merge(changes).await {
+                Ok(_) => {
+                    self.board.is(&name, TableState::Following);
+                    return Ok(());
+                }
+                Err(Error::CopyAnew { why, .. }) => tracing::info!(table = name, why, "is copied anew"),
+                Err(error) => return Err(error),
+            }
+        }
+        self.board.is(&name, TableState::Copying);
+        let snapshot = source.snapshot_of(&relation).await?;
+        let rows = current.copy(&snapshot).await?;
+        drop(snapshot);
+        self.board.copied(&name, rows, TableState::Following);
+        tracing::info!(table = name, rows, "copied");
         Ok(())
     }
 
@@ -303,7 +335,9 @@ impl Transfer {
                 };
                 match copied {
                     Ok(rows) => self.board.copied(&name, rows, TableState::Copied),
-                    Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => return Err(error),
+                    Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => {
+                        return Err(error);
+                    }
                     Err(error) => self.board.stands(&name, error.to_string()),
                 }
             }
@@ -311,6 +345,11 @@ impl Transfer {
             memory.write(&self.settings.memory)?;
         }
     }
+}
+
+/// What to do where a table cannot go on.
+fn anew(why: &str) -> String {
+    format!("{why}; `stead resync` copies everything anew")
 }
 
 /// An error with what it comes from.

@@ -49,7 +49,8 @@ impl Source {
                 pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8, safe_wal_size
             from pg_replication_slots where slot_name = $1";
         let Some(row) = self.client.query_opt(ask, &[&self.slot.to_string()]).await? else { return Ok(None) };
-        let bytes = |column: usize| row.get::<_, Option<i64>>(column).and_then(|bytes| u64::try_from(bytes).ok());
+        let bytes =
+            |column: usize| row.get::<_, Option<i64>>(column).and_then(|bytes| u64::try_from(bytes).ok());
         Ok(Some(SlotState {
             is_lost: row.get::<_, Option<bool>>(0).unwrap_or(false),
             end: row.get(1),
@@ -61,7 +62,8 @@ impl Source {
 
     /// Lets the server forget the slot; none is fine.
     pub(crate) async fn drop_slot(&self) -> Result<(), Error> {
-        let drop = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1";
+        let drop =
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1";
         self.client.execute(drop, &[&self.slot.to_string()]).await?;
         Ok(())
     }

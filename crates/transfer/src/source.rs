@@ -4,8 +4,11 @@
 //! they are durable the slot is advanced. This takes any connection, and several times as much a second as the streaming
 //! protocol, which sends a message a row.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, pin_mut};
@@ -13,13 +16,13 @@ use postgres_types::Type;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
 
-use crate::change::{Cell, Column, Relation, Row};
+use crate::change::{Cell, Relation, Row};
 use crate::visibility::{BadSnapshot, Visibility};
-use crate::{Error, Lsn};
+use crate::{Error, Lsn, catalog};
 
 /// How values are written, whatever the server's own settings say.
 const FORMS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=3 \
-                     -c bytea_output=hex -c client_encoding=UTF8";
+                     -c bytea_output=hex -c client_encoding=UTF8 -c lc_monetary=C -c search_path=";
 
 /// A name that needs no quotes: of a slot or a publication of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +84,22 @@ pub struct Source {
     pub(crate) client: Client,
     pub(crate) slot: Slot,
     pub(crate) publication: Publication,
+    texts: Texts,
+}
+
+/// Columns that are held as text, whatever their type is: schema, table, column.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Texts(Arc<BTreeSet<[String; 3]>>);
+
+impl Texts {
+    pub(crate) fn apply(&self, relation: &mut Relation) {
+        let Relation { schema, name, columns, .. } = relation;
+        for column in columns {
+            if self.0.contains(&[schema.clone(), name.clone(), column.name.clone()]) {
+                (column.type_id, column.modifier) = (Type::TEXT.oid(), -1);
+            }
+        }
+    }
 }
 
 impl Source {
@@ -89,7 +108,17 @@ impl Source {
         config.application_name("stead transfer").options(FORMS);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
-        Ok(Self { client, slot, publication })
+        Ok(Self { client, slot, publication, texts: Texts::default() })
+    }
+
+    /// Holds columns as PostgreSQL's own text of them, each a schema, a table and a column: for what the form of their
+    /// type cannot hold ([`crate::Error::Value`]).
+    pub fn hold_as_text(&mut self, columns: impl IntoIterator<Item = [String; 3]>) {
+        self.texts = Texts(Arc::new(columns.into_iter().collect()));
+    }
+
+    pub(crate) fn texts(&self) -> Texts {
+        self.texts.clone()
     }
 
     /// Makes the slot where there is none; from then on the server keeps every change for it.
@@ -105,32 +134,24 @@ impl Source {
 
     /// The tables that are published.
     pub async fn tables(&self) -> Result<Vec<Relation>, Error> {
-        let published = "select schemaname, tablename, format('%I.%I', schemaname, tablename)
-            from pg_publication_tables where pubname = $1 order by 1, 2";
-        // What identifies a row is what the replica identity says.
-        let of = "select a.attname, a.atttypid, a.atttypmod, coalesce(a.attnum = any(i.indkey), false)
-            from pg_attribute a join pg_class c on c.oid = a.attrelid
-            left join pg_index i on i.indrelid = c.oid
-                and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident end
-            where c.oid = $1::text::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-            order by a.attnum";
-        let mut tables = Vec::new();
-        for table in self.client.query(published, &[&self.publication.to_string()]).await? {
-            let columns = self.client.query(of, &[&table.get::<_, String>(2)]).await?;
-            let columns = columns.iter().map(|row| Column {
-                name: row.get(0),
-                type_id: row.get(1),
-                modifier: row.get(2),
-                is_key: row.get(3),
-            });
-            let (schema, name) = (table.get(0), table.get(1));
-            tables.push(Relation { schema, name, columns: columns.collect() });
-        }
-        Ok(tables)
+        catalog::tables(&self.client, &self.publication.to_string(), &self.texts).await
     }
 
-    /// Begins a copy: a transaction that sees one moment.
+    /// Begins a copy of all published tables: a transaction that sees one moment. Until it is over none of them can be
+    /// declared otherwise or emptied: PostgreSQL would show a table whose rows were written anew in the meantime as
+    /// empty.
     pub async fn snapshot(&mut self) -> Result<Snapshot<'_>, Error> {
+        let names = catalog::names(&self.client, &self.publication.to_string()).await?;
+        self.snapshot_with(&names).await
+    }
+
+    /// The same for a copy of one table, which keeps nobody from declaring the others otherwise.
+    pub async fn snapshot_of(&mut self, table: &Relation) -> Result<Snapshot<'_>, Error> {
+        self.snapshot_with(&[format!("{}.{}", quoted(&table.schema), quoted(&table.name))]).await
+    }
+
+    async fn snapshot_with(&mut self, names: &[String]) -> Result<Snapshot<'_>, Error> {
+        let publication = self.publication.to_string();
         let transaction = self
             .client
             .build_transaction()
@@ -138,12 +159,18 @@ impl Source {
             .read_only(true)
             .start()
             .await?;
+        if !names.is_empty() {
+            // It sees the moment of its first query, which this is not.
+            let lock = format!("lock table {} in access share mode", names.join(", "));
+            transaction.batch_execute(&lock).await?;
+        }
         let moment = "select pg_current_snapshot()::text, pg_current_wal_insert_lsn()";
         let row = transaction.query_one(moment, &[]).await?;
         let visibility: String = row.get(0);
         let visibility =
             visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
-        Ok(Snapshot { transaction, visibility, at: row.get(1) })
+        let tables = catalog::tables(transaction.client(), &publication, &self.texts).await?;
+        Ok(Snapshot { transaction, visibility, at: row.get(1), tables })
     }
 
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
@@ -168,6 +195,28 @@ impl Source {
         self.client.execute(advance, &[&self.slot.to_string(), &to]).await?;
         Ok(())
     }
+
+    /// What it was told last that it can let go of.
+    pub(crate) async fn let_go_of(&self) -> Result<Lsn, Error> {
+        let confirmed = "select confirmed_flush_lsn from pg_replication_slots where slot_name = $1";
+        let row = self.client.query_opt(confirmed, &[&self.slot.to_string()]).await?;
+        row.map(|row| row.get(0)).ok_or_else(|| Error::Strange(format!("there is no slot {}", self.slot)))
+    }
+
+    /// Waits until everybody sees what these transactions did: a stream is told of a commit a moment earlier.
+    pub(crate) async fn sees(&self, transactions: &[u32]) -> Result<(), Error> {
+        if transactions.is_empty() {
+            return Ok(());
+        }
+        let numbers: BTreeSet<String> = transactions.iter().map(u32::to_string).collect();
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let under_way = "select exists (select from pg_locks
+            where locktype = 'transactionid' and granted and transactionid::text = any($1))";
+        while self.client.query_one(under_way, &[&numbers]).await?.get(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
 }
 
 /// One moment of a server.
@@ -175,6 +224,7 @@ pub struct Snapshot<'s> {
     transaction: Transaction<'s>,
     visibility: Visibility,
     at: Lsn,
+    tables: Vec<Relation>,
 }
 
 impl Snapshot<'_> {
@@ -188,6 +238,11 @@ impl Snapshot<'_> {
         self.at
     }
 
+    /// The published tables, as they are at this moment and stay until it is over.
+    pub fn tables(&self) -> &[Relation] {
+        &self.tables
+    }
+
     /// The rows of a table.
     pub(crate) async fn rows(
         &self,
@@ -195,14 +250,16 @@ impl Snapshot<'_> {
     ) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
         let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
         let table = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
-        let copy = format!("copy (select {} from {table}) to stdout", columns.join(", "));
+        let filter = relation.catalog.as_ref().and_then(|catalog| catalog.filter.as_ref());
+        let filter = filter.map(|filter| format!(" where {filter}")).unwrap_or_default();
+        let copy = format!("copy (select {} from {table}{filter}) to stdout", columns.join(", "));
         let lines = self.transaction.copy_out(copy.as_str()).await?;
         Ok(lines.map(|line| Ok(fields(&line?))))
     }
 }
 
 /// A name as SQL has it.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

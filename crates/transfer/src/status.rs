@@ -1,6 +1,6 @@
 //! What the parts of a transfer say of themselves, in one file for others to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,8 @@ pub(crate) struct Board(Arc<Mutex<Known>>);
 #[derive(Default)]
 struct Known {
     tables: BTreeMap<String, TableStatus>,
+    /// Those that one of their changes has stopped.
+    halted: BTreeSet<String>,
     behind: Option<Behind>,
     /// Since when the lake has not had everything.
     behind_since: Option<Timestamp>,
@@ -48,15 +50,26 @@ impl Board {
 
     /// A table is somewhere else now.
     pub(crate) fn is(&self, name: &str, state: TableState) {
-        self.table(name, |table| (table.state, table.why) = (state, None));
+        if !self.is_halted(name) {
+            self.table(name, |table| (table.state, table.why) = (state, None));
+        }
+    }
+
+    /// A table was stopped by one of its changes, and stays so.
+    pub(crate) fn halt(&self, name: &str, why: String) {
+        self.with(|known| known.halted.insert(name.to_owned()));
+        self.stands(name, why);
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_halted(&self, name: &str) -> bool {
+        self.with(|known| known.halted.contains(name))
     }
 
     /// A table was copied.
     pub(crate) fn copied(&self, name: &str, rows: usize, state: TableState) {
-        self.table(name, |table| {
-            (table.state, table.why) = (state, None);
-            table.rows = u64::try_from(rows).ok();
-        });
+        self.is(name, state);
+        self.table(name, |table| table.rows = u64::try_from(rows).ok());
     }
 
     /// A table stands still.
@@ -90,7 +103,11 @@ impl Board {
             let since = known.behind_since.map_or(0, |since| now.duration_since(since).as_millis());
             known.behind = Some(Behind {
                 ms: u64::try_from(since).unwrap_or_default(),
-                bytes: if has_everything { 0 } else { u64::from(slot.end).saturating_sub(slot.confirmed.into()) },
+                bytes: if has_everything {
+                    0
+                } else {
+                    u64::from(slot.end).saturating_sub(slot.confirmed.into())
+                },
                 kept_bytes: slot.kept,
                 room_bytes: slot.room,
             });

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::change::{Change, Kind, Relation, Transaction};
+use crate::change::{Change, Relation, Transaction};
+use crate::changes::{Changes, Segment};
 use crate::decode::Decoder;
-use crate::lake::{LakeTable, Writer};
-use crate::rows::Rows;
+use crate::lake::Writer;
 use crate::{Error, Lsn, Source, fail_point};
 
 /// Rows that are taken at once, at least, where there are so many.
@@ -34,13 +34,28 @@ pub struct Step {
     pub rows: usize,
     /// The same by table.
     pub tables: Vec<(String, usize)>,
+    /// Tables that had changes which were not written.
+    pub stopped: Vec<Stopped>,
+}
+
+/// A table that cannot go on, until [`Stream::resume`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Where the first transaction ended that was not written.
+    pub since: Lsn,
+    /// Why, and what to do.
+    pub why: String,
 }
 
 /// A stream under way.
 pub struct Stream {
     source: Source,
     settings: Settings,
-    tables: BTreeMap<(String, String), LakeTable>,
+    tables: BTreeMap<(String, String), Changes>,
 }
 
 impl Stream {
@@ -50,21 +65,39 @@ impl Stream {
     }
 
     /// Takes what the slot has next, writes it, and lets the source forget it.
+    ///
+    /// A table that cannot hold what comes is stopped, and told among what the step has done; the others go on. What is
+    /// wrong with the lake itself is an error of the step, after which the source keeps everything.
     pub async fn step(&mut self) -> Result<Step, Error> {
         let messages = self.source.peek(BATCH).await?;
-        let mut decoder = Decoder::new();
+        let mut decoder = Decoder::new(self.source.texts());
         let mut transactions = Vec::new();
         for message in messages {
             transactions.extend(decoder.take(message)?);
         }
         let Some(end) = transactions.last().map(|last| last.end) else { return Ok(Step::default()) };
         let mut step = Step { transactions: transactions.len(), ..Step::default() };
-        for (relation, changes) in by_table(&transactions)? {
-            let rows = self.write(&relation, &changes, end).await?;
+        let mut skipped = Vec::new();
+        for ((schema, name), segments) in by_table(&transactions) {
+            let Some((first, _)) = segments.first() else { continue };
+            let table = self.table(first).await?;
+            let rows = table.take(&segments, end).await?;
             step.rows += rows;
-            step.tables.push((relation.full_name(), rows));
+            step.tables.push((first.full_name(), rows));
+            if let Some(stop) = table.stop() {
+                let xids = segments.iter().flat_map(|(_, changes)| changes).map(|(of, ..)| of.xid);
+                skipped.extend(xids);
+                step.stopped.push(Stopped {
+                    schema: schema.to_owned(),
+                    table: name.to_owned(),
+                    since: Lsn::from(stop.since),
+                    why: stop.why.clone(),
+                });
+            }
         }
         fail_point!("transfer::stream.written");
+        // A copy that is made after this holds what was not written.
+        self.source.sees(&skipped).await?;
         // Every table has everything before it: those that are not named in it had nothing to be written.
         self.source.advance(end).await?;
         fail_point!("transfer::stream.advanced");
@@ -76,28 +109,29 @@ impl Stream {
         self.source.advance(before).await
     }
 
-    async fn write(
-        &mut self,
-        relation: &Arc<Relation>,
-        changes: &[Placed<'_>],
-        end: Lsn,
-    ) -> Result<usize, Error> {
-        let table = self.table(relation).await?;
-        let schema = table.schema()?;
-        let mut rows = Rows::new(relation.clone(), &schema);
-        let from = table.position().lsn;
-        // What the table has came before: the writer was ended between that and the slot's being told.
-        for (transaction, place, kind) in changes.iter().filter(|(of, ..)| u64::from(of.end) > from) {
-            rows.push(transaction, *place, kind)?;
-        }
-        let count = rows.count();
-        if count > 0 {
-            table.append(rows.finish(schema)?, end).await?;
-        }
-        Ok(count)
+    /// Why a table is stopped, if it is.
+    pub async fn stopped(&mut self, relation: &Relation) -> Result<Option<String>, Error> {
+        Ok(self.table(relation).await?.stop().map(|stop| stop.why.clone()))
     }
 
-    async fn table(&mut self, relation: &Relation) -> Result<&mut LakeTable, Error> {
+    /// Lets tables go on that were stopped in an earlier epoch.
+    pub async fn begin(&mut self, relations: &[Relation]) -> Result<(), Error> {
+        for relation in relations {
+            if self.table(relation).await?.is_of_before() {
+                self.resume(relation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a table go on that was stopped, with the columns that it has now. What came in between is in its changes only
+    /// as a gap, so it has to be copied after this ([`crate::current::Current::copy`]).
+    pub async fn resume(&mut self, relation: &Relation) -> Result<(), Error> {
+        let at = self.source.let_go_of().await?;
+        self.table(relation).await?.resume(relation, at).await
+    }
+
+    async fn table(&mut self, relation: &Relation) -> Result<&mut Changes, Error> {
         use std::collections::btree_map::Entry;
         let Settings { transfer, epoch, lake } = &self.settings;
         match self.tables.entry((relation.schema.clone(), relation.name.clone())) {
@@ -109,31 +143,24 @@ impl Stream {
                 }
                 let name = format!("{transfer}/{}", relation.full_name());
                 let writer = Writer { name, epoch: epoch.clone() };
-                Ok(entry.insert(LakeTable::open_changes(&place, writer, relation).await?))
+                Ok(entry.insert(Changes::open(&place, writer, relation).await?))
             }
         }
     }
 }
 
-/// A change, with its transaction and its place there.
-type Placed<'t> = (&'t Transaction, usize, &'t Kind);
-
-/// A table, and its changes in their order.
-type Changed<'t> = (Arc<Relation>, Vec<Placed<'t>>);
-
-/// Changes by the table that they change. One whose columns change in the middle stops here.
-fn by_table(transactions: &[Transaction]) -> Result<Vec<Changed<'_>>, Error> {
-    let mut found: BTreeMap<(&str, &str), Changed<'_>> = BTreeMap::new();
+/// Changes by the table that they change, and by how it was declared then.
+fn by_table(transactions: &[Transaction]) -> BTreeMap<(&str, &str), Vec<Segment<'_>>> {
+    let mut found: BTreeMap<(&str, &str), Vec<Segment<'_>>> = BTreeMap::new();
     for transaction in transactions {
         for (place, Change { relation, kind }) in transaction.changes.iter().enumerate() {
-            let table = (relation.schema.as_str(), relation.name.as_str());
-            let (of, changes) = found.entry(table).or_insert_with(|| (relation.clone(), Vec::new()));
-            if !Arc::ptr_eq(of, relation) && of != relation {
-                let why = "they were changed while rows were".to_owned();
-                return Err(Error::Schema { table: relation.full_name(), why });
+            let segments = found.entry((relation.schema.as_str(), relation.name.as_str())).or_default();
+            let change = (transaction, place, kind);
+            match segments.last_mut().filter(|(of, _)| Arc::ptr_eq(of, relation) || of == relation) {
+                Some((_, changes)) => changes.push(change),
+                None => segments.push((relation.clone(), vec![change])),
             }
-            changes.push((transaction, place, kind));
         }
     }
-    Ok(found.into_values().collect())
+    found
 }

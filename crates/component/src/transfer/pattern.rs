@@ -99,9 +99,7 @@ mod tests {
 
     #[test]
     fn a_star_is_any_number_of_characters() {
-        let fits = |pattern: &str, table: &str| {
-            pattern.parse::<Pattern>().unwrap().matches("public", table)
-        };
+        let fits = |pattern: &str, table: &str| pattern.parse::<Pattern>().unwrap().matches("public", table);
         assert!(fits("public.*", "orders") && fits("public.orders", "orders") && fits("*.*", ""));
         assert!(fits("pub*.o*d*s", "orders") && fits("public.*rs", "orders") && fits("public.o*", "o"));
         assert!(!fits("public.order", "orders") && !fits("sales.*", "orders"));
@@ -110,7 +108,8 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for bad in ["", "orders", ".orders", "public.", "a.b.c", "public.\"x\"", "public.o'x", "public.a\nb"] {
+        for bad in ["", "orders", ".orders", "public.", "a.b.c", "public.\"x\"", "public.o'x", "public.a\nb"]
+        {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }
         assert_eq!("public.a_*%".parse::<Pattern>().unwrap().like(), ("public".into(), "a\\_%\\%".into()));

@@ -75,9 +75,10 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     if standing.provisioned && !observed.tree {
         return Decision::Blocked(Condition {
             kind: ConditionKind::DataLost,
-            message: "the lake is gone from the host; nothing was put in its place: put it back, or remove the \
+            message:
+                "the lake is gone from the host; nothing was put in its place: put it back, or remove the \
                       transfer and add it again, which copies everything anew"
-                .into(),
+                    .into(),
         });
     }
     if !observed.tree {

@@ -88,7 +88,8 @@ fn each_step_comes_before_what_needs_it() {
     let crashing = |o: &mut Observed| o.copier.unit = Unit::Failing("no".into());
     assert_eq!(after(crashing), "the process that copies is being tried again");
     let stopped = |o: &mut Observed| {
-        o.progress = Some(Progress { trouble: Some("its slot is gone".into()), stopped: true, ..Progress::default() });
+        o.progress =
+            Some(Progress { trouble: Some("its slot is gone".into()), stopped: true, ..Progress::default() });
     };
     assert_eq!(after(stopped), format!("{:?}", ConditionKind::TransferStopped));
 }

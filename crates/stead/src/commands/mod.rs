@@ -51,7 +51,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Lake { settings } => {
             quiet_log();
-            return asynchronously(async {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.thread_stack_size(lake::STACK);
+            return run_on(runtime, async {
                 lake::serve(settings, host::told_to_stop()).await.map_err(Failure::failed)
             });
         }

@@ -171,7 +171,8 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
         } else {
             format!("{} s, {} of log", ms.div_ceil(1000), size(bytes))
         };
-        let room = transfer.room_bytes.map_or_else(String::new, |room| format!(", {} more at most", size(room)));
+        let room =
+            transfer.room_bytes.map_or_else(String::new, |room| format!(", {} more at most", size(room)));
         row("behind", format!("{behind}; the server keeps {} of log for it{room}", size(kept)));
     }
     for table in &transfer.tables {

@@ -31,7 +31,7 @@ mod sleep;
 mod story;
 mod tenants;
 mod tour;
-mod transfers;
 mod transcript;
+mod transfers;
 mod twice;
 mod witness;

@@ -1,7 +1,11 @@
 //! Transfers from a real PostgreSQL into real tables.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod current;
+mod declared;
 mod exactly_once;
+mod site;
 mod source;
+mod torture;
+mod types;

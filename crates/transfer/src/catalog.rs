@@ -1,0 +1,108 @@
+//! What the server's catalog says of the published tables.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use crate::Error;
+use crate::change::{Catalog, Column, Facts, Relation, Storage};
+use crate::lists;
+use crate::source::Texts;
+
+/// The published tables, as SQL has their names.
+pub(crate) async fn names(client: &Client, publication: &str) -> Result<Vec<String>, Error> {
+    let names = "select format('%I.%I', schemaname, tablename) from pg_catalog.pg_publication_tables
+        where pubname = $1 order by 1";
+    Ok(client.query(names, &[&publication]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// The published tables and what of them is published, by name.
+pub(crate) async fn tables(
+    client: &Client,
+    publication: &str,
+    texts: &Texts,
+) -> Result<Vec<Relation>, Error> {
+    // What identifies a row is what the replica identity says, and the primary key where that is the whole row.
+    let columns = "select c.oid, p.schemaname::text, p.tablename::text, a.attname::text,
+            (with recursive base (id, next) as (
+                 select t.oid, t.typbasetype from pg_type t where t.oid = a.atttypid
+                 union all select t.oid, t.typbasetype from base join pg_type t on t.oid = base.next)
+             select id from base where next = 0),
+            a.atttypmod, coalesce(a.attnum = any(i.indkey), false),
+            a.attnum, a.xmin::text,
+            case when c.relkind <> 'p' then case when a.atthasmissing then a.attmissingval::text end else (
+                 select l.attmissingval::text from pg_partition_tree(c.oid) t
+                 join pg_attribute l on l.attrelid = t.relid and l.attname = a.attname and l.atthasmissing
+                 limit 1) end,
+            c.relnatts, p.rowfilter
+        from pg_publication_tables p
+        join pg_namespace n on n.nspname = p.schemaname
+        join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid
+        join pg_attribute a on a.attrelid = c.oid and a.attname = any(p.attnames) and not a.attisdropped
+        left join pg_index i on i.indrelid = c.oid
+            and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end
+        where p.pubname = $1 order by 2, 3, a.attnum";
+    let mut files = files(client, publication).await?;
+    let mut tables: Vec<Relation> = Vec::new();
+    for row in client.query(columns, &[&publication]).await? {
+        let oid: u32 = row.get(0);
+        let column =
+            Column { name: row.get(3), type_id: row.get(4), modifier: row.get(5), is_key: row.get(6) };
+        let before: Option<String> = row.get(9);
+        // It is the only element of an array.
+        let before = before.map(|text| lists::elements(&text)).transpose().map_err(Error::Strange)?;
+        let facts = Facts {
+            number: row.get(7),
+            declared: row.get(8),
+            before: before.and_then(|elements| elements.into_iter().next().flatten()),
+        };
+        match tables.last_mut().filter(|table| table.oid == oid) {
+            Some(table) => {
+                table.columns.push(column);
+                if let Some(catalog) = &mut table.catalog {
+                    catalog.columns.push(facts);
+                }
+            }
+            None => tables.push(Relation {
+                schema: row.get(1),
+                name: row.get(2),
+                oid,
+                columns: vec![column],
+                catalog: Some(Catalog {
+                    columns: vec![facts],
+                    width: row.get(10),
+                    filter: row.get(11),
+                    files: files.remove(&oid).unwrap_or_default(),
+                }),
+            }),
+        }
+    }
+    for table in &mut tables {
+        texts.apply(table);
+    }
+    Ok(tables)
+}
+
+/// The files of each published table.
+async fn files(client: &Client, publication: &str) -> Result<HashMap<u32, Vec<Storage>>, Error> {
+    // A partition that was made as one has been so since the transaction that made it.
+    let files = "with published as (
+            select c.oid, c.relkind from pg_publication_tables p
+            join pg_namespace n on n.nspname = p.schemaname
+            join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid where p.pubname = $1)
+        select p.oid, leaf.oid, leaf.relfilenode, coalesce(own.xmin::text <> i.xmin::text, false)
+        from published p
+        cross join lateral (
+            select p.oid as relid where p.relkind <> 'p'
+            union all select t.relid from pg_partition_tree(p.oid) t where p.relkind = 'p' and t.isleaf) t
+        join pg_class leaf on leaf.oid = t.relid
+        left join pg_inherits i on i.inhrelid = leaf.oid and p.relkind = 'p'
+        left join pg_attribute own on own.attrelid = leaf.oid and own.attnum = -1
+        order by 1, 2";
+    let mut found: HashMap<u32, Vec<Storage>> = HashMap::new();
+    for row in client.query(files, &[&publication]).await? {
+        let storage = Storage { oid: row.get(1), file: row.get(2), was_attached: row.get(3) };
+        found.entry(row.get(0)).or_default().push(storage);
+    }
+    Ok(found)
+}
