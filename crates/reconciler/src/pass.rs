@@ -23,6 +23,8 @@ const SETTLED_MS: u64 = 60_000;
 const FIRST_BACKUP_MS: u64 = 1_000;
 /// While a release is tried: it may have been returned by itself, and whoever tries it looks.
 const TRIED_MS: u64 = 5_000;
+/// While a transfer goes on: what its process says of it is told by these looks.
+const FOLLOWED_MS: u64 = 20_000;
 /// A wait up to this long is waited out inside the pass, milliseconds.
 const SHORT_MS: u64 = 50;
 /// How long a pass may go on waiting for something short before it gives its lease back.
@@ -275,6 +277,8 @@ impl Pass {
                     FIRST_BACKUP_MS
                 } else if tried {
                     TRIED_MS
+                } else if self.status.transfer.is_some() {
+                    FOLLOWED_MS
                 } else {
                     rand::rng().random_range(SETTLED_MS * 3 / 4..=SETTLED_MS)
                 };

@@ -30,7 +30,10 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         // Knows no concrete driver.
         ("reconciler", Some(vec!["component", "store"])),
         // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
-        ("driver-local", Some(vec!["archiver", "component", "functions", "gateway", "keeper", "package"])),
+        (
+            "driver-local",
+            Some(vec!["archiver", "component", "functions", "gateway", "keeper", "package", "transfer"]),
+        ),
         // Knows ids of tenants, and no clock, network or database.
         ("logs", Some(vec!["component"])),
         // Knows nobody: what it is given, it proves.

@@ -25,6 +25,8 @@ use crate::{Error, Lsn, fail_point, forms};
 /// Rows of a copy in one batch, and batches in one file.
 const ROWS: usize = 16 * 1024;
 const BATCHES: usize = 64;
+/// Changes that are merged at once, about: they are held in memory.
+const AT_ONCE: usize = 100_000;
 
 /// What is noted of a copy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -201,7 +203,8 @@ impl Current {
         Ok(RecordBatch::try_new(schema, columns.finish()?)?)
     }
 
-    /// Merges what a table of changes has that is not here yet; answers whether there was anything.
+    /// Merges what a table of changes has that is not here yet, or the first of it where that is much; answers whether
+    /// there was anything. [`Self::position`] says how far it is.
     ///
     /// Where the source's table has become what changes cannot make of this one, [`Error::CopyAnew`].
     pub async fn merge(&mut self, changes: &LakeTable) -> Result<bool, Error> {
@@ -230,7 +233,8 @@ impl Current {
         let mut fold = Fold::new(of_changes, keys.collect::<Result<_, _>>()?)?;
         let copied = self.copied.clone().filter(|_| !is_blind());
         let is_known = |op: &str, xid, lsn| copied.as_ref().is_some_and(|(_, it)| it.holds(op, xid, lsn));
-        for batch in later(changes, from).await? {
+        let (batches, until) = later(changes, from).await?;
+        for batch in batches {
             fold.take(&batch, is_known)?;
         }
         let (gone, come) = if fold.is_empty() && !followed.rewrites {
@@ -238,7 +242,7 @@ impl Current {
         } else {
             self.rewrite(&fold, &of_files, followed.rewrites).await?
         };
-        let to = to.max(from);
+        let to = until.unwrap_or(to).max(from);
         let copied = self.copied.clone().filter(|(_, copied)| copied.at > to);
         fail_point!("transfer::current.merged");
         self.lake.put(gone, come, Lsn::from(to), copied.as_ref().map(|(note, _)| *note)).await?;
@@ -300,13 +304,18 @@ fn is_blind() -> bool {
     false
 }
 
-/// The changes behind a position, in their order.
-async fn later(changes: &LakeTable, from: u64) -> Result<Vec<RecordBatch>, Error> {
+/// The changes behind a position, in their order; all of them, or so many files that the next begins behind the position
+/// that comes with them.
+async fn later(changes: &LakeTable, from: u64) -> Result<(Vec<RecordBatch>, Option<u64>), Error> {
     let from = i64::try_from(from).unwrap_or(i64::MAX);
-    let mut later = Vec::new();
-    for part in changes.files()? {
-        if part.bounds(LSN).is_some_and(|(_, last)| last <= from) {
-            continue;
+    let parts = changes.files()?.into_iter().map(|part| (part.bounds(LSN), part));
+    let mut parts: Vec<_> = parts.filter(|(bounds, _)| bounds.is_none_or(|(_, last)| last > from)).collect();
+    parts.sort_by_key(|(bounds, _)| *bounds);
+    let (mut later, mut rows, mut reached, mut until) = (Vec::new(), 0, from, None);
+    for (bounds, part) in parts {
+        if rows >= AT_ONCE && bounds.is_some_and(|(first, _)| first > reached) {
+            until = u64::try_from(reached).ok();
+            break;
         }
         for batch in changes.read(&part.path).await? {
             let place = |name: &str| {
@@ -317,6 +326,8 @@ async fn later(changes: &LakeTable, from: u64) -> Result<Vec<RecordBatch>, Error
                 return Err(Error::Strange("a table of changes without positions".to_owned()));
             };
             let is_later: BooleanArray = lsn.values().iter().map(|lsn| Some(*lsn > from)).collect();
+            rows += batch.num_rows();
+            reached = lsn.values().iter().copied().fold(reached, i64::max);
             if let Some(first) = is_later.values().set_indices().next() {
                 later.push(((lsn.value(first), order.value(first)), filter_record_batch(&batch, &is_later)?));
             }
@@ -324,5 +335,5 @@ async fn later(changes: &LakeTable, from: u64) -> Result<Vec<RecordBatch>, Error
     }
     // In a file changes are in their order, and no two files have some of the same transactions but in that order.
     later.sort_by_key(|(first, _)| *first);
-    Ok(later.into_iter().map(|(_, batch)| batch).collect())
+    Ok((later.into_iter().map(|(_, batch)| batch).collect(), until))
 }

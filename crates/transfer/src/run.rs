@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::Config;
@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const TABLES: Duration = Duration::from_secs(2);
 /// Between two times that the server is let go of a log that holds nothing for this transfer.
 const LET_GO: Duration = Duration::from_secs(5);
+/// Changes that are merged before their time.
+const MANY: usize = 20_000;
 /// Until a server that does not answer is tried again: so long at first, and at most so long.
 const AGAIN: Duration = Duration::from_millis(200);
 const AT_MOST: Duration = Duration::from_secs(5);
@@ -60,6 +62,8 @@ struct Transfer {
     slot: Slot,
     publication: Publication,
     board: Board,
+    /// So many changes wait for a merge that questions to the lake would feel it.
+    hurry: Notify,
 }
 
 impl Transfer {
@@ -69,7 +73,7 @@ impl Transfer {
         let strange = |bad: crate::BadName| Error::Strange(bad.to_string());
         let slot = settings.role.parse().map_err(strange)?;
         let publication = settings.role.parse().map_err(strange)?;
-        Ok(Self { settings, lake, slot, publication, board: Board::new() })
+        Ok(Self { settings, lake, slot, publication, board: Board::new(), hurry: Notify::new() })
     }
 
     async fn again_and_again(self: &Arc<Self>) {
@@ -189,12 +193,18 @@ impl Transfer {
             }
         }
         let (mut seen, mut looked, mut let_go) = (Lsn::from(0), Instant::now(), Instant::now());
+        let mut unmerged = 0;
         loop {
             // Nothing is asked of the slot before something was written: it would be gone through from its beginning.
             let end = source.end().await?;
             if end != seen {
                 loop {
                     let step = stream.step().await?;
+                    unmerged += step.rows;
+                    if unmerged > MANY {
+                        unmerged = 0;
+                        self.hurry.notify_one();
+                    }
                     for (table, rows) in &step.tables {
                         self.board.changed(table, *rows);
                     }
@@ -267,7 +277,14 @@ impl Transfer {
                     }
                 }
             }
-            let _ = tokio::time::timeout_at(due, told.changed()).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                changed = told.changed() => if changed.is_err() {
+                    // The other half has ended; this one ends with it.
+                    std::future::pending::<()>().await;
+                },
+                () = self.hurry.notified() => {}
+            }
         }
     }
 
@@ -287,8 +304,14 @@ impl Transfer {
         let place = self.place(&relation.schema, &relation.name);
         let mut current = Current::open(&place, self.writer(memory, &relation), relation.clone()).await?;
         if !current.was_never_copied()? {
-            match current.merge(changes).await {
-                Ok(_) => {
+            let merged = async {
+                while current.merge(changes).await? && current.position() < Lsn::from(changes.position().lsn)
+                {
+                }
+                Ok(())
+            };
+            match merged.await {
+                Ok(()) => {
                     self.board.is(&name, TableState::Following);
                     return Ok(());
                 }

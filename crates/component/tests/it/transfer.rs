@@ -22,10 +22,12 @@ fn spec() -> Spec {
 
 #[test]
 fn a_wish_needs_a_server_that_is_there_and_stays_the_same() {
-    let refused = |wish: &Wish, current| resolve(wish, current, &Offer::default()).unwrap_err().field;
+    let refused =
+        |wish: &Wish, current: Option<&Spec>| resolve(wish, current, &Offer::default()).unwrap_err().field;
+    let there = spec();
     assert_eq!(refused(&Wish::default(), None), "from");
-    assert_eq!(refused(&Wish { from: Some(name("postgres.other")), ..wish() }, Some(&spec())), "from");
-    assert_eq!(refused(&Wish { mode: Some(Mode::Snapshot), ..wish() }, Some(&spec())), "mode");
+    assert_eq!(refused(&Wish { from: Some(name("postgres.other")), ..wish() }, Some(&there)), "from");
+    assert_eq!(refused(&Wish { mode: Some(Mode::Snapshot), ..wish() }, Some(&there)), "mode");
     assert_eq!((spec().mode, spec().every.as_secs(), spec().tables.len()), (Mode::Stream, 60, 1));
     let fits = |from: &str| {
         let spec = Spec { from: name(from), ..spec() };

@@ -45,8 +45,16 @@ impl Overview {
         component.name.starts_with("function.")
     }
 
+    fn is_server(&self, component: &Component) -> bool {
+        component.name.starts_with("postgres.")
+    }
+
     fn settings(&self, component: &Component) -> Vec<(&'static str, String)> {
-        if self.is_function(component) { function(&component.spec) } else { settings(&component.spec) }
+        match component.name.split_once('.') {
+            Some(("function", _)) => function(&component.spec),
+            Some(("transfer", _)) => transfer(component),
+            _ => settings(&component.spec),
+        }
     }
 
     /// A component's part of an address.
@@ -80,6 +88,41 @@ fn function(spec: &Value) -> Vec<(&'static str, String)> {
         ("Reaches outside", list("egress")),
     ];
     rows.extend(schedule.map(|schedule| ("Schedule", schedule)));
+    rows
+}
+
+/// What a transfer is set to and how far it has come, in words.
+fn transfer(component: &Component) -> Vec<(&'static str, String)> {
+    let spec = &component.spec;
+    let text = |key: &str| spec[key].as_str().unwrap_or_default().to_owned();
+    let list = |key: &str| {
+        let items: Vec<&str> = spec[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        items.join(", ")
+    };
+    let mut rows = vec![
+        ("Reads", format!("{} of {}", list("tables"), text("from"))),
+        ("Every", text("every")),
+        ("Who may ask the lake", list("allow")),
+    ];
+    if let Some(transfer) = &component.transfer {
+        rows.push(("Promise", transfer.promise.clone()));
+        if let (Some(ms), Some(kept)) = (transfer.behind_ms, transfer.kept_bytes) {
+            let behind = if ms == 0 { "nothing".to_owned() } else { format!("{} s", ms.div_ceil(1000)) };
+            rows.push(("Behind", format!("{behind}; the server keeps {} of log for it", bytes(&kept))));
+        }
+        for table in &transfer.tables {
+            let copied = table.rows.map_or_else(String::new, |rows| format!(", {rows} rows copied"));
+            let changes = match table.changes {
+                0 => String::new(),
+                changes => format!(", {changes} changes since"),
+            };
+            rows.push(("Table", format!("{} {}{copied}{changes}", table.name, table.state)));
+        }
+    }
+    rows.extend(spec["owner"].as_str().map(|owner| ("Owner", owner.to_owned())));
+    if !list("consumers").is_empty() {
+        rows.push(("Consumers", list("consumers")));
+    }
     rows
 }
 

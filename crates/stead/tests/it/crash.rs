@@ -94,7 +94,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 21] = [
+    let lists: [&[&str]; 24] = [
         &CREATE,
         &CREATE_FURTHER,
         &EDIT,
@@ -116,6 +116,9 @@ fn every_fail_point_is_driven() {
         &crate::backups::SWAP,
         &crate::backups::RECOVER,
         &crate::backups::DRILL,
+        &crate::transfers::MADE,
+        &crate::transfers::RESYNC,
+        &crate::transfers::REMOVED,
     ];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);

@@ -147,7 +147,7 @@ impl<'a> Story<'a> {
     pub(crate) fn handle(&self) -> String {
         let id = self.stead.control(&format!(
             "select left(replace(c.id::text, '-', ''), 16) from components c join steads s on s.id = c.stead_id
-             where s.name = '{}'",
+             where s.name = '{}' and c.name not like 'transfer.%'",
             self.name
         ));
         assert_eq!(id.len(), 16, "{id}");

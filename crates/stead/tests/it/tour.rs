@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::installation::{Installation, STEAD, text};
+use crate::installation::{Installation, STEAD, text, until};
 
 /// Commands that are not run, by how they begin, and why.
 const NOT_RUN: &[(&str, &str)] = &[
@@ -78,6 +78,12 @@ impl<'a> Reader<'a> {
                     &format!("{}/operator.token", self.stead.home.display()),
                 )
                 .replace("http://127.0.0.1:7878", url.as_deref().unwrap_or("http://127.0.0.1:7878"));
+            if here.contains("stead url lake") {
+                // A reader takes longer than the first copy does.
+                let all =
+                    "[[ $(psql -XAtq -c 'select count(*) from flights' \"$(stead url lake)\") == 336776 ]]";
+                until("the flights to be in the lake", || self.shell(all).status.success().then_some(()));
+            }
             let output = self.shell(&here);
             let (out, err) = (text(&output.stdout), text(&output.stderr));
             assert!(output.status.success(), "{page}: $ {command}\n{}\n{out}\n{err}", output.status);

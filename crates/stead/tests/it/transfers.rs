@@ -4,11 +4,29 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::crash::dies_at;
 use crate::installation::{Installation, text, until};
-use crate::story::Story;
+use crate::story::{Story, manifest};
 
-/// A transfer of everything in `public`.
-const LAKE: &str = "[transfer.lake]\nfrom = \"postgres.main\"\nevery = \"1s\"\n";
+/// Points that the making of a transfer passes.
+pub(crate) const MADE: [&str; 4] = [
+    "driver-local::transfer-tree-made",
+    "driver-local::transfer-role-made",
+    "driver-local::transfer-files-written",
+    "driver-local::transfer-unit-applied",
+];
+/// Points that a resync of one passes whose server is asleep.
+pub(crate) const RESYNC: [&str; 2] = ["store::resync-before-commit", "driver-local::transfer-server-woken"];
+/// Points that the removal of one passes.
+pub(crate) const REMOVED: [&str; 4] = [
+    "driver-local::transfer-stop-declared",
+    "driver-local::transfer-forgotten",
+    "driver-local::transfer-units-removed",
+    "driver-local::transfer-tree-removed",
+];
+
+/// A transfer of the tables of these tests.
+const LAKE: &str = "[transfer.lake]\nfrom = \"postgres.main\"\nevery = \"1s\"\ntables = [\"public.items\", \"public.lo*\"]\n";
 
 /// Asks the lake as any client does.
 fn ask(url: &str, sql: &str) -> Result<String, String> {
@@ -44,7 +62,7 @@ fn what_is_in_a_server_is_in_its_lake_a_moment_later() {
     let sql = |sql: &str| story.sql(sql).unwrap();
     sql("create table items (id int primary key, name text, price numeric(8, 2));
          insert into items select n, 'item ' || n, n * 1.5 from generate_series(1, 1000) n");
-    let url = story.ok(&["url", "lake"]).trim().to_owned();
+    let (url, folder) = (story.ok(&["url", "lake"]).trim().to_owned(), story.folder.clone());
     // A table that was not there when the transfer was made.
     says(&url, "select count(*), sum(price) from items", "1000|750750.00");
     sql("update items set name = 'another' where id = 7; delete from items where id > 990");
@@ -80,13 +98,81 @@ fn what_is_in_a_server_is_in_its_lake_a_moment_later() {
     says(&url, "select count(*) from items", "992");
     stead.start();
     // Without the transfer nothing of it is left, in the server neither.
-    let story = Story { stead: &stead, name: "shop".into(), folder: story.folder.clone() };
-    story.write_manifest(&crate::story::manifest("shop", ""));
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    story.write_manifest(&manifest("shop", ""));
     story.ok(&["up", "--yes"]);
     assert!(ask(&url, "select 1").is_err());
-    let left = "select (select count(*) from pg_replication_slots) + (select count(*) from pg_publication)
+    nothing_is_left(&story);
+    stead.finish();
+}
+
+/// Of a transfer, on the host and in its server.
+fn nothing_is_left(story: &Story<'_>) {
+    let left = "select (select count(*) from pg_replication_slots where slot_type = 'logical') + (select count(*) from pg_publication)
                      + (select count(*) from pg_roles where rolname ~ '^stead_[0-9a-f]{16}$')";
     assert_eq!(story.sql(left).unwrap(), "0");
-    assert!(stead.list("units").iter().all(|unit| !unit.starts_with("tr-") && !unit.starts_with("lk-")));
+    story.stead.nothing_left_over();
+}
+
+#[test]
+fn killed_while_a_transfer_is_made_and_removed() {
+    let mut stead = Installation::started();
+    let story = Story::up(&stead, "shop", "");
+    story.sql("create table items (id int primary key); insert into items values (1), (2)").unwrap();
+    let folder = story.folder.clone();
+    for (made, removed) in MADE.into_iter().zip(REMOVED) {
+        let write = |more: &str| std::fs::write(folder.join("stead.toml"), manifest("shop", more)).unwrap();
+        write(LAKE);
+        dies_at(&mut stead, made, &folder, &["up", "--yes"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.ok(&["up", "--yes"]);
+        says(story.ok(&["url", "lake"]).trim(), "select count(*) from items", "2");
+        write("");
+        dies_at(&mut stead, removed, &folder, &["up", "--yes"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.ok(&["up", "--yes"]);
+        nothing_is_left(&story);
+    }
+    stead.finish();
+}
+
+/// A transfer keeps no server awake, and what only a person can repair is repaired by one command.
+#[test]
+fn a_server_that_sleeps_is_let_sleep_and_one_that_lost_its_slot_is_copied_anew() {
+    let mut stead = Installation::started();
+    let more = format!("idle = \"5s\"\n{LAKE}");
+    let story = Story::up(&stead, "shop", &more);
+    let folder = story.folder.clone();
+    story.sql("create table items (id int primary key); insert into items values (1), (2)").unwrap();
+    let url = story.ok(&["url", "lake"]).trim().to_owned();
+    says(&url, "select count(*) from items", "2");
+    story.until_asleep();
+    // The lake answers without the server.
+    assert_eq!(ask(&url, "select count(*) from items").unwrap(), "2");
+    for point in RESYNC {
+        dies_at(&mut stead, point, &folder, &["resync"]);
+        let story = Story { stead: &stead, name: "shop".into(), folder: folder.clone() };
+        story.until_asleep();
+    }
+    let story = Story { stead: &stead, name: "shop".into(), folder };
+    assert_eq!(story.lines("component.resync_requested").len(), 1);
+    // Somebody takes the slot away: what was changed since is nowhere.
+    let logical = "from pg_replication_slots where slot_type = 'logical'";
+    until("the slot to be dropped", || {
+        // It may be asleep.
+        story.sql("select 1").ok()?;
+        let server = |sql: &str| story.stead.ask_server(&story.tree(), "main", sql).ok();
+        server(&format!("select count(pg_terminate_backend(active_pid)) {logical}"))?;
+        server(&format!("select pg_drop_replication_slot(slot_name) {logical}"))?;
+        server(&format!("select slot_name {logical}"))?.is_empty().then_some(())
+    });
+    story.sql("insert into items values (3)").unwrap();
+    until("the transfer to say so", || {
+        let status = text(&story.run(&["status"]).stdout);
+        status.contains("stead resync").then_some(())
+    });
+    assert_eq!(ask(&url, "select count(*) from items").unwrap(), "2");
+    story.ok(&["resync", "lake", "--reason", "its slot was dropped"]);
+    says(&url, "select count(*) from items", "3");
     stead.finish();
 }
