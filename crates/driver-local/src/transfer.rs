@@ -183,7 +183,7 @@ impl Local {
         let lake = Runs::Lake { tree: names.tree.clone() };
         Ok(Some((
             unit(&names.copier, copier, COPIER, &[texts.copier.clone(), number.to_string()], COPIER_MIB),
-            unit(&names.lake, lake, LAKE, &[texts.lake.clone()], LAKE_MIB),
+            unit(&names.lake, lake, LAKE, std::slice::from_ref(&texts.lake), LAKE_MIB),
         )))
     }
 

@@ -18,7 +18,7 @@ use crate::session::Prepared;
 
 /// What is to be done with a cursor.
 pub(crate) enum Order<'s> {
-    Declare { name: &'s str, question: Statement },
+    Declare { name: &'s str, question: Box<Statement> },
     Fetch { name: &'s str, most: usize },
     Close { name: Option<&'s str> },
 }
@@ -30,7 +30,7 @@ pub(crate) fn order(statement: &Statement) -> PgWireResult<Order<'_>> {
         Statement::Declare { stmts } => match stmts.as_slice() {
             [Declare { names, declare_type: Some(DeclareType::Cursor), for_query: Some(query), .. }] => {
                 let name = names.first().map(|name| name.value.as_str()).ok_or_else(not_done)?;
-                Ok(Order::Declare { name, question: Statement::Query(query.clone()) })
+                Ok(Order::Declare { name, question: Box::new(Statement::Query(query.clone())) })
             }
             _ => Err(not_done()),
         },

@@ -161,7 +161,7 @@ impl Statements {
             Kind::Cursor => match cursor::order(statement)? {
                 Order::Declare { name, question } => {
                     let (plan, rows) = self.ask(&*client, &context, &question).await?;
-                    cursor::declare(&*client, name, Prepared::Planned(question, plan), rows).await
+                    cursor::declare(&*client, name, Prepared::Planned(*question, plan), rows).await
                 }
                 Order::Fetch { name, most } => cursor::fetch(&*client, name, most).await,
                 Order::Close { name } => cursor::close(&*client, name),

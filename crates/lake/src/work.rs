@@ -16,10 +16,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::refusal::{self, Refusal};
 
+/// The secret of a session, and what tells it to end what it does.
+type Known = (SecretKey, Arc<watch::Sender<u64>>);
+
 /// Who may cancel what: the sessions by the number and the secret that their clients were told.
 #[derive(Default)]
 pub(crate) struct Cancels {
-    sessions: Mutex<HashMap<i32, (SecretKey, Arc<watch::Sender<u64>>)>>,
+    sessions: Mutex<HashMap<i32, Known>>,
 }
 
 impl Cancels {

@@ -66,7 +66,7 @@ impl Changes {
 
     /// Whether it was stopped in an earlier epoch: what keeps it is over.
     pub(crate) fn is_of_before(&self) -> bool {
-        self.stop.is_some() && self.lake.position().lsn == 0
+        self.stop.is_some() && self.lake.position().is_new
     }
 
     /// Takes changes, with which it has everything before `end`; answers how many rows are new.

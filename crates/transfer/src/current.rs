@@ -85,7 +85,7 @@ impl Current {
 
     /// Whether it was never copied, or not in this epoch: there is nothing that changes could be merged into.
     pub fn was_never_copied(&self) -> Result<bool, Error> {
-        Ok(self.lake.property(SEEN)?.is_none() || (self.lake.position().lsn == 0 && self.copied.is_none()))
+        Ok(self.lake.property(SEEN)?.is_none() || self.lake.position().is_new)
     }
 
     /// Why it has to be copied before changes can be merged, if it has to.

@@ -53,6 +53,8 @@ pub struct Position {
     pub seq: i64,
     /// Everything before is there; 0 in a new epoch.
     pub lsn: u64,
+    /// Whether nothing was written in this epoch yet: all that is there is of an earlier one.
+    pub is_new: bool,
 }
 
 /// A table.
@@ -174,9 +176,10 @@ impl LakeTable {
         let state = self.table.snapshot()?;
         let seq = state.transaction_version(log.as_ref(), self.seq()).await?.unwrap_or_default();
         // A control of the tests: without the position what comes again is written again.
-        fail::fail_point!("transfer::lake.forgetful", |_| Ok(Position { seq, lsn: 0 }));
-        let lsn = state.transaction_version(log.as_ref(), self.epoch()).await?.unwrap_or_default();
-        Ok(Position { seq, lsn: u64::try_from(lsn).unwrap_or_default() })
+        fail::fail_point!("transfer::lake.forgetful", |_| Ok(Position { seq, lsn: 0, is_new: false }));
+        let lsn = state.transaction_version(log.as_ref(), self.epoch()).await?;
+        let is_new = lsn.is_none();
+        Ok(Position { seq, lsn: u64::try_from(lsn.unwrap_or_default()).unwrap_or_default(), is_new })
     }
 
     fn seq(&self) -> String {
@@ -224,7 +227,7 @@ impl LakeTable {
         note: Option<Note>,
     ) -> Result<(), Error> {
         let mut changed: Vec<String> = come.iter().map(|add| add.path.clone()).collect();
-        let next = Position { seq: self.position.seq + 1, lsn: to.into() };
+        let next = Position { seq: self.position.seq + 1, lsn: to.into(), is_new: false };
         let transactions = vec![
             Transaction::new(self.seq(), next.seq),
             Transaction::new(self.epoch(), i64::try_from(next.lsn).unwrap_or(i64::MAX)),

@@ -154,8 +154,8 @@ fn writer_in(commit: &[u8]) -> Option<Writer> {
     let actions = commit.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let apps: Vec<String> = actions.filter_map(|action: Action| action.txn.map(|txn| txn.app)).collect();
     let name = apps.iter().find_map(|app| app.strip_suffix("/seq"))?;
-    let others = apps.iter().filter_map(|app| app.strip_prefix(name)?.strip_prefix('/'));
-    let epoch = others.filter(|other| !["seq", "note"].contains(other)).next()?;
+    let mut others = apps.iter().filter_map(|app| app.strip_prefix(name)?.strip_prefix('/'));
+    let epoch = others.find(|other| !["seq", "note"].contains(other))?;
     Some(Writer { name: name.to_owned(), epoch: epoch.to_owned() })
 }
 

@@ -9,7 +9,7 @@ use component::transfer::{
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing};
 
 fn name(text: &str) -> ComponentName {
-    text.parse().unwrap()
+    text.parse().expect("a name")
 }
 
 fn wish() -> Wish {
@@ -17,7 +17,7 @@ fn wish() -> Wish {
 }
 
 fn spec() -> Spec {
-    resolve(&wish(), None, &Offer::default()).unwrap()
+    resolve(&wish(), None, &Offer::default()).expect("a spec")
 }
 
 #[test]

@@ -144,7 +144,6 @@ async fn was_always_the_same(fixture: &Fixture, seed: u64, rounds: usize) -> boo
             fixture.merge().await;
         }
         if !fixture.is_same().await {
-            println!("seed {seed}, round {round}");
             return false;
         }
     }
