@@ -25,7 +25,7 @@ use crate::memory::{Beginning, Memory};
 use crate::status::Board;
 use crate::stream::{self, Stream};
 use crate::wire::{Mode, Settings, TableState};
-use crate::{Error, Lsn, Publication, Slot, Source, fail_point};
+use crate::{Error, Lsn, Publication, Slot, Source};
 
 /// Between two looks at whether the server has written anything.
 const LOOK: Duration = Duration::from_millis(100);
@@ -140,9 +140,7 @@ impl Transfer {
                     Memory { history: Some(history), resyncs: self.settings.resyncs, ..Memory::default() };
                 // Noted first: a slot that is found then is its own, however it ends meanwhile.
                 memory.write(path)?;
-                fail_point!("transfer::run.noted");
                 source.make_slot().await?;
-                fail_point!("transfer::run.slot");
             }
         }
         if !memory.slot {

@@ -129,7 +129,7 @@ fn transaction(random: &mut StdRng) -> String {
 /// Writes, copies and merges at random; answers whether a reader saw the source as it was, each time.
 async fn was_always_the_same(fixture: &Fixture, seed: u64, rounds: usize) -> bool {
     let mut random = StdRng::seed_from_u64(seed);
-    for round in 0..rounds {
+    for _ in 0..rounds {
         for _ in 0..random.random_range(1..4) {
             fixture.sql(&transaction(&mut random)).await;
         }
