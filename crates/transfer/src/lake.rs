@@ -341,6 +341,20 @@ impl Note {
     }
 }
 
+/// Where a table is in a lake.
+pub(crate) fn place(lake: &Url, schema: &str, table: &str) -> Url {
+    let mut place = lake.clone();
+    if let Ok(mut parts) = place.path_segments_mut() {
+        parts.pop_if_empty().extend([schema, table]);
+    }
+    place
+}
+
+/// Where its changes are.
+pub(crate) fn place_of_changes(lake: &Url, schema: &str, table: &str) -> Url {
+    place(lake, schema, &format!("{table}__changes"))
+}
+
 /// Makes a table: by hand, as `deltalake`'s own way adds what it then cannot write itself.
 async fn make(table: &DeltaTable, place: &Url, fields: Vec<StructField>) -> Result<(), Error> {
     let columns = StructType::try_new(fields).map_err(DeltaTableError::from)?;

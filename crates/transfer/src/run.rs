@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::change::Relation;
 use crate::current::Current;
-use crate::lake::{LakeTable, Writer};
+use crate::lake::{LakeTable, Writer, place, place_of_changes};
 use crate::memory::{Beginning, Memory};
 use crate::status::Board;
 use crate::stream::{self, Stream};
@@ -163,14 +163,6 @@ impl Transfer {
         Writer { name: format!("{}/{}", self.settings.name, relation.full_name()), epoch: memory.epoch() }
     }
 
-    fn place(&self, schema: &str, table: &str) -> Url {
-        let mut place = self.lake.clone();
-        if let Ok(mut parts) = place.path_segments_mut() {
-            parts.pop_if_empty().extend([schema, table, ""]);
-        }
-        place
-    }
-
     async fn take_changes(
         self: Arc<Self>,
         mut source: Source,
@@ -254,7 +246,7 @@ impl Transfer {
             let mut changes = HashMap::new();
             let known = told.borrow_and_update().clone();
             for relation in known {
-                let place = self.place(&relation.schema, &format!("{}__changes", relation.name));
+                let place = place_of_changes(&self.lake, &relation.schema, &relation.name);
                 let opened =
                     LakeTable::open_changes(&place, self.writer(&memory, &relation), &relation).await?;
                 changes.insert(relation.full_name(), opened);
@@ -299,7 +291,7 @@ impl Transfer {
             // It is what it was when it stopped.
             return Ok(());
         }
-        let place = self.place(&relation.schema, &relation.name);
+        let place = place(&self.lake, &relation.schema, &relation.name);
         let mut current = Current::open(&place, self.writer(memory, &relation), relation.clone()).await?;
         if !current.was_never_copied()? {
             let merged = async {
@@ -348,7 +340,7 @@ impl Transfer {
             for relation in tables {
                 let name = relation.full_name();
                 self.board.is(&name, TableState::Copying);
-                let place = self.place(&relation.schema, &relation.name);
+                let place = place(&self.lake, &relation.schema, &relation.name);
                 let current = Current::open(&place, self.writer(&memory, &relation), relation).await;
                 let copied = match current {
                     Ok(mut current) => current.copy(&snapshot).await,

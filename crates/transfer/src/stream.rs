@@ -8,7 +8,7 @@ use url::Url;
 use crate::change::{Change, Relation, Transaction};
 use crate::changes::{Changes, Segment};
 use crate::decode::Decoder;
-use crate::lake::Writer;
+use crate::lake::{Writer, place_of_changes};
 use crate::{Error, Lsn, Source, fail_point};
 
 /// Rows that are taken at once, at least, where there are so many.
@@ -137,10 +137,7 @@ impl Stream {
         match self.tables.entry((relation.schema.clone(), relation.name.clone())) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let mut place = lake.clone();
-                if let Ok(mut parts) = place.path_segments_mut() {
-                    parts.pop_if_empty().extend([&relation.schema, &format!("{}__changes", relation.name)]);
-                }
+                let place = place_of_changes(lake, &relation.schema, &relation.name);
                 let name = format!("{transfer}/{}", relation.full_name());
                 let writer = Writer { name, epoch: epoch.clone() };
                 Ok(entry.insert(Changes::open(&place, writer, relation).await?))

@@ -2,7 +2,7 @@
 
 use component::{ComponentName, OperationId, Spec, SteadName, TenantName, transfer};
 
-use super::rows::{announce, next_generation, open_operation, open_target, update};
+use super::rows::{announce, next_generation, open_target, update};
 use super::{EditError, Line, hold, json_of};
 use crate::journal::Actor;
 use crate::{Store, fail_point};
@@ -25,12 +25,11 @@ impl Store {
         let Spec::Transfer(spec) = &current.spec else { return Err(EditError::NoTransfer(name.clone())) };
         let resyncs = spec.resyncs.saturating_add(1);
         let wanted = Spec::Transfer(transfer::Spec { resyncs, ..spec.clone() });
-        let operation = OperationId::random();
-        open_operation(&mut tx, operation, &held.tenant, stead, "resync", actor).await?;
+        let (id, operation) = held.open(&mut tx, actor, (tenant, stead, name), "resync").await?;
         let mut line = Line { actor, held: &held, stead, name, operation, reason };
         line.write(&mut tx, "component.resync_requested", json_of(&current.spec)?, json_of(&wanted)?).await?;
-        let number = update(&mut tx, current.id, &wanted).await?;
-        open_target(&mut tx, operation, current.id, name, number, false).await?;
+        let number = update(&mut tx, id, &wanted).await?;
+        open_target(&mut tx, operation, id, name, number, false).await?;
         next_generation(&mut tx, held.stead_of(tenant, stead)?.0).await?;
         announce(&mut tx).await?;
         fail_point!("store::resync-before-commit");
