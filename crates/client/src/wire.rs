@@ -203,7 +203,8 @@ pub struct Transfer {
     pub promise: String,
     /// Its tables, by name.
     pub tables: Vec<TransferTable>,
-    /// Milliseconds since the lake had everything, 0 where it has; absent where the server was not asked.
+    /// Milliseconds since the lake had everything, 0 where it has; absent where the server was not asked. Of tables that
+    /// are read at intervals: since they were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind_ms: Option<u64>,
     /// Bytes of the server's log that were not looked at yet.
@@ -230,7 +231,7 @@ pub struct TransferTable {
     /// Rows of the last copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// Changes that were written since its process began.
+    /// Changes, or newer rows, that were written since its process began.
     pub changes: u64,
     /// Why it stands still, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]

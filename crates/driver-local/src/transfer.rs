@@ -12,7 +12,7 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Pattern, Process, Progress, Seen, Server, Spec, Step,
+    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Overlap, Pattern, Process, Progress, Seen, Server, Spec, Step,
     TableState,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
@@ -206,6 +206,8 @@ impl Local {
             memory: seen.join("data/memory.json"),
             status: seen.join("run/status.json"),
             every_ms: spec.every.as_secs() * 1000,
+            keep_ms: spec.keep.as_secs() * 1000,
+            keep_changes_ms: spec.keep_changes.map(|kept| kept.as_secs() * 1000),
             resyncs: spec.resyncs,
         });
         let verifier = target.verifier.expose_secret();
@@ -408,13 +410,13 @@ fn role_password(target: &Target) -> SecretString {
 /// The script that makes role and function inside the server, with a note of what they were made by.
 fn script(target: &Target, spec: &Spec, names: &Names, verifier: &str) -> String {
     let tables: Vec<_> = spec.tables.iter().map(Pattern::like).collect();
-    publish::script(&names.inside, verifier, mode(spec), &tables, &declared(target, spec, names))
+    publish::script(&names.inside, verifier, &mode(spec), &tables, &declared(target, spec, names))
 }
 
 /// What is noted in the server: it differs where anything of the script would.
 fn declared(target: &Target, spec: &Spec, names: &Names) -> String {
     let tables: Vec<_> = spec.tables.iter().map(Pattern::like).collect();
-    let mut digest = Sha256::new_with_prefix(publish::script(&names.inside, "", mode(spec), &tables, ""));
+    let mut digest = Sha256::new_with_prefix(publish::script(&names.inside, "", &mode(spec), &tables, ""));
     digest.update(role_password(target).expose_secret());
     format!("a transfer of Stead's: {}", hex(digest))
 }
@@ -422,6 +424,14 @@ fn declared(target: &Target, spec: &Spec, names: &Names) -> String {
 fn mode(spec: &Spec) -> transfer::wire::Mode {
     match spec.mode {
         Mode::Snapshot => transfer::wire::Mode::Snapshot,
+        Mode::Query => transfer::wire::Mode::Query(transfer::wire::Cursor {
+            // A spec has one, or it would have been refused.
+            column: spec.cursor.as_ref().map_or_else(String::new, |cursor| cursor.as_str().to_owned()),
+            overlap: spec.overlap.map(|overlap| match overlap {
+                Overlap::Seconds(seconds) => transfer::wire::Overlap::Seconds(seconds),
+                Overlap::Count(count) => transfer::wire::Overlap::Count(count),
+            }),
+        }),
         Mode::Stream => transfer::wire::Mode::Stream,
     }
 }

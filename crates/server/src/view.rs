@@ -70,11 +70,13 @@ fn transfer(mode: Mode, progress: Progress) -> wire::Transfer {
         changes: table.changes,
         why: table.why,
     });
+    let age = |at| u64::try_from(Timestamp::now().duration_since(at).as_millis()).unwrap_or_default();
+    let behind_ms = progress.behind.map(|behind| behind.ms).or(progress.as_of.map(age));
     wire::Transfer {
         at: progress.at,
         promise: mode.promise().to_owned(),
         tables: tables.collect(),
-        behind_ms: progress.behind.map(|behind| behind.ms),
+        behind_ms,
         behind_bytes: progress.behind.map(|behind| behind.bytes),
         kept_bytes: progress.behind.map(|behind| behind.kept_bytes),
         room_bytes: progress.behind.and_then(|behind| behind.room_bytes),

@@ -25,6 +25,7 @@ use crate::files::Part;
 use crate::forms::{self, widened};
 use crate::lake::{LakeTable, Writer};
 use crate::rows::{self, FIXED, Rows};
+use crate::upkeep::Keep;
 use crate::{Error, Lsn};
 
 /// The property that says which table of the source it is.
@@ -67,6 +68,15 @@ impl Changes {
     /// Whether it was stopped in an earlier epoch: what keeps it is over.
     pub(crate) fn is_of_before(&self) -> bool {
         self.stop.is_some() && self.lake.position().is_new
+    }
+
+    /// Keeps its files good to read, and no changes longer than they are wanted: those before `merged` are in their table.
+    pub(crate) async fn tidy(&mut self, keep: Keep, merged: Lsn) -> Result<(), Error> {
+        self.lake.declare_kept(keep.versions).await?;
+        if let Some(older) = keep.changes {
+            self.lake.forget_changes(older, merged).await?;
+        }
+        self.lake.compact().await.map(drop)
     }
 
     /// Takes changes, with which it has everything before `end`; answers how many rows are new.

@@ -3,9 +3,13 @@
 //! A merge rewrites the files that hold rows of the keys that changed, and no others. The copy and the changes overlap:
 //! what the copy saw is noted beside it, and left out of the merge ([`crate::Visibility`]).
 
+mod newer;
+
+use std::sync::Arc;
+
 use deltalake::arrow::array::{AsArray, BooleanArray, RecordBatch};
 use deltalake::arrow::compute::filter_record_batch;
-use deltalake::arrow::datatypes::Int64Type;
+use deltalake::arrow::datatypes::{Int64Type, Schema};
 use deltalake::kernel::{Add, Remove, StructField, StructType};
 use futures::{TryStreamExt, pin_mut};
 use serde::{Deserialize, Serialize};
@@ -15,12 +19,16 @@ use crate::cells::Columns;
 use crate::change::{Relation, Row};
 use crate::fold::Fold;
 use crate::lake::{LakeTable, Note, Writer};
+use crate::query::Reached;
 use crate::rows::{LSN, ORDER};
 use crate::seen::{SEEN, Seen};
 use crate::shape::Shape;
 use crate::source::Snapshot;
+use crate::upkeep::Keep;
 use crate::visibility::Visibility;
 use crate::{Error, Lsn, fail_point, forms};
+
+pub use newer::Newer;
 
 /// Rows of a copy in one batch, and batches in one file.
 const ROWS: usize = 16 * 1024;
@@ -48,6 +56,14 @@ impl Copied {
     }
 }
 
+/// What is noted beside a table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Noted {
+    Copied(Copied),
+    Reached(Reached),
+}
+
 /// See above.
 pub struct Current {
     lake: LakeTable,
@@ -55,6 +71,8 @@ pub struct Current {
     keys: Vec<String>,
     /// The last copy, as long as changes may come that it saw.
     copied: Option<(Note, Copied)>,
+    /// How far its rows were read, where they are asked for.
+    reached: Option<(Note, Reached)>,
     /// What the table has become since the lake's was made or merged; or why that cannot be followed.
     followed: Result<Followed, String>,
 }
@@ -77,8 +95,13 @@ impl Current {
         let keys = keys(&relation);
         let lake = LakeTable::open(place, writer, forms::fields(&relation).collect()).await?;
         let followed = Err(String::new());
-        let mut current = Self { lake, relation, keys, copied: None, followed };
-        current.copied = current.last_copy().await?;
+        let mut current = Self { lake, relation, keys, copied: None, reached: None, followed };
+        if let Some((note, text)) = current.lake.note().await? {
+            match serde_json::from_slice(&text).map_err(strange)? {
+                Noted::Copied(copied) => current.copied = Some((note, copied)),
+                Noted::Reached(reached) => current.reached = Some((note, reached)),
+            }
+        }
         current.followed = current.follow()?;
         Ok(current)
     }
@@ -136,11 +159,6 @@ impl Current {
         self.relation.full_name()
     }
 
-    async fn last_copy(&self) -> Result<Option<(Note, Copied)>, Error> {
-        let Some((note, text)) = self.lake.note().await? else { return Ok(None) };
-        Ok(Some((note, serde_json::from_slice(&text).map_err(strange)?)))
-    }
-
     /// Everything before this is in it, or is known to be.
     pub fn position(&self) -> Lsn {
         Lsn::from(self.lake.position().lsn)
@@ -148,6 +166,11 @@ impl Current {
 
     /// Replaces it by a copy, rows and columns at once; answers how many rows that has.
     pub async fn copy(&mut self, snapshot: &Snapshot<'_>) -> Result<usize, Error> {
+        let copied = Copied { visibility: snapshot.visibility().clone(), at: snapshot.at().into() };
+        self.copy_noting(snapshot, Noted::Copied(copied)).await
+    }
+
+    async fn copy_noting(&mut self, snapshot: &Snapshot<'_>, noted: Noted) -> Result<usize, Error> {
         let is_this =
             |table: &&Relation| (&table.schema, &table.name) == (&self.relation.schema, &self.relation.name);
         let relation = snapshot.tables().iter().find(is_this).cloned();
@@ -162,7 +185,7 @@ impl Current {
         self.lake.plan(columns, SEEN, serde_json::to_string(&seen).map_err(strange)?);
         let gone = self.lake.files()?.into_iter().map(|part| part.remove).collect();
         let (mut come, mut count) = (Vec::new(), 0);
-        let rows = snapshot.rows(&self.relation).await?;
+        let rows = snapshot.rows(&self.relation, None).await?;
         pin_mut!(rows);
         let mut file = Vec::new();
         loop {
@@ -177,12 +200,14 @@ impl Current {
                 break;
             }
         }
-        let copied = Copied { visibility: snapshot.visibility().clone(), at: snapshot.at().into() };
-        let note = self.lake.take_note(serde_json::to_vec(&copied).map_err(strange)?).await?;
+        let note = self.lake.take_note(serde_json::to_vec(&noted).map_err(strange)?).await?;
         fail_point!("transfer::current.noted");
         // From the beginning: what a stream was told of a commit, a snapshot of the same moment may not see yet.
         self.lake.put(gone, come, Lsn::from(0), Some(note)).await?;
-        self.copied = Some((note, copied));
+        match noted {
+            Noted::Copied(copied) => self.copied = Some((note, copied)),
+            Noted::Reached(reached) => self.reached = Some((note, reached)),
+        }
         self.followed = Ok(Followed { seen, filled: Vec::new(), grows: false, rewrites: false });
         Ok(count)
     }
@@ -191,7 +216,10 @@ impl Current {
         &self,
         rows: &mut (impl futures::Stream<Item = Result<Row, Error>> + Unpin),
     ) -> Result<RecordBatch, Error> {
-        let schema = self.lake.schema()?;
+        // What the source's table has; the lake's may have more.
+        let lake = self.lake.schema()?;
+        let fields = self.relation.columns.iter().map(|column| Ok(lake.field_with_name(&column.name)?.clone()));
+        let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>, Error>>()?));
         let mut columns = Columns::of(&self.relation, &schema)?;
         for _ in 0..ROWS {
             let Some(row) = rows.try_next().await? else { break };
@@ -211,17 +239,64 @@ impl Current {
         if self.keys.is_empty() {
             return Err(Error::NoKey { table: self.full_name() });
         }
-        let followed = self.followed.as_ref();
-        let followed =
-            followed.map_err(|why| Error::CopyAnew { table: self.full_name(), why: why.clone() })?;
+        let followed = self.followed()?;
+        let (grows, rewrites) = (followed.grows, followed.rewrites);
         let (from, to) = (self.lake.position().lsn, changes.position().lsn);
-        if to <= from && !followed.grows {
+        if to <= from && !grows {
             return Ok(false);
         }
+        let [of_changes, of_files] = self.shapes()?;
+        let mut fold = self.fold(of_changes)?;
+        let copied = self.copied.clone().filter(|_| !is_blind());
+        let is_known = |op: &str, xid, lsn| copied.as_ref().is_some_and(|(_, it)| it.holds(op, xid, lsn));
+        let (batches, until) = later(changes, from).await?;
+        for batch in batches {
+            fold.take(&batch, is_known)?;
+        }
+        let (gone, come) = if fold.is_empty() && !rewrites {
+            (Vec::new(), Vec::new())
+        } else {
+            self.rewrite(&fold, &of_files, rewrites).await?
+        };
+        let to = until.unwrap_or(to).max(from);
+        let copied = self.copied.clone().filter(|(_, copied)| copied.at > to);
+        fail_point!("transfer::current.merged");
+        self.lake.put(gone, come, Lsn::from(to), copied.as_ref().map(|(note, _)| *note)).await?;
+        self.copied = copied;
+        self.has_grown();
+        Ok(true)
+    }
+
+    /// Keeps its files good to read.
+    pub async fn tidy(&mut self, keep: Keep) -> Result<(), Error> {
+        self.lake.declare_kept(keep.versions).await?;
+        self.lake.compact().await.map(drop)
+    }
+
+    /// Removes files that no version needs that is kept.
+    pub async fn vacuum(&self, keep: Keep) -> Result<usize, Error> {
+        self.lake.vacuum(keep.versions).await
+    }
+
+    fn followed(&self) -> Result<&Followed, Error> {
+        let anew = |why: &String| Error::CopyAnew { table: self.full_name(), why: why.clone() };
+        self.followed.as_ref().map_err(anew)
+    }
+
+    /// The table is what its source has become.
+    fn has_grown(&mut self) {
+        if let Ok(followed) = &mut self.followed {
+            (followed.grows, followed.rewrites) = (false, false);
+            followed.filled.clear();
+        }
+    }
+
+    /// The table's columns, for changes and for files: a change is without a column that was added later, whether or not
+    /// the table has that already.
+    fn shapes(&self) -> Result<[Shape; 2], Error> {
+        let followed = self.followed()?;
         let shape = Shape::new(self.full_name(), self.lake.schema()?);
-        // A change is without a column that was added later, whether or not the table has that already.
-        let mut of_changes = shape.clone();
-        let mut of_files = shape;
+        let (mut of_changes, mut of_files) = (shape.clone(), shape);
         for column in &self.relation.columns {
             let Some(text) = followed.seen.before(&column.name) else { continue };
             of_changes = of_changes.with(column, text)?;
@@ -229,29 +304,12 @@ impl Current {
                 of_files = of_files.with(column, text)?;
             }
         }
-        let keys = self.keys.iter().map(|key| of_files.schema().index_of(key));
-        let mut fold = Fold::new(of_changes, keys.collect::<Result<_, _>>()?)?;
-        let copied = self.copied.clone().filter(|_| !is_blind());
-        let is_known = |op: &str, xid, lsn| copied.as_ref().is_some_and(|(_, it)| it.holds(op, xid, lsn));
-        let (batches, until) = later(changes, from).await?;
-        for batch in batches {
-            fold.take(&batch, is_known)?;
-        }
-        let (gone, come) = if fold.is_empty() && !followed.rewrites {
-            (Vec::new(), Vec::new())
-        } else {
-            self.rewrite(&fold, &of_files, followed.rewrites).await?
-        };
-        let to = until.unwrap_or(to).max(from);
-        let copied = self.copied.clone().filter(|(_, copied)| copied.at > to);
-        fail_point!("transfer::current.merged");
-        self.lake.put(gone, come, Lsn::from(to), copied.as_ref().map(|(note, _)| *note)).await?;
-        self.copied = copied;
-        if let Ok(followed) = &mut self.followed {
-            (followed.grows, followed.rewrites) = (false, false);
-            followed.filled.clear();
-        }
-        Ok(true)
+        Ok([of_changes, of_files])
+    }
+
+    fn fold(&self, shape: Shape) -> Result<Fold, Error> {
+        let keys: Result<_, _> = self.keys.iter().map(|key| shape.schema().index_of(key)).collect();
+        Fold::new(shape, keys?)
     }
 
     /// New files in the place of those that hold rows that change, or of all.

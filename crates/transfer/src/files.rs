@@ -7,7 +7,9 @@ use deltalake::DeltaTableError;
 use deltalake::Path;
 use deltalake::arrow::array::{Array, ArrowPrimitiveType, AsArray, RecordBatch};
 use deltalake::arrow::compute::{max, min};
-use deltalake::arrow::datatypes::{DataType, Int16Type, Int32Type, Int64Type, SchemaRef};
+use deltalake::arrow::datatypes::{
+    DataType, Date32Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
+};
 use deltalake::kernel::{Add, Remove};
 use deltalake::parquet::arrow::ArrowWriter;
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -15,7 +17,7 @@ use deltalake::parquet::basic::Compression;
 use deltalake::parquet::file::properties::WriterProperties;
 use serde_json::{Map, Value, json};
 
-use crate::Error;
+use crate::{Error, moments};
 
 /// A file that is a part of a table.
 pub(crate) struct Part {
@@ -24,14 +26,35 @@ pub(crate) struct Part {
     pub(crate) remove: Remove,
     /// What the log says of it.
     pub(crate) stats: Option<String>,
+    /// Its size, bytes.
+    pub(crate) bytes: u64,
 }
 
 impl Part {
-    /// The least and the most of a column of whole numbers, where the log says so.
+    /// The least and the most of a column of whole numbers, days or moments, where the log says so; those of moments may
+    /// be a millisecond wider.
     pub(crate) fn bounds(&self, column: &str) -> Option<(i64, i64)> {
-        let stats: Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
-        let side = |name: &str| stats.get(name)?.get(column)?.as_i64();
+        let stats = self.stats()?;
+        let side = |name: &str| match stats.get(name)?.get(column)? {
+            Value::String(text) => moments::heard(text),
+            number => number.as_i64(),
+        };
         Some((side("minValues")?, side("maxValues")?))
+    }
+
+    /// Whether a column has no value in some of its rows, as far as the log says.
+    pub(crate) fn may_have_nulls(&self, column: &str) -> bool {
+        let count = || self.stats()?.get("nullCount")?.get(column)?.as_u64();
+        count() != Some(0)
+    }
+
+    /// How many rows it has, where the log says so.
+    pub(crate) fn rows(&self) -> Option<u64> {
+        self.stats()?.get("numRecords")?.as_u64()
+    }
+
+    fn stats(&self) -> Option<Value> {
+        serde_json::from_str(self.stats.as_deref()?).ok()
     }
 }
 
@@ -89,13 +112,13 @@ pub(crate) fn path(add: &Add) -> Path {
     Path::from(add.path.as_str())
 }
 
-/// What is said of a file so that readers can leave it out: bounds of whole numbers alone, as moments that are infinite
-/// have no form there that every reader understands.
+/// What is said of a file so that readers can leave it out: bounds of whole numbers, days and moments. Where one is
+/// infinite none are said, as that has no form there that every reader understands.
 #[derive(Default)]
 struct Stats {
     rows: usize,
     nulls: Map<String, Value>,
-    bounds: HashMap<String, (i64, i64)>,
+    bounds: HashMap<String, (DataType, i64, i64)>,
 }
 
 impl Stats {
@@ -106,25 +129,37 @@ impl Stats {
                 DataType::Int16 => bounds::<Int16Type>(column),
                 DataType::Int32 => bounds::<Int32Type>(column),
                 DataType::Int64 => bounds::<Int64Type>(column),
+                DataType::Date32 => bounds::<Date32Type>(column),
+                DataType::Timestamp(TimeUnit::Microsecond, _) => bounds::<TimestampMicrosecondType>(column),
                 _ => continue,
             };
             let nulls = self.nulls.entry(field.name()).or_insert(json!(0));
             *nulls = json!(nulls.as_u64().unwrap_or_default() + column.null_count() as u64);
             if let Some((least, most)) = bounds {
-                let known = self.bounds.entry(field.name().clone()).or_insert((least, most));
-                *known = (known.0.min(least), known.1.max(most));
+                let of = || (field.data_type().clone(), least, most);
+                let known = self.bounds.entry(field.name().clone()).or_insert_with(of);
+                (known.1, known.2) = (known.1.min(least), known.2.max(most));
             }
         }
     }
 
     fn text(self) -> String {
-        let side = |of: fn(&(i64, i64)) -> i64| -> Map<String, Value> {
-            self.bounds.iter().map(|(name, bounds)| (name.clone(), json!(of(bounds)))).collect()
-        };
+        let (mut least, mut most) = (Map::new(), Map::new());
+        for (name, (form, from, to)) in self.bounds {
+            let said = |value, up| match &form {
+                DataType::Date32 => moments::day_said(value).map(Value::from),
+                DataType::Timestamp(_, zone) => moments::moment_said(value, up, zone.is_some()).map(Value::from),
+                _ => Some(json!(value)),
+            };
+            if let (Some(from), Some(to)) = (said(from, false), said(to, true)) {
+                least.insert(name.clone(), from);
+                most.insert(name, to);
+            }
+        }
         json!({
             "numRecords": self.rows,
-            "minValues": side(|bounds| bounds.0),
-            "maxValues": side(|bounds| bounds.1),
+            "minValues": least,
+            "maxValues": most,
             "nullCount": self.nulls,
         })
         .to_string()

@@ -33,8 +33,20 @@ enum Value {
 #[derive(Debug, Clone)]
 enum Last {
     Gone,
+    /// A change says all of it.
+    Said(Spot),
     /// A value a column.
     Row(Vec<Value>),
+}
+
+impl Last {
+    fn value(&self, column: usize) -> Option<Value> {
+        match self {
+            Self::Gone => None,
+            Self::Said(spot) => Some(Value::Said(*spot)),
+            Self::Row(values) => values.get(column).cloned(),
+        }
+    }
 }
 
 /// Changes, folded.
@@ -108,11 +120,7 @@ impl Fold {
         }
         let told = Told::of(&batch)?;
         let own = self.shape.fit(&batch)?;
-        let first = self.keys.first(self.shape.schema());
-        if let (Some(firsts), Some(first)) = (&mut self.firsts, first) {
-            let values = cast(own.column(first), &DataType::Int64)?;
-            firsts.extend(values.as_primitive::<Int64Type>().iter().flatten());
-        }
+        self.name_keys(&own)?;
         let at = self.batches.len();
         for (row, key) in self.keys.of(&own)?.into_iter().enumerate() {
             let names = told.unchanged.is_valid(row).then(|| told.unchanged.value(row));
@@ -121,6 +129,57 @@ impl Fold {
         }
         self.batches.push(own);
         Ok(())
+    }
+
+    /// Takes rows as they are, each in the place of whatever has its key.
+    pub(crate) fn put(&mut self, rows: &RecordBatch) -> Result<(), Error> {
+        let own = self.shape.fit(rows)?;
+        self.name_keys(&own)?;
+        let at = self.batches.len();
+        let keys = self.keys.of(&own)?.into_iter().enumerate();
+        self.last.extend(keys.map(|(row, key)| (key, Last::Said((at, row)))));
+        self.batches.push(own);
+        Ok(())
+    }
+
+    /// Forgets the rows that a batch of the table, as it was, has just so.
+    pub(crate) fn forget_same(&mut self, was: &RecordBatch) -> Result<(), Error> {
+        let (mut keys, mut before, mut now) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, key) in self.keys.of(was)?.into_iter().enumerate() {
+            if let Some(Last::Said(spot)) = self.last.get(&key) {
+                before.push((0, row));
+                now.push(*spot);
+                keys.push(key);
+            }
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let fields = self.shape.schema().fields().iter();
+        let converter = RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?;
+        let before = converter.convert_columns(&gather(&[was], &before)?)?;
+        let own: Vec<&RecordBatch> = self.batches.iter().collect();
+        let now = converter.convert_columns(&gather(&own, &now)?)?;
+        for (key, (before, now)) in keys.into_iter().zip(before.iter().zip(now.iter())) {
+            if before == now {
+                self.last.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    fn name_keys(&mut self, own: &RecordBatch) -> Result<(), Error> {
+        let first = self.keys.first(self.shape.schema());
+        if let (Some(firsts), Some(first)) = (&mut self.firsts, first) {
+            let values = cast(own.column(first), &DataType::Int64)?;
+            firsts.extend(values.as_primitive::<Int64Type>().iter().flatten());
+        }
+        Ok(())
+    }
+
+    /// How many rows are named.
+    pub(crate) fn len(&self) -> usize {
+        self.last.len()
     }
 
     fn change(
@@ -145,8 +204,9 @@ impl Fold {
                 self.went = Some((key, before));
             }
             _ => {
-                let mut values = vec![Value::Said(spot); self.shape.schema().fields().len()];
+                let mut last = Last::Said(spot);
                 if let Some(names) = unchanged {
+                    let mut values = vec![Value::Said(spot); self.shape.schema().fields().len()];
                     // A row whose key changes is one that goes and one that comes directly behind it.
                     let (source, before) = match self.went.take().filter(|_| op == "insert") {
                         Some((went, before)) => (went, before),
@@ -154,17 +214,15 @@ impl Fold {
                     };
                     for name in names.iter().flatten() {
                         let Ok(column) = self.shape.schema().index_of(name) else { continue };
-                        let said = match &before {
-                            Some(Last::Row(values)) => values.get(column).cloned(),
-                            Some(Last::Gone) | None => None,
-                        };
+                        let said = before.as_ref().and_then(|before| before.value(column));
                         if let Some(value) = values.get_mut(column) {
                             *value = said.unwrap_or_else(|| Value::Before(source.clone()));
                         }
                     }
+                    last = Last::Row(values);
                 }
                 self.went = None;
-                self.last.insert(key, Last::Row(values));
+                self.last.insert(key, last);
             }
         }
         Ok(())
@@ -200,18 +258,13 @@ impl Fold {
     /// are needed.
     pub(crate) fn rows(&self, before: &[RecordBatch]) -> Result<RecordBatch, Error> {
         let mut needed = HashSet::new();
-        let rows: Vec<&Vec<Value>> = self
-            .last
-            .values()
-            .filter_map(|last| match last {
-                Last::Row(values) => Some(values),
-                Last::Gone => None,
-            })
-            .collect();
-        for value in rows.iter().flat_map(|values| values.iter()) {
-            if let Value::Before(key) = value {
-                needed.insert(key);
-            }
+        let rows: Vec<&Last> = self.last.values().filter(|last| !matches!(last, Last::Gone)).collect();
+        for last in &rows {
+            let Last::Row(values) = last else { continue };
+            needed.extend(values.iter().filter_map(|value| match value {
+                Value::Before(key) => Some(key),
+                Value::Said(_) => None,
+            }));
         }
         let mut found: HashMap<OwnedRow, Spot> = HashMap::new();
         for (at, batch) in before.iter().enumerate() {
@@ -227,9 +280,9 @@ impl Fold {
         for column in 0..schema.fields().len() {
             let all = self.batches.iter().chain(before);
             let arrays: Vec<&dyn Array> = all.map(|batch| batch.column(column).as_ref()).collect();
-            let spots = rows.iter().map(|values| match values.get(column) {
-                Some(Value::Said(spot)) => Ok(*spot),
-                Some(Value::Before(key)) => found.get(key).copied().ok_or_else(lost),
+            let spots = rows.iter().map(|last| match last.value(column) {
+                Some(Value::Said(spot)) => Ok(spot),
+                Some(Value::Before(key)) => found.get(&key).copied().ok_or_else(lost),
                 None => Err(lost()),
             });
             let spots = spots.collect::<Result<Vec<_>, _>>()?;
@@ -241,6 +294,16 @@ impl Fold {
         }
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
+}
+
+/// Rows of batches, column by column.
+fn gather(batches: &[&RecordBatch], spots: &[Spot]) -> Result<Vec<ArrayRef>, Error> {
+    let columns = batches.first().map_or(0, |batch| batch.num_columns());
+    let gathered = (0..columns).map(|column| {
+        let arrays: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(column).as_ref()).collect();
+        Ok(interleave(&arrays, spots)?)
+    });
+    gathered.collect()
 }
 
 /// The columns of changes that say what happened.

@@ -35,7 +35,7 @@ use crate::{Error, Lsn, fail_point, rows};
 const ATTEMPTS: usize = 10;
 
 /// Where notes are; what begins with an underscore is no part of a Delta table.
-const NOTES: &str = "_stead";
+pub(crate) const NOTES: &str = "_stead";
 
 /// Who writes a table, and since when its positions can be compared.
 #[derive(Debug, Clone)]
@@ -211,6 +211,11 @@ impl LakeTable {
         for batch in batches {
             file.push(&batch)?;
         }
+        self.put_file(file).await
+    }
+
+    /// Puts a file beside the table that is no part of it yet; nothing where it has no row.
+    pub(crate) async fn put_file(&self, file: File) -> Result<Vec<Add>, Error> {
         let Some((add, bytes)) = file.finish()? else { return Ok(Vec::new()) };
         let store = self.table.object_store();
         store.put(&files::path(&add), bytes.into()).await.map_err(DeltaTableError::from)?;
@@ -244,6 +249,18 @@ impl LakeTable {
         Ok(())
     }
 
+    /// Puts files in the place of others that say the same: how far it has come, and what is noted, stays.
+    pub(crate) async fn put_again(&mut self, gone: Vec<Remove>, come: Vec<Add>) -> Result<(), Error> {
+        let note = self.noted_now().await?;
+        let to = self.position.lsn.into();
+        self.put(gone, come, to, note).await
+    }
+
+    /// The table, as this writer knows it.
+    pub(crate) fn delta(&self) -> &DeltaTable {
+        &self.table
+    }
+
     /// The files of the table, as far as this writer knows it.
     pub(crate) fn files(&self) -> Result<Vec<Part>, Error> {
         let state = self.table.snapshot()?;
@@ -252,6 +269,7 @@ impl LakeTable {
             path: file.object_store_path(),
             remove: file.remove_action(true),
             stats: file.stats(),
+            bytes: u64::try_from(file.size()).unwrap_or_default(),
         };
         Ok(files.iter().map(part).collect())
     }
@@ -268,10 +286,15 @@ impl LakeTable {
 
     /// What is noted beside the table; nothing where nothing is.
     pub(crate) async fn note(&self) -> Result<Option<(Note, Bytes)>, Error> {
+        let Some(note) = self.noted_now().await? else { return Ok(None) };
+        Ok(Some((note, self.get(&note.path()).await?)))
+    }
+
+    /// Which note counts.
+    pub(crate) async fn noted_now(&self) -> Result<Option<Note>, Error> {
         let log = self.table.log_store();
         let noted = self.table.snapshot()?.transaction_version(log.as_ref(), self.noted()).await?;
-        let Some(note) = noted.filter(|note| *note != 0).map(Note) else { return Ok(None) };
-        Ok(Some((note, self.get(&note.path()).await?)))
+        Ok(noted.filter(|note| *note != 0).map(Note))
     }
 
     /// Writes a note, which counts from the commit on that it goes with.

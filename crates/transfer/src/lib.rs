@@ -26,6 +26,7 @@ mod lists;
 mod memory;
 mod moments;
 pub mod publish;
+mod query;
 mod rows;
 pub mod run;
 mod seen;
@@ -34,11 +35,13 @@ mod slot;
 mod source;
 mod status;
 pub mod stream;
+mod upkeep;
 mod visibility;
 pub mod wire;
 
 pub use postgres_types::PgLsn as Lsn;
 pub use source::{BadName, Publication, Slot, Snapshot, Source};
+pub use upkeep::Keep;
 pub use visibility::Visibility;
 
 /// Why a transfer stops.

@@ -62,16 +62,9 @@ impl Memory {
 
     /// How to begin, given what the server says and how often a resync was asked for.
     pub(crate) fn beginning(&self, is: &History, slot: Option<&SlotState>, resyncs: u32) -> Beginning {
-        let Some(known) = self.history.as_ref().filter(|_| resyncs <= self.resyncs) else {
-            return Beginning::Anew;
-        };
-        if known.system != is.system {
-            return stopped("the server is another one than before: positions in its log mean nothing here");
-        }
-        if known.timeline != is.timeline {
-            return stopped(
-                "the server was restored to an earlier moment: the lake may hold what it no longer has",
-            );
+        match self.beginning_without_slot(is, resyncs) {
+            Beginning::GoOn => {}
+            other => return other,
         }
         match slot {
             None if self.slot => {
@@ -83,6 +76,22 @@ impl Memory {
             None => Beginning::Anew,
             Some(_) => Beginning::GoOn,
         }
+    }
+
+    /// The same of what goes by the server's rows alone.
+    pub(crate) fn beginning_without_slot(&self, is: &History, resyncs: u32) -> Beginning {
+        let Some(known) = self.history.as_ref().filter(|_| resyncs <= self.resyncs) else {
+            return Beginning::Anew;
+        };
+        if known.system != is.system {
+            return stopped("the server is another one than before: what was read of that one means nothing here");
+        }
+        if known.timeline != is.timeline {
+            return stopped(
+                "the server was restored to an earlier moment: the lake may hold what it no longer has",
+            );
+        }
+        Beginning::GoOn
     }
 }
 

@@ -33,6 +33,34 @@ pub(crate) fn micros(text: &str) -> Option<i64> {
     seconds.checked_mul(1_000_000)?.checked_add(fraction)
 }
 
+/// A day as the log of a Delta table has it; nothing for one that not every reader understands.
+pub(crate) fn day_said(days: i64) -> Option<String> {
+    said(days.checked_mul(86_400_000)?, "%F")
+}
+
+/// A moment as the log of a Delta table has it, to the millisecond before, or behind where `up`; nothing for one that not
+/// every reader understands.
+pub(crate) fn moment_said(micros: i64, up: bool, has_zone: bool) -> Option<String> {
+    let millis = micros.div_euclid(1_000) + i64::from(up && micros.rem_euclid(1_000) > 0);
+    said(millis, if has_zone { "%FT%T%.3fZ" } else { "%FT%T%.3f" })
+}
+
+fn said(millis: i64, form: &str) -> Option<String> {
+    let at = jiff::Timestamp::from_millisecond(millis).ok()?.to_zoned(jiff::tz::TimeZone::UTC);
+    (1..=9_999).contains(&at.year()).then(|| at.strftime(form).to_string())
+}
+
+/// What one of these two said, as the lake counts it; however it was written again since.
+pub(crate) fn heard(text: &str) -> Option<i64> {
+    match text.split_once(['T', ' ']) {
+        None => days(text).map(i64::from),
+        Some((day, time)) => {
+            let time = time.strip_suffix('Z').or(time.strip_suffix("+00:00")).unwrap_or(time);
+            micros(&format!("{day} {time}"))
+        }
+    }
+}
+
 fn era(text: &str) -> (&str, bool) {
     text.strip_suffix(" BC").map_or((text, false), |text| (text, true))
 }
@@ -71,5 +99,16 @@ mod tests {
         assert_eq!(micros("1969-12-31 23:59:59.999999"), Some(-1));
         assert_eq!(micros("294276-12-31 23:59:59.999999+00"), None);
         assert_eq!((micros("x"), days("2026-11"), micros("2026-11-23")), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_said_of_files_is_heard_again() {
+        assert_eq!(day_said(11_016).as_deref(), Some("2000-02-29"));
+        assert_eq!(heard("2000-02-29"), Some(11_016));
+        assert_eq!(moment_said(-1, false, true).as_deref(), Some("1969-12-31T23:59:59.999Z"));
+        assert_eq!(moment_said(1_500_001, true, false).as_deref(), Some("1970-01-01T00:00:01.501"));
+        assert_eq!(heard("1970-01-01T00:00:01.501"), Some(1_501_000));
+        assert_eq!(heard("1970-01-01 00:00:01.501000+00:00"), Some(1_501_000));
+        assert_eq!((moment_said(i64::MAX, true, true), day_said(-800_000)), (None, None));
     }
 }

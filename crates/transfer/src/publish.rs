@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::Publication;
-use crate::wire::Mode;
+use crate::wire::{Cursor, Mode};
 
 /// The schema of those functions; it is Stead's own, so that an owner can put nothing in their place.
 pub const SCHEMA: &str = "stead_transfer";
@@ -14,8 +14,8 @@ pub const SCHEMA: &str = "stead_transfer";
 /// Tables by patterns of `like`, of schema and of name.
 pub type Like = (String, String);
 
-/// `'…'`.
-fn literal(text: &str) -> String {
+/// A text as SQL has it.
+pub(crate) fn literal(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('\'', "''");
     format!("E'{escaped}'")
 }
@@ -24,10 +24,10 @@ fn literal(text: &str) -> String {
 /// read. `verifier` is the role's password in PostgreSQL's notation. `declared` is noted beside the role: whoever finds
 /// it there knows that all of the script was done.
 #[must_use]
-pub fn script(name: &Publication, verifier: &str, mode: Mode, tables: &[Like], declared: &str) -> String {
+pub fn script(name: &Publication, verifier: &str, mode: &Mode, tables: &[Like], declared: &str) -> String {
     let (replication, publish) = match mode {
         // Published or not says only which tables are meant.
-        Mode::Snapshot => ("noreplication", "insert"),
+        Mode::Snapshot | Mode::Query(_) => ("noreplication", "insert"),
         Mode::Stream => ("replication", "insert, update, delete, truncate"),
     };
     let mut meant = String::from("false");
@@ -36,7 +36,15 @@ pub fn script(name: &Publication, verifier: &str, mode: Mode, tables: &[Like], d
             write!(meant, " or (n.nspname like {} and c.relname like {})", literal(schema), literal(table));
     }
     let why = match mode {
-        Mode::Snapshot => "null::text",
+        Mode::Snapshot => "null::text".to_owned(),
+        Mode::Query(Cursor { column, .. }) => format!(
+            "case when not exists (select from pg_attribute a
+                      where a.attrelid = c.oid and a.attname = {} and a.attnum > 0 and not a.attisdropped)
+                  then 'it has no column ' || {} || ' to tell newer rows by; add one, or leave it out of `tables`'
+             end",
+            literal(column),
+            literal(column)
+        ),
         Mode::Stream => {
             "case when c.relpersistence <> 'p'
                   then 'it is unlogged, so nobody is told of its changes; `alter table … set logged`, or leave it out'
@@ -45,6 +53,7 @@ pub fn script(name: &Publication, verifier: &str, mode: Mode, tables: &[Like], d
                       and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident end))
                   then 'nothing identifies its rows; give it a primary key, or `alter table … replica identity full`'
              end"
+                .to_owned()
         }
     };
     let (verifier, declared) = (literal(verifier), literal(declared));

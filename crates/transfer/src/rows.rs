@@ -24,7 +24,7 @@ pub const ORDER: &str = "_order";
 /// The transaction's number in the source.
 pub(crate) const XID: &str = "_xid";
 /// When it was committed.
-const COMMITTED_AT: &str = "_committed_at";
+pub(crate) const COMMITTED_AT: &str = "_committed_at";
 /// Of a gap: where the first transaction ended that was not written; the last is at [`LSN`] or before.
 const FROM: &str = "_from_lsn";
 /// Columns whose value is that of before, and was too long to be said again.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,13 +19,13 @@ use tokio_postgres::Config;
 use url::Url;
 
 use crate::change::Relation;
-use crate::current::Current;
+use crate::current::{Current, Newer};
 use crate::lake::{LakeTable, Writer, place, place_of_changes};
 use crate::memory::{Beginning, Memory};
 use crate::status::Board;
 use crate::stream::{self, Stream};
-use crate::wire::{Mode, Settings, TableState};
-use crate::{Error, Lsn, Publication, Slot, Source};
+use crate::wire::{Cursor, Mode, Settings, TableState};
+use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source};
 
 /// Between two looks at whether the server has written anything.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,6 +35,11 @@ const TABLES: Duration = Duration::from_secs(2);
 const LET_GO: Duration = Duration::from_secs(5);
 /// Changes that are merged before their time.
 const MANY: usize = 20_000;
+/// Between two times that small files are made large ones, and that files are removed which no version needs.
+const TIDY: Duration = Duration::from_secs(60);
+const VACUUM: Duration = Duration::from_secs(60 * 60);
+/// Until that is done for the first time.
+const FIRST_VACUUM: Duration = Duration::from_secs(5 * 60);
 /// Until a server that does not answer is tried again: so long at first, and at most so long.
 const AGAIN: Duration = Duration::from_millis(200);
 const AT_MOST: Duration = Duration::from_secs(5);
@@ -64,6 +69,10 @@ struct Transfer {
     board: Board,
     /// So many changes wait for a merge that questions to the lake would feel it.
     hurry: Notify,
+    /// Up to where the changes of a table are in it.
+    merged: Mutex<HashMap<String, Lsn>>,
+    /// When files are removed next that no version needs.
+    vacuum_at: Mutex<Instant>,
 }
 
 impl Transfer {
@@ -73,16 +82,51 @@ impl Transfer {
         let strange = |bad: crate::BadName| Error::Strange(bad.to_string());
         let slot = settings.role.parse().map_err(strange)?;
         let publication = settings.role.parse().map_err(strange)?;
-        Ok(Self { settings, lake, slot, publication, board: Board::new(), hurry: Notify::new() })
+        let board = Board::new(settings.resyncs);
+        Ok(Self {
+            settings,
+            lake,
+            slot,
+            publication,
+            board,
+            hurry: Notify::new(),
+            merged: Mutex::default(),
+            vacuum_at: Mutex::new(Instant::now() + FIRST_VACUUM),
+        })
+    }
+
+    fn keep(&self) -> Keep {
+        let Settings { keep_ms, keep_changes_ms, .. } = self.settings;
+        Keep { versions: Duration::from_millis(keep_ms), changes: keep_changes_ms.map(Duration::from_millis) }
+    }
+
+    fn merged(&self, table: &str) -> Lsn {
+        let merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        merged.get(table).copied().unwrap_or(Lsn::from(0))
+    }
+
+    fn is_merged(&self, table: String, to: Lsn) {
+        self.merged.lock().unwrap_or_else(PoisonError::into_inner).insert(table, to);
+    }
+
+    /// Whether files are to be removed now that no version needs.
+    fn is_time_to_vacuum(&self) -> bool {
+        let mut at = self.vacuum_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = *at <= Instant::now();
+        if is_time {
+            *at = Instant::now() + VACUUM;
+        }
+        is_time
     }
 
     async fn again_and_again(self: &Arc<Self>) {
         let mut wait = AGAIN;
         loop {
             let began = Instant::now();
-            let ended = match self.settings.mode {
+            let ended = match &self.settings.mode {
                 Mode::Stream => self.follow().await,
-                Mode::Snapshot => self.copy_all().await,
+                Mode::Snapshot => self.at_intervals(None).await,
+                Mode::Query(cursor) => self.at_intervals(Some(cursor)).await,
             };
             let Err(error) = ended;
             if began.elapsed() > AT_MOST * 2 {
@@ -183,6 +227,7 @@ impl Transfer {
             }
         }
         let (mut seen, mut looked, mut let_go) = (Lsn::from(0), Instant::now(), Instant::now());
+        let mut tidied = Instant::now();
         let mut unmerged = 0;
         loop {
             // Nothing is asked of the slot before something was written: it would be gone through from its beginning.
@@ -229,6 +274,10 @@ impl Transfer {
                 }
                 looked = Instant::now();
             }
+            if tidied.elapsed() > TIDY {
+                stream.tidy(self.keep(), |table| self.merged(table)).await?;
+                tidied = Instant::now();
+            }
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -251,11 +300,12 @@ impl Transfer {
                     LakeTable::open_changes(&place, self.writer(&memory, &relation), &relation).await?;
                 changes.insert(relation.full_name(), opened);
             }
+            let vacuums = self.is_time_to_vacuum();
             // After the changes were looked at: so it is known of every one how its table was declared.
             for relation in source.tables().await? {
                 let name = relation.full_name();
                 let Some(changes) = changes.get(&name) else { continue };
-                match self.bring_up_to_date(&memory, &mut source, relation, changes).await {
+                match self.bring_up_to_date(&memory, &mut source, relation, changes, vacuums).await {
                     Ok(()) => {}
                     // The server, and whoever writes the same lake, are everybody's trouble; a table's is its own.
                     Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => {
@@ -285,6 +335,7 @@ impl Transfer {
         source: &mut Source,
         relation: Relation,
         changes: &LakeTable,
+        vacuums: bool,
     ) -> Result<(), Error> {
         let name = relation.full_name();
         if self.board.is_halted(&name) {
@@ -303,6 +354,12 @@ impl Transfer {
             match merged.await {
                 Ok(()) => {
                     self.board.is(&name, TableState::Following);
+                    self.is_merged(name, current.position());
+                    current.tidy(self.keep()).await?;
+                    if vacuums {
+                        let files = current.vacuum(self.keep()).await? + changes.vacuum(self.keep().versions).await?;
+                        tracing::info!(files, "removed what no version needs");
+                    }
                     return Ok(());
                 }
                 Err(Error::CopyAnew { why, .. }) => tracing::info!(table = name, why, "is copied anew"),
@@ -318,11 +375,12 @@ impl Transfer {
         Ok(())
     }
 
-    /// All tables of one moment, again and again.
-    async fn copy_all(&self) -> Result<Infallible, Error> {
+    /// All tables of one moment, or what of them is newer than what was read, again and again.
+    async fn at_intervals(&self, cursor: Option<&Cursor>) -> Result<Infallible, Error> {
         let every = Duration::from_millis(self.settings.every_ms);
         loop {
             let mut memory = Memory::read(&self.settings.memory)?;
+            self.board.as_of(memory.copied_at);
             let age = memory.copied_at.map(|at| Timestamp::now().duration_since(at));
             let age = age.map(|age| Duration::try_from(age).unwrap_or_default());
             if memory.resyncs >= self.settings.resyncs
@@ -332,31 +390,60 @@ impl Transfer {
                 continue;
             }
             let mut source = self.connect().await?;
-            let tables = self.tables(&mut source).await?;
-            memory.history = Some(source.history().await?);
+            self.tables(&mut source).await?;
+            let history = source.history().await?;
+            // Rows that a restored server no longer has are in the lake for good where only newer ones are asked for.
+            if cursor.is_some()
+                && let Beginning::Stopped(why) =
+                    memory.beginning_without_slot(&history, self.settings.resyncs)
+            {
+                return Err(Error::Stopped(why));
+            }
+            memory.history = Some(history);
             memory.resyncs = self.settings.resyncs;
+            let at = Timestamp::now();
             let snapshot = source.snapshot().await?;
             self.board.trouble(None, false);
-            for relation in tables {
+            let vacuums = self.is_time_to_vacuum();
+            for relation in snapshot.tables().to_vec() {
                 let name = relation.full_name();
-                self.board.is(&name, TableState::Copying);
-                let place = place(&self.lake, &relation.schema, &relation.name);
-                let current = Current::open(&place, self.writer(&memory, &relation), relation).await;
-                let copied = match current {
-                    Ok(mut current) => current.copy(&snapshot).await,
-                    Err(error) => Err(error),
-                };
-                match copied {
-                    Ok(rows) => self.board.copied(&name, rows, TableState::Copied),
+                match self.read(&memory, &snapshot, relation, cursor, vacuums).await {
+                    Ok(Newer::Copied(rows)) => self.board.copied(&name, rows, TableState::Copied),
+                    Ok(Newer::Rows(rows)) => {
+                        self.board.is(&name, TableState::Copied);
+                        self.board.changed(&name, rows);
+                    }
                     Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => {
                         return Err(error);
                     }
                     Err(error) => self.board.stands(&name, error.to_string()),
                 }
             }
-            memory.copied_at = Some(Timestamp::now());
+            memory.copied_at = Some(at);
             memory.write(&self.settings.memory)?;
         }
+    }
+
+    async fn read(
+        &self,
+        memory: &Memory,
+        snapshot: &Snapshot<'_>,
+        relation: Relation,
+        cursor: Option<&Cursor>,
+        vacuums: bool,
+    ) -> Result<Newer, Error> {
+        self.board.is(&relation.full_name(), TableState::Copying);
+        let place = place(&self.lake, &relation.schema, &relation.name);
+        let mut current = Current::open(&place, self.writer(memory, &relation), relation).await?;
+        let read = match cursor {
+            Some(cursor) => current.read_newer(snapshot, cursor).await?,
+            None => Newer::Copied(current.copy(snapshot).await?),
+        };
+        current.tidy(self.keep()).await?;
+        if vacuums {
+            current.vacuum(self.keep()).await?;
+        }
+        Ok(read)
     }
 }
 

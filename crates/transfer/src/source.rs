@@ -147,7 +147,7 @@ impl Source {
 
     /// The same for a copy of one table, which keeps nobody from declaring the others otherwise.
     pub async fn snapshot_of(&mut self, table: &Relation) -> Result<Snapshot<'_>, Error> {
-        self.snapshot_with(&[format!("{}.{}", quoted(&table.schema), quoted(&table.name))]).await
+        self.snapshot_with(&[named(table)]).await
     }
 
     async fn snapshot_with(&mut self, names: &[String]) -> Result<Snapshot<'_>, Error> {
@@ -243,16 +243,22 @@ impl Snapshot<'_> {
         &self.tables
     }
 
-    /// The rows of a table.
+    /// Asks for one row.
+    pub(crate) async fn ask(&self, sql: &str) -> Result<tokio_postgres::Row, Error> {
+        Ok(self.transaction.query_one(sql, &[]).await?)
+    }
+
+    /// The rows of a table, or those of which a condition is true.
     pub(crate) async fn rows(
         &self,
         relation: &Relation,
+        condition: Option<&str>,
     ) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
         let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
-        let table = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
-        let filter = relation.catalog.as_ref().and_then(|catalog| catalog.filter.as_ref());
-        let filter = filter.map(|filter| format!(" where {filter}")).unwrap_or_default();
-        let copy = format!("copy (select {} from {table}{filter}) to stdout", columns.join(", "));
+        let filter = relation.catalog.as_ref().and_then(|catalog| catalog.filter.as_deref());
+        let conditions: Vec<&str> = filter.into_iter().chain(condition).collect();
+        let filter = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+        let copy = format!("copy (select {} from {}{filter}) to stdout", columns.join(", "), named(relation));
         let lines = self.transaction.copy_out(copy.as_str()).await?;
         Ok(lines.map(|line| Ok(fields(&line?))))
     }
@@ -261,6 +267,11 @@ impl Snapshot<'_> {
 /// A name as SQL has it.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table as SQL has it.
+pub(crate) fn named(table: &Relation) -> String {
+    format!("{}.{}", quoted(&table.schema), quoted(&table.name))
 }
 
 /// The values of a line of `copy`'s text form.

@@ -12,7 +12,10 @@ use crate::wire::{Behind, Status, TableState, TableStatus};
 
 /// Shared by all parts.
 #[derive(Clone)]
-pub(crate) struct Board(Arc<Mutex<Known>>);
+pub(crate) struct Board {
+    known: Arc<Mutex<Known>>,
+    resyncs: u32,
+}
 
 #[derive(Default)]
 struct Known {
@@ -22,17 +25,19 @@ struct Known {
     behind: Option<Behind>,
     /// Since when the lake has not had everything.
     behind_since: Option<Timestamp>,
+    /// The moment that all tables are of, where they are read at intervals.
+    as_of: Option<Timestamp>,
     trouble: Option<String>,
     stopped: bool,
 }
 
 impl Board {
-    pub(crate) fn new() -> Self {
-        Self(Arc::default())
+    pub(crate) fn new(resyncs: u32) -> Self {
+        Self { known: Arc::default(), resyncs }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn table(&self, name: &str, change: impl FnOnce(&mut TableStatus)) {
@@ -114,6 +119,11 @@ impl Board {
         });
     }
 
+    /// All tables are as they were then.
+    pub(crate) fn as_of(&self, at: Option<Timestamp>) {
+        self.with(|known| known.as_of = at);
+    }
+
     /// Nothing goes on.
     pub(crate) fn trouble(&self, why: Option<String>, stopped: bool) {
         self.with(|known| (known.trouble, known.stopped) = (why, stopped));
@@ -124,8 +134,10 @@ impl Board {
             at: Timestamp::now(),
             tables: known.tables.values().cloned().collect(),
             behind: known.behind,
+            as_of: known.as_of,
             trouble: known.trouble.clone(),
             stopped: known.stopped,
+            resyncs: self.resyncs,
         })
     }
 

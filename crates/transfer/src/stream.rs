@@ -9,6 +9,7 @@ use crate::change::{Change, Relation, Transaction};
 use crate::changes::{Changes, Segment};
 use crate::decode::Decoder;
 use crate::lake::{Writer, place_of_changes};
+use crate::upkeep::Keep;
 use crate::{Error, Lsn, Source, fail_point};
 
 /// Rows that are taken at once, at least, where there are so many.
@@ -112,6 +113,14 @@ impl Stream {
     /// Why a table is stopped, if it is.
     pub async fn stopped(&mut self, relation: &Relation) -> Result<Option<String>, Error> {
         Ok(self.table(relation).await?.stop().map(|stop| stop.why.clone()))
+    }
+
+    /// Keeps the files of its tables good to read; `merged` is the position of a table up to which its changes are in it.
+    pub async fn tidy(&mut self, keep: Keep, merged: impl Fn(&str) -> Lsn) -> Result<(), Error> {
+        for ((schema, name), changes) in &mut self.tables {
+            changes.tidy(keep, merged(&format!("{schema}.{name}"))).await?;
+        }
+        Ok(())
     }
 
     /// Lets tables go on that were stopped in an earlier epoch.

@@ -29,20 +29,47 @@ pub struct Settings {
     pub memory: PathBuf,
     /// File of what it says of itself.
     pub status: PathBuf,
-    /// Milliseconds between two copies, or two merges of changes.
+    /// Milliseconds between two copies, two queries, or two merges of changes.
     pub every_ms: u64,
+    /// Milliseconds for which older versions of tables can be asked for.
+    pub keep_ms: u64,
+    /// Milliseconds after which changes are forgotten; never where nothing is said.
+    pub keep_changes_ms: Option<u64>,
     /// When this is more than what it remembers it lets go of its slot and copies everything anew.
     pub resyncs: u32,
 }
 
 /// How a transfer reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Whole tables, again and again.
     Snapshot,
+    /// Rows that are newer than those that were read, again and again.
+    Query(Cursor),
     /// Every change.
     Stream,
+}
+
+/// By what newer rows are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// The column, of a moment, a day or a whole number, which grows whenever a row is new or changes.
+    pub column: String,
+    /// How much of what was read is read again, because rows are not committed in the order of their cursors; ten minutes
+    /// or a thousand unless said.
+    pub overlap: Option<Overlap>,
+}
+
+/// Something that is taken from a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// From a moment or a day.
+    Seconds(u32),
+    /// From a whole number.
+    Count(u32),
 }
 
 fn exposed<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
@@ -56,12 +83,16 @@ pub struct Status {
     pub at: Timestamp,
     /// Its tables, by name.
     pub tables: Vec<TableStatus>,
-    /// How far the lake is behind.
+    /// How far the lake is behind, where the server's log is read.
     pub behind: Option<Behind>,
+    /// The moment that all tables are of, where they are read at intervals.
+    pub as_of: Option<Timestamp>,
     /// Why nothing goes on at all.
     pub trouble: Option<String>,
     /// Whether only a person can go on.
     pub stopped: bool,
+    /// The `resyncs` that it went by: what was asked for since is not in this.
+    pub resyncs: u32,
 }
 
 /// How far the lake is behind the server.
@@ -86,7 +117,7 @@ pub struct TableStatus {
     pub state: TableState,
     /// Rows of the last copy.
     pub rows: Option<u64>,
-    /// Changes written since the process began.
+    /// Changes, or newer rows, written since the process began.
     pub changes: u64,
     /// Why it stands still, and what to do.
     pub why: Option<String>,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Every, Mode, Pattern, Wish};
+use super::{Cursor, Every, Kept, Mode, Overlap, Pattern, Wish};
 use crate::manifest::{Fault, Node, Notation, Problems, Table, fields};
 use crate::postgres::network;
 use crate::{ComponentName, Kind};
@@ -20,7 +20,20 @@ pub(crate) const NOTATION: Notation = Notation {
 };
 
 /// Every field.
-const FIELDS: &[&str] = &["from", "mode", "tables", "every", "allow", "owner", "consumers", "runbook"];
+const FIELDS: &[&str] = &[
+    "from",
+    "mode",
+    "tables",
+    "every",
+    "cursor",
+    "overlap",
+    "keep",
+    "keep_changes",
+    "allow",
+    "owner",
+    "consumers",
+    "runbook",
+];
 
 /// Reads a transfer.
 pub(crate) fn transfer(table: &Table<'_>, problems: &mut Problems<'_>) -> Wish {
@@ -35,6 +48,10 @@ pub(crate) fn transfer(table: &Table<'_>, problems: &mut Problems<'_>) -> Wish {
         mode: table.read("mode", problems, mode),
         tables: tables.map(|tables| tables.into_iter().collect()),
         every: table.read("every", problems, every),
+        cursor: table.read("cursor", problems, cursor),
+        overlap: table.read("overlap", problems, overlap),
+        keep: table.read("keep", problems, kept),
+        keep_changes: table.read("keep_changes", problems, kept),
         allow: table.read_list("allow", "[\"10.0.0.0/8\"]", problems, |item| {
             network::parse(item.text().ok_or_else(|| item.not("a network", "write it like \"10.0.0.0/8\""))?)
         }),
@@ -53,6 +70,10 @@ fn other_word(key: &str) -> Option<String> {
         "type" | "kind" | "method" | "capture" => "mode",
         "table" | "include" | "table_include_list" | "streams" => "tables",
         "interval" | "schedule" | "frequency" | "refresh" => "every",
+        "cursor_field" | "cursor_column" | "incremental" | "updated_at" | "watermark" => "cursor",
+        "retention" | "versions" | "vacuum" => "keep",
+        "history" | "changes_retention" => "keep_changes",
+        "lookback" | "safety_window" => "overlap",
         "allow_list" | "allowlist" | "networks" => "allow",
         "team" | "contact" | "owned_by" => "owner",
         "readers" | "consumer" | "subscribers" => "consumers",
@@ -70,11 +91,12 @@ fn from(node: &Node<'_>) -> Result<ComponentName, Fault> {
 }
 
 fn mode(node: &Node<'_>) -> Result<Mode, Fault> {
-    const LIKE: &str =
-        "write \"stream\" (every change, within a second) or \"snapshot\" (whole tables, again and again)";
+    const LIKE: &str = "write \"stream\" (every change, within a second), \"snapshot\" (whole tables, again and again) or \
+                        \"query\" (newer rows, by a cursor)";
     match node.text() {
         Some("stream") => Ok(Mode::Stream),
         Some("snapshot") => Ok(Mode::Snapshot),
+        Some("query") => Ok(Mode::Query),
         _ => Err(node.not("a mode", LIKE)),
     }
 }
@@ -91,9 +113,30 @@ fn every(node: &Node<'_>) -> Result<Every, Fault> {
     text.parse::<Every>().map_err(|bad| fields::told(&bad, "not a length of time", LIKE))
 }
 
+fn cursor(node: &Node<'_>) -> Result<Cursor, Fault> {
+    const LIKE: &str = "write it like \"updated_at\"";
+    let text = node.text().ok_or_else(|| node.not("a column", LIKE))?;
+    text.parse::<Cursor>().map_err(|bad| fields::told(&bad, "not a column", LIKE))
+}
+
+fn overlap(node: &Node<'_>) -> Result<Overlap, Fault> {
+    const LIKE: &str = "write it like \"10m\", or 1000 for a cursor that is a number";
+    let count = node.whole().map(|count| count.to_string());
+    let text = count.as_deref().or(node.text()).ok_or_else(|| node.not("an overlap", LIKE))?;
+    text.parse::<Overlap>().map_err(|bad| fields::told(&bad, "not an overlap", LIKE))
+}
+
+fn kept(node: &Node<'_>) -> Result<Kept, Fault> {
+    const LIKE: &str = "write it like \"7d\"";
+    let text = node.text().ok_or_else(|| node.not("a length of time", LIKE))?;
+    text.parse::<Kept>().map_err(|bad| fields::told(&bad, "not a length of time", LIKE))
+}
+
 /// The transfer as an API body has it: what is left out stays left out.
 pub(crate) fn to_json(wish: &Wish) -> Value {
-    let Wish { from, mode, tables, every, allow, owner, consumers, runbook } = wish;
+    let Wish {
+        from, mode, tables, every, cursor, overlap, keep, keep_changes, allow, owner, consumers, runbook
+    } = wish;
     let mut body = serde_json::Map::new();
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -104,6 +147,10 @@ pub(crate) fn to_json(wish: &Wish) -> Value {
     put("mode", mode.map(|mode| json!(mode)));
     put("tables", tables.as_ref().map(|tables| json!(tables)));
     put("every", every.map(|every| json!(every)));
+    put("cursor", cursor.as_ref().map(|cursor| json!(cursor)));
+    put("overlap", overlap.map(|overlap| json!(overlap)));
+    put("keep", keep.map(|keep| json!(keep)));
+    put("keep_changes", keep_changes.map(|keep| json!(keep)));
     put("allow", allow.as_ref().map(|allow| json!(allow)));
     put("owner", owner.as_ref().map(|owner| json!(owner)));
     put("consumers", (!consumers.is_empty()).then(|| json!(consumers)));

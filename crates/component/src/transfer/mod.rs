@@ -1,5 +1,6 @@
 //! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
 
+mod cursor;
 pub(crate) mod manifest;
 mod observed;
 mod pattern;
@@ -8,12 +9,13 @@ mod progress;
 mod spec;
 
 pub use crate::Seen;
+pub use cursor::{BadCursor, BadOverlap, Cursor, Overlap};
 pub use observed::{Inside, Observed, Process, Server};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{Step, drift, plan};
 pub use progress::{Behind, Progress, Table, TableState};
 pub(crate) use spec::reads_what_is_there;
-pub use spec::{BadEvery, Every, Mode, Spec, Wish, amend, resolve};
+pub use spec::{BadEvery, BadKept, Every, Kept, Mode, Spec, Wish, amend, resolve};
 
 /// Memory of a transfer's two processes, MiB: the one that copies, and the one that answers questions about the lake.
 pub const COPIER_MIB: u64 = 512;

@@ -3,7 +3,7 @@
 //! What the copier may do inside the server comes before the copier, and the copier before the way to the lake. A
 //! server that sleeps is woken for an edit alone; one that is down is waited for, and what runs goes on meanwhile.
 
-use super::{Observed, Process, Seen, Server, Spec};
+use super::{Observed, Process, Progress, Seen, Server, Spec};
 use crate::postgres::Unit;
 use crate::{Condition, ConditionKind, Decision, Difference, Standing};
 
@@ -89,7 +89,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         .or_else(|| process(&observed.copier, Step::StartCopier, "the process that copies"))
         .or_else(|| process(&observed.lake, Step::StartLake, "the lake's own process"))
         .or_else(|| front_door(observed))
-        .or_else(|| stopped(observed))
+        .or_else(|| stopped(spec, observed))
         .unwrap_or(Decision::Settled)
 }
 
@@ -145,8 +145,10 @@ fn front_door(observed: &Observed) -> Option<Decision> {
 }
 
 /// What only a person can repair.
-fn stopped(observed: &Observed) -> Option<Decision> {
-    let progress = observed.progress.as_ref().filter(|progress| progress.stopped)?;
+fn stopped(spec: &Spec, observed: &Observed) -> Option<Decision> {
+    // What it said before it was asked to begin anew is repaired by that.
+    let is_of_now = |progress: &&Progress| progress.stopped && progress.resyncs >= spec.resyncs;
+    let progress = observed.progress.as_ref().filter(is_of_now)?;
     let message = progress.trouble.clone()?;
     Some(Decision::Blocked(Condition { kind: ConditionKind::TransferStopped, message }))
 }

@@ -10,13 +10,19 @@ pub struct Progress {
     pub at: Timestamp,
     /// Its tables, by name.
     pub tables: Vec<Table>,
-    /// How far the lake is behind; absent where the server was not asked.
+    /// How far the lake is behind, where the server's log is read; absent where the server was not asked.
     pub behind: Option<Behind>,
+    /// The moment that all tables are of, where they are read at intervals.
+    #[serde(default)]
+    pub as_of: Option<Timestamp>,
     /// Why nothing goes on at all.
     pub trouble: Option<String>,
     /// Whether only a person can go on: nothing is tried again by itself.
     #[serde(default)]
     pub stopped: bool,
+    /// The spec's `resyncs` that it went by: what was asked for since is not in this.
+    #[serde(default)]
+    pub resyncs: u32,
 }
 
 /// How far the lake is behind the server.
@@ -41,7 +47,7 @@ pub struct Table {
     pub state: TableState,
     /// Rows of the last copy.
     pub rows: Option<u64>,
-    /// Changes that were written since this process began.
+    /// Changes, or newer rows, that were written since this process began.
     pub changes: u64,
     /// Why it stands still, and what to do.
     pub why: Option<String>,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Pattern;
+use super::{Cursor, Overlap, Pattern};
 use crate::manifest::shown;
 use crate::postgres::loopback;
 use crate::{ComponentName, Kind, Offer, Refused};
@@ -22,8 +22,20 @@ pub struct Spec {
     pub mode: Mode,
     /// Which tables of it.
     pub tables: BTreeSet<Pattern>,
-    /// Between two copies, or between two merges of changes.
+    /// Between two copies, two queries, or two merges of changes.
     pub every: Every,
+    /// By which column newer rows are told; for a query, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// How much is read again; what is usual for the cursor where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
+    /// For how long earlier versions of tables can be asked for.
+    #[serde(default = "Kept::week")]
+    pub keep: Kept,
+    /// For how long changes are kept; for ever where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_changes: Option<Kept>,
     /// Networks from which the lake may be asked.
     pub allow: Vec<IpNet>,
     /// How often all was asked to be copied anew.
@@ -43,6 +55,8 @@ pub struct Spec {
 pub enum Mode {
     /// Whole tables, again and again: all of one moment, each replaced at once.
     Snapshot,
+    /// Rows that are newer than those that were read, told by a column that grows.
+    Query,
     /// Every committed change, in order and exactly once.
     Stream,
 }
@@ -53,6 +67,7 @@ impl Mode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
+            Self::Query => "query",
             Self::Stream => "stream",
         }
     }
@@ -64,6 +79,10 @@ impl Mode {
             Self::Snapshot => {
                 "all tables as they were at one moment, replaced whole; what changed in between is not seen"
             }
+            Self::Query => {
+                "rows whose cursor is newer, by a plain query; rows that are deleted, or become visible later than the \
+                 overlap, are not seen"
+            }
             Self::Stream => "every committed change exactly once and in order, within a second",
         }
     }
@@ -71,7 +90,7 @@ impl Mode {
     fn every(self) -> Every {
         match self {
             Self::Snapshot => Every(60 * 60),
-            Self::Stream => Every(60),
+            Self::Query | Self::Stream => Every(60),
         }
     }
 }
@@ -123,6 +142,60 @@ impl From<Every> for String {
     }
 }
 
+/// For how long something of the lake is kept: whole seconds, from a minute to ten years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Kept(u32);
+
+/// A text that is no such time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time for which something is kept; write it like 7d, from 1m to 3650d")]
+pub struct BadKept(String);
+
+const LONGEST_KEPT: u32 = 3650 * 24 * 60 * 60;
+
+impl Kept {
+    /// A week: older versions of a table, unless something else is said.
+    pub const WEEK: Self = Self(7 * 24 * 60 * 60);
+
+    /// Seconds.
+    #[must_use]
+    pub fn as_secs(self) -> u64 {
+        self.0.into()
+    }
+
+    fn week() -> Self {
+        Self::WEEK
+    }
+}
+
+impl FromStr for Kept {
+    type Err = BadKept;
+    fn from_str(text: &str) -> Result<Self, BadKept> {
+        let seconds = crate::postgres::seconds(text, 60..=LONGEST_KEPT);
+        seconds.map(Self).ok_or_else(|| BadKept(shown(text)))
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&crate::postgres::written(self.0))
+    }
+}
+
+impl TryFrom<String> for Kept {
+    type Error = BadKept;
+    fn try_from(text: String) -> Result<Self, BadKept> {
+        text.parse()
+    }
+}
+
+impl From<Kept> for String {
+    fn from(kept: Kept) -> Self {
+        kept.to_string()
+    }
+}
+
 /// A transfer as a person asks for it: what is left out is chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
@@ -132,8 +205,16 @@ pub struct Wish {
     pub mode: Option<Mode>,
     /// Which tables.
     pub tables: Option<BTreeSet<Pattern>>,
-    /// Between two copies or merges.
+    /// Between two copies, queries or merges.
     pub every: Option<Every>,
+    /// By which column newer rows are told.
+    pub cursor: Option<Cursor>,
+    /// How much is read again.
+    pub overlap: Option<Overlap>,
+    /// For how long earlier versions of tables can be asked for.
+    pub keep: Option<Kept>,
+    /// For how long changes are kept.
+    pub keep_changes: Option<Kept>,
     /// Networks from which the lake may be asked.
     pub allow: Option<Vec<IpNet>>,
     /// Whom to ask.
@@ -147,7 +228,8 @@ pub struct Wish {
 /// Resolves a wish into a spec, given the spec in force (for an existing transfer).
 ///
 /// # Errors
-/// [`Refused`] for a transfer that names no server, and for one that is to read another server than before.
+/// [`Refused`] for a transfer that names no server, for one that is to read another server or otherwise than before, and for
+/// a query without a cursor.
 pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Spec, Refused> {
     let from = wish.from.clone().or(current.map(|current| current.from.clone())).ok_or_else(|| Refused {
         field: "from",
@@ -168,6 +250,11 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         );
         return Err(Refused { field: "mode", message });
     }
+    let (cursor, overlap) = cursor(wish, mode, current)?;
+    if wish.keep_changes.is_some() && mode != Mode::Stream {
+        let message = "is for mode = \"stream\" alone, as no other has changes; leave it out".into();
+        return Err(Refused { field: "keep_changes", message });
+    }
     let everything = || [Pattern::from_str("public.*").ok()].into_iter().flatten().collect();
     let mut allow = wish.allow.clone().unwrap_or_else(loopback);
     for net in &mut allow {
@@ -180,12 +267,36 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         mode,
         tables: wish.tables.clone().unwrap_or_else(everything),
         every: wish.every.unwrap_or(mode.every()),
+        cursor,
+        overlap,
+        keep: wish.keep.unwrap_or(Kept::WEEK),
+        keep_changes: wish.keep_changes,
         allow,
         resyncs: current.map_or(0, |current| current.resyncs),
         owner: wish.owner.clone(),
         consumers: wish.consumers.clone(),
         runbook: wish.runbook.clone(),
     })
+}
+
+/// What a query goes by.
+fn cursor(
+    wish: &Wish,
+    mode: Mode,
+    current: Option<&Spec>,
+) -> Result<(Option<Cursor>, Option<Overlap>), Refused> {
+    let refused = |field, message: &str| Refused { field, message: message.to_owned() };
+    if mode != Mode::Query {
+        let other = "is for mode = \"query\" alone; leave it out";
+        return match (&wish.cursor, wish.overlap) {
+            (Some(_), _) => Err(refused("cursor", other)),
+            (None, Some(_)) => Err(refused("overlap", other)),
+            (None, None) => Ok((None, None)),
+        };
+    }
+    let cursor = wish.cursor.clone().or_else(|| current.and_then(|current| current.cursor.clone()));
+    let without = "tells no newer rows; name the column that does, like cursor = \"updated_at\"";
+    Ok((Some(cursor.ok_or_else(|| refused("cursor", without))?), wish.overlap))
 }
 
 /// Resolves a wish of which only the `named` fields count: the others stay as they are.
@@ -199,6 +310,10 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
         match *field {
             "tables" => spec.tables.clone_from(&asked.tables),
             "every" => spec.every = asked.every,
+            "cursor" => spec.cursor.clone_from(&asked.cursor),
+            "overlap" => spec.overlap = asked.overlap,
+            "keep" => spec.keep = asked.keep,
+            "keep_changes" => spec.keep_changes = asked.keep_changes,
             "allow" => spec.allow.clone_from(&asked.allow),
             "owner" => spec.owner.clone_from(&asked.owner),
             "consumers" => spec.consumers.clone_from(&asked.consumers),

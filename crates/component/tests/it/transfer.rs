@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use component::postgres::{Route, Unit};
 use component::transfer::{
-    Inside, Mode, Observed, Process, Progress, Seen, Server, Spec, Wish, amend, plan, resolve,
+    Inside, Mode, Overlap, Observed, Process, Progress, Seen, Server, Spec, Wish, amend, plan, resolve,
 };
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing};
 
@@ -29,6 +29,13 @@ fn a_wish_needs_a_server_that_is_there_and_stays_the_same() {
     assert_eq!(refused(&Wish { from: Some(name("postgres.other")), ..wish() }, Some(&there)), "from");
     assert_eq!(refused(&Wish { mode: Some(Mode::Snapshot), ..wish() }, Some(&there)), "mode");
     assert_eq!((spec().mode, spec().every.as_secs(), spec().tables.len()), (Mode::Stream, 60, 1));
+    let query = Wish { mode: Some(Mode::Query), ..wish() };
+    assert_eq!(refused(&query, None), "cursor");
+    assert_eq!(refused(&Wish { cursor: Some("at".parse().unwrap()), ..wish() }, None), "cursor");
+    assert_eq!(refused(&Wish { overlap: Some("10m".parse().unwrap()), ..wish() }, None), "overlap");
+    let by_at = Wish { cursor: Some("at".parse().unwrap()), overlap: Some("5".parse().unwrap()), ..query };
+    let by_at = resolve(&by_at, None, &Offer::default()).unwrap();
+    assert_eq!((by_at.mode, by_at.every.as_secs(), by_at.overlap), (Mode::Query, 60, Some(Overlap::Count(5))));
     let fits = |from: &str| {
         let spec = Spec { from: name(from), ..spec() };
         let stead = BTreeMap::from([(name("transfer.lake"), component::Spec::Transfer(spec))]);
@@ -94,6 +101,11 @@ fn each_step_comes_before_what_needs_it() {
             Some(Progress { trouble: Some("its slot is gone".into()), stopped: true, ..Progress::default() });
     };
     assert_eq!(after(stopped), format!("{:?}", ConditionKind::TransferStopped));
+    // What it said before it was asked to begin anew counts no more.
+    let mut observed = well();
+    stopped(&mut observed);
+    let asked = Spec { resyncs: 1, ..spec() };
+    assert_eq!(plan(&asked, &observed, Standing::default()), Decision::Settled);
 }
 
 #[test]

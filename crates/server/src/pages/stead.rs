@@ -102,13 +102,17 @@ fn transfer(component: &Component) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("Reads", format!("{} of {}", list("tables"), text("from"))),
         ("Every", text("every")),
+        ("Cursor", text("cursor")),
         ("Who may ask the lake", list("allow")),
     ];
+    rows.retain(|(_, said)| !said.is_empty());
     if let Some(transfer) = &component.transfer {
         rows.push(("Promise", transfer.promise.clone()));
         if let (Some(ms), Some(kept)) = (transfer.behind_ms, transfer.kept_bytes) {
             let behind = if ms == 0 { "nothing".to_owned() } else { format!("{} s", ms.div_ceil(1000)) };
             rows.push(("Behind", format!("{behind}; the server keeps {} of log for it", bytes(&kept))));
+        } else if let Some(ms) = transfer.behind_ms {
+            rows.push(("Behind", format!("read {} s ago", ms.div_ceil(1000))));
         }
         for table in &transfer.tables {
             let copied = table.rows.map_or_else(String::new, |rows| format!(", {rows} rows copied"));

@@ -156,7 +156,11 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
     let field = |name: &str| component.spec.get(name).map(output::plain).unwrap_or_default();
     let mut rows = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
-    row("reads", format!("{} of {}, by {}", field("tables"), field("from"), field("mode")));
+    let by = match field("cursor").as_str() {
+        "" => field("mode"),
+        cursor => format!("{} of {cursor}", field("mode")),
+    };
+    row("reads", format!("{} of {}, by {by} every {}", field("tables"), field("from"), field("every")));
     if let Some(endpoint) = &component.endpoint {
         row("asked at", format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database));
     }
@@ -174,6 +178,8 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
         let room =
             transfer.room_bytes.map_or_else(String::new, |room| format!(", {} more at most", size(room)));
         row("behind", format!("{behind}; the server keeps {} of log for it{room}", size(kept)));
+    } else if let Some(ms) = transfer.behind_ms {
+        row("behind", format!("read {} s ago", ms.div_ceil(1000)));
     }
     for table in &transfer.tables {
         let copied = table.rows.map_or_else(String::new, |rows| format!(", {rows} rows copied"));

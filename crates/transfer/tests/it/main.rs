@@ -5,7 +5,9 @@
 mod current;
 mod declared;
 mod exactly_once;
+mod query;
 mod site;
 mod source;
 mod torture;
 mod types;
+mod upkeep;
