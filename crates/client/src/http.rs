@@ -383,16 +383,39 @@ impl Client {
         self.edit_component(tenant, stead, component, "move", reason, wait).await
     }
 
-    /// Has a transfer copy everything anew.
+    /// Has a transfer copy everything anew, or one table.
     pub async fn resync(
         &self,
         tenant: &str,
         stead: &str,
         component: &str,
+        table: Option<&str>,
         reason: Option<&str>,
-        wait: Option<&str>,
     ) -> Result<Operation, Error> {
-        self.edit_component(tenant, stead, component, "resync", reason, wait).await
+        let path = format!("tenants/{tenant}/steads/{stead}/components/{component}/resync");
+        self.send(self.request(Method::POST, &path).query(&[("table", table), ("reason", reason)])).await
+    }
+
+    /// Has a transfer read nothing until it is to go on.
+    pub async fn pause(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        reason: Option<&str>,
+    ) -> Result<Operation, Error> {
+        self.edit_component(tenant, stead, component, "pause", reason, None).await
+    }
+
+    /// Has a paused transfer go on.
+    pub async fn resume(
+        &self,
+        tenant: &str,
+        stead: &str,
+        component: &str,
+        reason: Option<&str>,
+    ) -> Result<Operation, Error> {
+        self.edit_component(tenant, stead, component, "resume", reason, None).await
     }
 
     /// Makes a server of another's data; `asked` is the rest of the query: `as`, `at`, `ttl`.

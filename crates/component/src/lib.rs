@@ -197,7 +197,6 @@ pub struct Footprint {
 
 /// What a driver saw of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of a pass")]
 pub enum Observed {
     /// Of a PostgreSQL server.
     Postgres(postgres::Observed),

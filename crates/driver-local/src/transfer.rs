@@ -12,8 +12,8 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Overlap, Pattern, Process, Progress, Seen, Server, Spec, Step,
-    TableState,
+    COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Overlap, Pattern, Process, Progress, Seen, Server, Spec,
+    Step, TableState,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use jiff::Timestamp;
@@ -179,10 +179,12 @@ impl Local {
         // A folder that was made anew under the same name has another number, and the process sees the old one.
         let number = std::fs::metadata(self.socket_dir(&place.tree));
         let number = number.map_or(0, |meta| std::os::unix::fs::MetadataExt::ino(&meta));
+        let wanted = if spec.paused { Wanted::Stopped } else { Wanted::Running };
         let copier = Runs::Transfer { tree: names.tree.clone(), from: place.tree.clone() };
         let lake = Runs::Lake { tree: names.tree.clone() };
+        let words = [texts.copier.clone(), number.to_string()];
         Ok(Some((
-            unit(&names.copier, copier, COPIER, &[texts.copier.clone(), number.to_string()], COPIER_MIB),
+            Unit { wanted, ..unit(&names.copier, copier, COPIER, &words, COPIER_MIB) },
             unit(&names.lake, lake, LAKE, std::slice::from_ref(&texts.lake), LAKE_MIB),
         )))
     }
@@ -209,6 +211,12 @@ impl Local {
             keep_ms: spec.keep.as_secs() * 1000,
             keep_changes_ms: spec.keep_changes.map(|kept| kept.as_secs() * 1000),
             resyncs: spec.resyncs,
+            table_resyncs: spec
+                .table_resyncs
+                .iter()
+                .map(|(table, count)| (table.to_string(), *count))
+                .collect(),
+            asked: spec.asked,
         });
         let verifier = target.verifier.expose_secret();
         let lake = json!({

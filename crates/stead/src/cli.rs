@@ -206,12 +206,35 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// Have a transfer copy everything anew: what one needs that cannot go on by itself.
+    /// Have a transfer read nothing until `stead resume`; its lake can be asked meanwhile.
+    Pause {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like transfer.lake [default: the only transfer].
+        component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Have a paused transfer go on.
+    Resume {
+        #[command(flatten)]
+        which: Which,
+        /// Component, like transfer.lake [default: the only transfer].
+        component: Option<String>,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Have a transfer copy everything anew, or one table: what one needs that cannot go on by itself.
     Resync {
         #[command(flatten)]
         which: Which,
         /// Component, like transfer.lake [default: the only transfer].
         component: Option<String>,
+        /// One table, like public.orders; the others go on [default: all].
+        #[arg(long)]
+        table: Option<String>,
         /// Why, for the record.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,

@@ -23,10 +23,10 @@ mod copies;
 mod error;
 mod passwords;
 mod quota;
-mod resync;
 mod rollback;
 mod rows;
 mod secrets;
+mod transfer;
 
 use canary::Canary;
 pub use copies::Copy;

@@ -30,6 +30,8 @@ use crate::{Error, Lsn};
 
 /// The property that says which table of the source it is.
 const SOURCE: &str = "stead.source";
+/// The property that says how often the table was asked for.
+pub(crate) const ASKED: &str = "stead.asked";
 
 /// A change, with its transaction and its place there.
 pub(crate) type Placed<'t> = (&'t Transaction, usize, &'t Kind);
@@ -203,9 +205,24 @@ impl Changes {
         Ok((gone, come))
     }
 
+    /// Notes how often it was asked for; answers whether that is more than it knew.
+    pub(crate) async fn is_asked(&mut self, asked: u32) -> Result<bool, Error> {
+        let is_new = self.asked()? != asked;
+        if is_new && self.stop.is_none() && !self.lake.position().is_new {
+            let columns = self.lake.columns()?;
+            self.lake.plan(columns, ASKED, asked.to_string());
+            self.lake.put_again(Vec::new(), Vec::new()).await?;
+        }
+        Ok(is_new)
+    }
+
+    fn asked(&self) -> Result<u32, Error> {
+        Ok(self.lake.property(ASKED)?.and_then(|text| text.parse().ok()).unwrap_or_default())
+    }
+
     /// Goes on after a stop. `at` is what the source has let go of: what came from the stop to there is not in the table,
     /// which a row says. The table as it is has to be copied after this.
-    pub(crate) async fn resume(&mut self, relation: &Relation, at: Lsn) -> Result<(), Error> {
+    pub(crate) async fn resume(&mut self, relation: &Relation, at: Lsn, asked: u32) -> Result<(), Error> {
         let Some(stop) = self.stop.clone() else { return Ok(()) };
         self.lake.forget_plan();
         let (mut gone, mut come) = (Vec::new(), Vec::new());
@@ -219,6 +236,8 @@ impl Changes {
             }
             Err(error) => return Err(error),
         }
+        let columns = self.lake.columns()?;
+        self.lake.plan(columns, ASKED, asked.to_string());
         let to = u64::from(at).max(stop.since - 1);
         if to >= stop.since {
             let mut rows = Rows::new(Arc::new(relation.clone()), self.lake.schema()?.as_ref())?;

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::cells::Columns;
 use crate::change::{Relation, Row};
+use crate::changes::ASKED;
 use crate::fold::Fold;
 use crate::lake::{LakeTable, Note, Writer};
 use crate::query::Reached;
@@ -73,6 +74,8 @@ pub struct Current {
     copied: Option<(Note, Copied)>,
     /// How far its rows were read, where they are asked for.
     reached: Option<(Note, Reached)>,
+    /// How often it was asked for, where it is copied because of that.
+    asked: Option<u32>,
     /// What the table has become since the lake's was made or merged; or why that cannot be followed.
     followed: Result<Followed, String>,
 }
@@ -95,7 +98,7 @@ impl Current {
         let keys = keys(&relation);
         let lake = LakeTable::open(place, writer, forms::fields(&relation).collect()).await?;
         let followed = Err(String::new());
-        let mut current = Self { lake, relation, keys, copied: None, reached: None, followed };
+        let mut current = Self { lake, relation, keys, copied: None, reached: None, asked: None, followed };
         if let Some((note, text)) = current.lake.note().await? {
             match serde_json::from_slice(&text).map_err(strange)? {
                 Noted::Copied(copied) => current.copied = Some((note, copied)),
@@ -109,6 +112,17 @@ impl Current {
     /// Whether it was never copied, or not in this epoch: there is nothing that changes could be merged into.
     pub fn was_never_copied(&self) -> Result<bool, Error> {
         Ok(self.lake.property(SEEN)?.is_none() || self.lake.position().is_new)
+    }
+
+    /// Whether it was asked for since it was copied.
+    pub fn is_asked(&self, asked: u32) -> Result<bool, Error> {
+        let known = self.lake.property(ASKED)?.and_then(|text| text.parse().ok());
+        Ok(known.unwrap_or(0_u32) != asked)
+    }
+
+    /// It is copied because it was asked for so often.
+    pub fn asked(&mut self, asked: u32) {
+        self.asked = Some(asked);
     }
 
     /// Why it has to be copied before changes can be merged, if it has to.
@@ -182,6 +196,9 @@ impl Current {
             .map_err(|error| Error::Schema { table, why: error.to_string() })?;
         let seen =
             Seen::of(&self.relation).ok_or_else(|| Error::Strange("a copy without a catalog".into()))?;
+        if let Some(asked) = self.asked.take() {
+            self.lake.plan(columns.clone(), ASKED, asked.to_string());
+        }
         self.lake.plan(columns, SEEN, serde_json::to_string(&seen).map_err(strange)?);
         let gone = self.lake.files()?.into_iter().map(|part| part.remove).collect();
         let (mut come, mut count) = (Vec::new(), 0);
@@ -218,7 +235,8 @@ impl Current {
     ) -> Result<RecordBatch, Error> {
         // What the source's table has; the lake's may have more.
         let lake = self.lake.schema()?;
-        let fields = self.relation.columns.iter().map(|column| Ok(lake.field_with_name(&column.name)?.clone()));
+        let fields =
+            self.relation.columns.iter().map(|column| Ok(lake.field_with_name(&column.name)?.clone()));
         let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>, Error>>()?));
         let mut columns = Columns::of(&self.relation, &schema)?;
         for _ in 0..ROWS {

@@ -148,7 +148,9 @@ impl Stats {
         for (name, (form, from, to)) in self.bounds {
             let said = |value, up| match &form {
                 DataType::Date32 => moments::day_said(value).map(Value::from),
-                DataType::Timestamp(_, zone) => moments::moment_said(value, up, zone.is_some()).map(Value::from),
+                DataType::Timestamp(_, zone) => {
+                    moments::moment_said(value, up, zone.is_some()).map(Value::from)
+                }
                 _ => Some(json!(value)),
             };
             if let (Some(from), Some(to)) = (said(from, false), said(to, true)) {

@@ -156,7 +156,8 @@ impl Fold {
             return Ok(());
         }
         let fields = self.shape.schema().fields().iter();
-        let converter = RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?;
+        let converter =
+            RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?;
         let before = converter.convert_columns(&gather(&[was], &before)?)?;
         let own: Vec<&RecordBatch> = self.batches.iter().collect();
         let now = converter.convert_columns(&gather(&own, &now)?)?;

@@ -20,6 +20,9 @@ pub(crate) struct Memory {
     pub(crate) slot: bool,
     /// How often everything was copied anew because somebody asked for it.
     pub(crate) resyncs: u32,
+    /// The `asked` of the last copy of all tables.
+    #[serde(default)]
+    pub(crate) asked: u32,
     /// When the last copy of all tables was complete.
     pub(crate) copied_at: Option<jiff::Timestamp>,
 }
@@ -84,7 +87,9 @@ impl Memory {
             return Beginning::Anew;
         };
         if known.system != is.system {
-            return stopped("the server is another one than before: what was read of that one means nothing here");
+            return stopped(
+                "the server is another one than before: what was read of that one means nothing here",
+            );
         }
         if known.timeline != is.timeline {
             return stopped(

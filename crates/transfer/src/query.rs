@@ -50,13 +50,16 @@ impl Kind {
     fn of(relation: &Relation, cursor: &str) -> Result<Self, Error> {
         let unfit = |why: &str| Error::Schema { table: relation.full_name(), why: why.to_owned() };
         let column = relation.columns.iter().find(|column| column.name == cursor);
-        let column = column.ok_or_else(|| unfit(&format!("it has no column `{cursor}` to tell newer rows by")))?;
+        let column =
+            column.ok_or_else(|| unfit(&format!("it has no column `{cursor}` to tell newer rows by")))?;
         match Type::from_oid(column.type_id) {
             Some(Type::TIMESTAMPTZ) => Ok(Self::Moment { has_zone: true }),
             Some(Type::TIMESTAMP) => Ok(Self::Moment { has_zone: false }),
             Some(Type::DATE) => Ok(Self::Day),
             Some(Type::INT2 | Type::INT4 | Type::INT8) => Ok(Self::Number),
-            _ => Err(unfit(&format!("its column `{cursor}` is no moment, day or whole number, so it tells no newer rows"))),
+            _ => Err(unfit(&format!(
+                "its column `{cursor}` is no moment, day or whole number, so it tells no newer rows"
+            ))),
         }
     }
 
@@ -76,13 +79,18 @@ impl Kind {
             None => Ok(SECONDS),
             Some(Overlap::Seconds(seconds)) => Ok(seconds),
             Some(Overlap::Count(_)) => {
-                Err("its cursor is a time, and so is what has to be read again: write overlap = \"10m\"".to_owned())
+                Err("its cursor is a time, and so is what has to be read again: write overlap = \"10m\""
+                    .to_owned())
             }
         };
         let to = literal(to);
         Ok(match self {
-            Self::Moment { has_zone: true } => format!("({to}::timestamptz - interval '{} seconds')", seconds()?),
-            Self::Moment { has_zone: false } => format!("({to}::timestamp - interval '{} seconds')", seconds()?),
+            Self::Moment { has_zone: true } => {
+                format!("({to}::timestamptz - interval '{} seconds')", seconds()?)
+            }
+            Self::Moment { has_zone: false } => {
+                format!("({to}::timestamp - interval '{} seconds')", seconds()?)
+            }
             Self::Day => format!("({to}::date - {})", seconds()?.div_ceil(86_400)),
             Self::Number => {
                 let count = match overlap {
@@ -119,7 +127,8 @@ impl Snapshot<'_> {
     ) -> Result<Window, Error> {
         let kind = Kind::of(relation, &cursor.column)?;
         let column = quoted(&cursor.column);
-        let to = before.filter(|before| before.column == cursor.column).and_then(|before| before.to.as_deref());
+        let to =
+            before.filter(|before| before.column == cursor.column).and_then(|before| before.to.as_deref());
         let begin = to.map(|to| kind.begin(to, cursor.overlap)).transpose();
         let begin = begin.map_err(|why| Error::Schema { table: relation.full_name(), why })?;
         let counted = begin.as_ref().map_or("null::int8".to_owned(), |begin| kind.counted(begin));

@@ -82,7 +82,7 @@ impl Transfer {
         let strange = |bad: crate::BadName| Error::Strange(bad.to_string());
         let slot = settings.role.parse().map_err(strange)?;
         let publication = settings.role.parse().map_err(strange)?;
-        let board = Board::new(settings.resyncs);
+        let board = Board::new(settings.asked);
         Ok(Self {
             settings,
             lake,
@@ -98,6 +98,11 @@ impl Transfer {
     fn keep(&self) -> Keep {
         let Settings { keep_ms, keep_changes_ms, .. } = self.settings;
         Keep { versions: Duration::from_millis(keep_ms), changes: keep_changes_ms.map(Duration::from_millis) }
+    }
+
+    /// How often a table was asked for.
+    fn asked(&self, table: &str) -> u32 {
+        self.settings.table_resyncs.get(table).copied().unwrap_or_default()
     }
 
     fn merged(&self, table: &str) -> Lsn {
@@ -217,13 +222,15 @@ impl Transfer {
             transfer: self.settings.name.clone(),
             epoch: memory.epoch(),
             lake: self.lake.clone(),
+            asked: self.settings.table_resyncs.clone(),
         };
         let mut stream = Stream::new(self.connect().await?, settings);
         let tables = tell.borrow().clone();
         stream.begin(&tables).await?;
         for relation in &tables {
             if let Some(why) = stream.stopped(relation).await? {
-                self.board.halt(&relation.full_name(), anew(&why));
+                let name = relation.full_name();
+                self.board.halt(&name, anew(&name, &why));
             }
         }
         let (mut seen, mut looked, mut let_go) = (Lsn::from(0), Instant::now(), Instant::now());
@@ -245,7 +252,7 @@ impl Transfer {
                     }
                     for stopped in &step.stopped {
                         let name = format!("{}.{}", stopped.schema, stopped.table);
-                        self.board.halt(&name, anew(&stopped.why));
+                        self.board.halt(&name, anew(&name, &stopped.why));
                     }
                     if step.transactions == 0 {
                         break;
@@ -344,7 +351,12 @@ impl Transfer {
         }
         let place = place(&self.lake, &relation.schema, &relation.name);
         let mut current = Current::open(&place, self.writer(memory, &relation), relation.clone()).await?;
-        if !current.was_never_copied()? {
+        let asked = self.asked(&name);
+        let is_asked = current.is_asked(asked)?;
+        if is_asked {
+            current.asked(asked);
+        }
+        if !is_asked && !current.was_never_copied()? {
             let merged = async {
                 while current.merge(changes).await? && current.position() < Lsn::from(changes.position().lsn)
                 {
@@ -357,7 +369,8 @@ impl Transfer {
                     self.is_merged(name, current.position());
                     current.tidy(self.keep()).await?;
                     if vacuums {
-                        let files = current.vacuum(self.keep()).await? + changes.vacuum(self.keep().versions).await?;
+                        let files =
+                            current.vacuum(self.keep()).await? + changes.vacuum(self.keep().versions).await?;
                         tracing::info!(files, "removed what no version needs");
                     }
                     return Ok(());
@@ -384,6 +397,7 @@ impl Transfer {
             let age = memory.copied_at.map(|at| Timestamp::now().duration_since(at));
             let age = age.map(|age| Duration::try_from(age).unwrap_or_default());
             if memory.resyncs >= self.settings.resyncs
+                && memory.asked >= self.settings.asked
                 && let Some(left) = age.and_then(|age| every.checked_sub(age))
             {
                 tokio::time::sleep(left).await;
@@ -400,7 +414,7 @@ impl Transfer {
                 return Err(Error::Stopped(why));
             }
             memory.history = Some(history);
-            memory.resyncs = self.settings.resyncs;
+            (memory.resyncs, memory.asked) = (self.settings.resyncs, self.settings.asked);
             let at = Timestamp::now();
             let snapshot = source.snapshot().await?;
             self.board.trouble(None, false);
@@ -434,7 +448,11 @@ impl Transfer {
     ) -> Result<Newer, Error> {
         self.board.is(&relation.full_name(), TableState::Copying);
         let place = place(&self.lake, &relation.schema, &relation.name);
+        let asked = self.asked(&relation.full_name());
         let mut current = Current::open(&place, self.writer(memory, &relation), relation).await?;
+        if current.is_asked(asked)? {
+            current.asked(asked);
+        }
         let read = match cursor {
             Some(cursor) => current.read_newer(snapshot, cursor).await?,
             None => Newer::Copied(current.copy(snapshot).await?),
@@ -448,8 +466,8 @@ impl Transfer {
 }
 
 /// What to do where a table cannot go on.
-fn anew(why: &str) -> String {
-    format!("{why}; `stead resync` copies everything anew")
+fn anew(table: &str, why: &str) -> String {
+    format!("{why}; `stead resync --table {table}` copies it anew")
 }
 
 /// An error with what it comes from.

@@ -257,7 +257,11 @@ impl Snapshot<'_> {
         let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
         let filter = relation.catalog.as_ref().and_then(|catalog| catalog.filter.as_deref());
         let conditions: Vec<&str> = filter.into_iter().chain(condition).collect();
-        let filter = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+        let filter = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" where {}", conditions.join(" and "))
+        };
         let copy = format!("copy (select {} from {}{filter}) to stdout", columns.join(", "), named(relation));
         let lines = self.transaction.copy_out(copy.as_str()).await?;
         Ok(lines.map(|line| Ok(fields(&line?))))

@@ -14,7 +14,7 @@ use crate::wire::{Behind, Status, TableState, TableStatus};
 #[derive(Clone)]
 pub(crate) struct Board {
     known: Arc<Mutex<Known>>,
-    resyncs: u32,
+    asked: u32,
 }
 
 #[derive(Default)]
@@ -32,8 +32,8 @@ struct Known {
 }
 
 impl Board {
-    pub(crate) fn new(resyncs: u32) -> Self {
-        Self { known: Arc::default(), resyncs }
+    pub(crate) fn new(asked: u32) -> Self {
+        Self { known: Arc::default(), asked }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
@@ -137,7 +137,7 @@ impl Board {
             as_of: known.as_of,
             trouble: known.trouble.clone(),
             stopped: known.stopped,
-            resyncs: self.resyncs,
+            asked: self.asked,
         })
     }
 

@@ -24,6 +24,8 @@ pub struct Settings {
     pub epoch: String,
     /// The lake's folder or bucket: a URL that ends with a slash.
     pub lake: Url,
+    /// How often tables were asked for, by `schema.table`: one that is stopped goes on when this is another number than before.
+    pub asked: BTreeMap<String, u32>,
 }
 
 /// What a step has done.
@@ -123,26 +125,34 @@ impl Stream {
         Ok(())
     }
 
-    /// Lets tables go on that were stopped in an earlier epoch.
+    /// Lets tables go on that were stopped in an earlier epoch, or were asked for since.
     pub async fn begin(&mut self, relations: &[Relation]) -> Result<(), Error> {
         for relation in relations {
-            if self.table(relation).await?.is_of_before() {
+            let asked = self.asked(relation);
+            let table = self.table(relation).await?;
+            let is_asked = table.is_asked(asked).await?;
+            if table.is_of_before() || (is_asked && table.stop().is_some()) {
                 self.resume(relation).await?;
             }
         }
         Ok(())
     }
 
+    fn asked(&self, relation: &Relation) -> u32 {
+        self.settings.asked.get(&relation.full_name()).copied().unwrap_or_default()
+    }
+
     /// Lets a table go on that was stopped, with the columns that it has now. What came in between is in its changes only
     /// as a gap, so it has to be copied after this ([`crate::current::Current::copy`]).
     pub async fn resume(&mut self, relation: &Relation) -> Result<(), Error> {
         let at = self.source.let_go_of().await?;
-        self.table(relation).await?.resume(relation, at).await
+        let asked = self.asked(relation);
+        self.table(relation).await?.resume(relation, at, asked).await
     }
 
     async fn table(&mut self, relation: &Relation) -> Result<&mut Changes, Error> {
         use std::collections::btree_map::Entry;
-        let Settings { transfer, epoch, lake } = &self.settings;
+        let Settings { transfer, epoch, lake, .. } = &self.settings;
         match self.tables.entry((relation.schema.clone(), relation.name.clone())) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {

@@ -97,9 +97,8 @@ impl LakeTable {
         let until = jiff::SignedDuration::try_from(older).ok().and_then(|older| now.checked_sub(older).ok());
         let Some(until) = until.map(|until| until.as_microsecond()) else { return Ok(0) };
         let before = i64::try_from(u64::from(before)).unwrap_or(i64::MAX);
-        let is_over = |part: &Part, column: &str, end: i64| {
-            part.bounds(column).is_some_and(|(_, last)| last < end)
-        };
+        let is_over =
+            |part: &Part, column: &str, end: i64| part.bounds(column).is_some_and(|(_, last)| last < end);
         let parts = self.files()?.into_iter();
         let old = parts.filter(|part| is_over(part, COMMITTED_AT, until) && is_over(part, LSN, before));
         let gone: Vec<Remove> = old.map(|part| part.remove).collect();
@@ -113,8 +112,8 @@ impl LakeTable {
     /// Says in the table for how long its versions are kept.
     pub(crate) async fn declare_kept(&mut self, keep: Duration) -> Result<(), Error> {
         let wanted = format!("interval {} seconds", keep.as_secs());
-        let is_said = |name: &&str| self.property(name).ok().flatten().as_ref() == Some(&wanted);
-        if self.position().is_new || VERSIONS.iter().all(|name| is_said(&name)) {
+        let is_said = |name: &str| self.property(name).ok().flatten().as_ref() == Some(&wanted);
+        if self.position().is_new || VERSIONS.iter().all(|name| is_said(name)) {
             return Ok(());
         }
         for name in VERSIONS {
@@ -136,11 +135,14 @@ impl LakeTable {
         let (store, now) = (self.delta().object_store(), jiff::Timestamp::now().as_millisecond());
         let noted = self.noted_now().await?.map(|note| note.path());
         let notes = deltalake::Path::from(NOTES);
-        let all: Vec<_> = store.list(Some(&notes)).try_collect().await.map_err(deltalake::DeltaTableError::from)?;
+        let all: Vec<_> =
+            store.list(Some(&notes)).try_collect().await.map_err(deltalake::DeltaTableError::from)?;
         let mut count = 0;
         for note in all {
             let age = now.saturating_sub(note.last_modified.timestamp_millis());
-            if noted.as_ref() != Some(&note.location) && u128::try_from(age).is_ok_and(|age| age > keep.as_millis()) {
+            if noted.as_ref() != Some(&note.location)
+                && u128::try_from(age).is_ok_and(|age| age > keep.as_millis())
+            {
                 store.delete(&note.location).await.map_err(deltalake::DeltaTableError::from)?;
                 count += 1;
             }

@@ -1,5 +1,6 @@
 //! What a transfer's process goes by, and what it says of itself.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -37,6 +38,10 @@ pub struct Settings {
     pub keep_changes_ms: Option<u64>,
     /// When this is more than what it remembers it lets go of its slot and copies everything anew.
     pub resyncs: u32,
+    /// The same of single tables, by `schema.table`.
+    pub table_resyncs: BTreeMap<String, u32>,
+    /// How often either was asked for.
+    pub asked: u32,
 }
 
 /// How a transfer reads.
@@ -91,8 +96,8 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Whether only a person can go on.
     pub stopped: bool,
-    /// The `resyncs` that it went by: what was asked for since is not in this.
-    pub resyncs: u32,
+    /// The `asked` of its settings: what was asked for since is not in this.
+    pub asked: u32,
 }
 
 /// How far the lake is behind the server.

@@ -64,7 +64,9 @@ pub enum Overlap {
 
 /// A text that is no overlap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is nothing that can be read again; write a time up to 7d, like 10m, or a number for a cursor that is one")]
+#[error(
+    "`{0}` is nothing that can be read again; write a time up to 7d, like 10m, or a number for a cursor that is one"
+)]
 pub struct BadOverlap(String);
 
 impl FromStr for Overlap {

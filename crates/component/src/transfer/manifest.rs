@@ -135,7 +135,18 @@ fn kept(node: &Node<'_>) -> Result<Kept, Fault> {
 /// The transfer as an API body has it: what is left out stays left out.
 pub(crate) fn to_json(wish: &Wish) -> Value {
     let Wish {
-        from, mode, tables, every, cursor, overlap, keep, keep_changes, allow, owner, consumers, runbook
+        from,
+        mode,
+        tables,
+        every,
+        cursor,
+        overlap,
+        keep,
+        keep_changes,
+        allow,
+        owner,
+        consumers,
+        runbook,
     } = wish;
     let mut body = serde_json::Map::new();
     let mut put = |key: &str, value: Option<Value>| {

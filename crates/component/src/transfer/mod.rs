@@ -15,7 +15,7 @@ pub use pattern::{BadPattern, Pattern};
 pub use plan::{Step, drift, plan};
 pub use progress::{Behind, Progress, Table, TableState};
 pub(crate) use spec::reads_what_is_there;
-pub use spec::{BadEvery, BadKept, Every, Kept, Mode, Spec, Wish, amend, resolve};
+pub use spec::{Asked, BadEvery, BadKept, Every, Kept, Mode, NoTable, Spec, Wish, amend, resolve};
 
 /// Memory of a transfer's two processes, MiB: the one that copies, and the one that answers questions about the lake.
 pub const COPIER_MIB: u64 = 512;

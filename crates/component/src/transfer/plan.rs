@@ -25,7 +25,7 @@ pub enum Step {
     Role,
     /// Write what its processes go by.
     WriteFiles,
-    /// Declare the copier, and have it running.
+    /// Declare the copier, and have it running, or not while the transfer is paused.
     StartCopier,
     /// The same of the lake's own process.
     StartLake,
@@ -86,7 +86,10 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     }
     inside(spec, observed, standing)
         .or_else(|| (observed.files != Seen::Same).then(|| act(Step::WriteFiles)))
-        .or_else(|| process(&observed.copier, Step::StartCopier, "the process that copies"))
+        .or_else(|| match spec.paused {
+            true => paused(&observed.copier),
+            false => process(&observed.copier, Step::StartCopier, "the process that copies"),
+        })
         .or_else(|| process(&observed.lake, Step::StartLake, "the lake's own process"))
         .or_else(|| front_door(observed))
         .or_else(|| stopped(spec, observed))
@@ -107,6 +110,19 @@ fn inside(spec: &Spec, observed: &Observed, standing: Standing) -> Option<Decisi
             condition: None,
         }),
     }
+}
+
+/// The process that copies, which is not to run.
+fn paused(copier: &Process) -> Option<Decision> {
+    if copier.declared != Seen::Same {
+        return Some(act(Step::StartCopier));
+    }
+    let is_there = matches!(copier.unit, Unit::Running | Unit::Stopping | Unit::Failing(_));
+    is_there.then(|| Decision::Wait {
+        reason: "the process that copies is stopping".into(),
+        again_ms: STOPPING_MS,
+        condition: None,
+    })
 }
 
 fn process(process: &Process, start: Step, what: &str) -> Option<Decision> {
@@ -147,7 +163,7 @@ fn front_door(observed: &Observed) -> Option<Decision> {
 /// What only a person can repair.
 fn stopped(spec: &Spec, observed: &Observed) -> Option<Decision> {
     // What it said before it was asked to begin anew is repaired by that.
-    let is_of_now = |progress: &&Progress| progress.stopped && progress.resyncs >= spec.resyncs;
+    let is_of_now = |progress: &&Progress| !spec.paused && progress.stopped && progress.asked >= spec.asked;
     let progress = observed.progress.as_ref().filter(is_of_now)?;
     let message = progress.trouble.clone()?;
     Some(Decision::Blocked(Condition { kind: ConditionKind::TransferStopped, message }))

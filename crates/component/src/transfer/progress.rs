@@ -20,9 +20,9 @@ pub struct Progress {
     /// Whether only a person can go on: nothing is tried again by itself.
     #[serde(default)]
     pub stopped: bool,
-    /// The spec's `resyncs` that it went by: what was asked for since is not in this.
+    /// The spec's `asked` that it went by: what was asked for since is not in this.
     #[serde(default)]
-    pub resyncs: u32,
+    pub asked: u32,
 }
 
 /// How far the lake is behind the server.

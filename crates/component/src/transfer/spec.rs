@@ -1,6 +1,6 @@
 //! What is wanted of a transfer, and how a wish becomes a spec.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,6 +41,15 @@ pub struct Spec {
     /// How often all was asked to be copied anew.
     #[serde(default)]
     pub resyncs: u32,
+    /// The same of single tables, since all were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub table_resyncs: BTreeMap<Pattern, u32>,
+    /// How often either was.
+    #[serde(default)]
+    pub asked: u32,
+    /// Nothing is read until it is to go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Whom to ask about it.
     pub owner: Option<String>,
     /// Who reads the lake: whom to tell before something of it changes.
@@ -273,6 +282,9 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         keep_changes: wish.keep_changes,
         allow,
         resyncs: current.map_or(0, |current| current.resyncs),
+        table_resyncs: current.map(|current| current.table_resyncs.clone()).unwrap_or_default(),
+        asked: current.map_or(0, |current| current.asked),
+        paused: current.is_some_and(|current| current.paused),
         owner: wish.owner.clone(),
         consumers: wish.consumers.clone(),
         runbook: wish.runbook.clone(),
@@ -323,6 +335,77 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
         }
     }
     Ok(spec)
+}
+
+/// What is asked of a transfer that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// Let go of what it follows, and copy everything anew.
+    Resync,
+    /// Copy a table anew; one that stands still goes on.
+    ResyncTable(Pattern),
+    /// Read nothing until it is to go on.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// A text that names no single table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not one table; write it like public.orders")]
+pub struct NoTable(String);
+
+impl Asked {
+    /// Tables by name.
+    ///
+    /// # Errors
+    /// [`NoTable`] for anything but schema and table.
+    pub fn table(text: &str) -> Result<Self, NoTable> {
+        let table = text.parse().ok().filter(|_| !text.contains('*'));
+        table.map(Self::ResyncTable).ok_or_else(|| NoTable(shown(text)))
+    }
+
+    /// The kind of its operation.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Resync | Self::ResyncTable(_) => "resync",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// Its line in the journal.
+    #[must_use]
+    pub fn line(&self) -> &'static str {
+        match self {
+            Self::Resync | Self::ResyncTable(_) => "component.resync_requested",
+            Self::Pause => "component.paused",
+            Self::Resume => "component.resumed",
+        }
+    }
+
+    /// The spec with which it is done.
+    #[must_use]
+    pub fn of(&self, spec: &Spec) -> Spec {
+        let mut spec = spec.clone();
+        match self {
+            Self::Resync => {
+                spec.resyncs = spec.resyncs.saturating_add(1);
+                spec.table_resyncs.clear();
+            }
+            Self::ResyncTable(table) => {
+                let count = spec.table_resyncs.entry(table.clone()).or_default();
+                *count = count.saturating_add(1);
+            }
+            Self::Pause | Self::Resume => {
+                spec.paused = *self == Self::Pause;
+                return spec;
+            }
+        }
+        spec.asked = spec.asked.saturating_add(1);
+        spec
+    }
 }
 
 /// Whether the server that a transfer reads will be there.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use component::postgres::{Route, Unit};
 use component::transfer::{
-    Inside, Mode, Overlap, Observed, Process, Progress, Seen, Server, Spec, Wish, amend, plan, resolve,
+    Asked, Inside, Mode, Observed, Overlap, Process, Progress, Seen, Server, Spec, Wish, amend, plan, resolve,
 };
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing};
 
@@ -35,7 +35,10 @@ fn a_wish_needs_a_server_that_is_there_and_stays_the_same() {
     assert_eq!(refused(&Wish { overlap: Some("10m".parse().unwrap()), ..wish() }, None), "overlap");
     let by_at = Wish { cursor: Some("at".parse().unwrap()), overlap: Some("5".parse().unwrap()), ..query };
     let by_at = resolve(&by_at, None, &Offer::default()).unwrap();
-    assert_eq!((by_at.mode, by_at.every.as_secs(), by_at.overlap), (Mode::Query, 60, Some(Overlap::Count(5))));
+    assert_eq!(
+        (by_at.mode, by_at.every.as_secs(), by_at.overlap),
+        (Mode::Query, 60, Some(Overlap::Count(5)))
+    );
     let fits = |from: &str| {
         let spec = Spec { from: name(from), ..spec() };
         let stead = BTreeMap::from([(name("transfer.lake"), component::Spec::Transfer(spec))]);
@@ -104,8 +107,39 @@ fn each_step_comes_before_what_needs_it() {
     // What it said before it was asked to begin anew counts no more.
     let mut observed = well();
     stopped(&mut observed);
-    let asked = Spec { resyncs: 1, ..spec() };
+    let asked = Asked::Resync.of(&spec());
     assert_eq!(plan(&asked, &observed, Standing::default()), Decision::Settled);
+}
+
+#[test]
+fn one_that_is_paused_does_not_copy_and_is_asked_all_the_same() {
+    let paused = Asked::Pause.of(&spec());
+    let next = |observed: &Observed| match plan(&paused, observed, Standing::default()) {
+        Decision::Act(step) => step.label(),
+        Decision::Wait { reason, .. } => reason,
+        other => format!("{other:?}"),
+    };
+    // Its declaration says that it is to run.
+    let copier = Process { declared: Seen::Differs, unit: Unit::Running };
+    assert_eq!(next(&Observed { copier, ..well() }), "copier");
+    assert_eq!(next(&well()), "the process that copies is stopping");
+    let copier = Process { declared: Seen::Same, unit: Unit::Stopped };
+    assert_eq!(next(&Observed { copier: copier.clone(), ..well() }), "Settled");
+    let lake = Process { declared: Seen::Same, unit: Unit::Stopped };
+    assert_eq!(next(&Observed { copier, lake, ..well() }), "lake");
+    assert_eq!(Asked::Resume.of(&paused), spec());
+}
+
+#[test]
+fn tables_are_asked_for_by_their_names_until_all_are() {
+    let table = Asked::table("public.items").unwrap();
+    let twice = table.of(&table.of(&spec()));
+    assert_eq!((twice.table_resyncs.values().copied().collect::<Vec<_>>(), twice.asked), (vec![2], 2));
+    let all = Asked::Resync.of(&twice);
+    assert_eq!((all.table_resyncs.len(), all.resyncs, all.asked), (0, 1, 3));
+    for bad in ["items", "public.*", "", "a.b.c"] {
+        assert!(Asked::table(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Fixture {
     /// Brings the changes, but does not merge them.
     async fn stream(&self) {
         let lake = Url::from_directory_path(self.lake.folder()).unwrap();
-        let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake };
+        let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake, asked: BTreeMap::new() };
         let mut stream = Stream::new(self.source().await, settings);
         while stream.step().await.unwrap().transactions > 0 {}
     }

@@ -47,8 +47,10 @@ const LINKS: &[Link] = &[
     (&["component"], "rotate", "rotate", &[TENANT, STEAD, COMPONENT]),
     (&["component"], "move", "move", &[TENANT, STEAD, COMPONENT]),
     (&["component"], "resync", "resync", &[TENANT, STEAD, COMPONENT]),
+    (&["component"], "pause", "pause", &[TENANT, STEAD, COMPONENT]),
+    (&["component"], "resume", "resume", &[TENANT, STEAD, COMPONENT]),
     (
-        &["delete_stead", "rotate", "move", "resync", "clone", "swap", "remove_component"],
+        &["delete_stead", "rotate", "move", "resync", "pause", "resume", "clone", "swap", "remove_component"],
         "operation",
         "operation",
         &[TENANT, ITSELF],

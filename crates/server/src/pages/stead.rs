@@ -108,6 +108,9 @@ fn transfer(component: &Component) -> Vec<(&'static str, String)> {
     rows.retain(|(_, said)| !said.is_empty());
     if let Some(transfer) = &component.transfer {
         rows.push(("Promise", transfer.promise.clone()));
+        if spec["paused"] == true {
+            rows.push(("Paused", "nothing is read until it is asked to go on".to_owned()));
+        }
         if let (Some(ms), Some(kept)) = (transfer.behind_ms, transfer.kept_bytes) {
             let behind = if ms == 0 { "nothing".to_owned() } else { format!("{} s", ms.div_ceil(1000)) };
             rows.push(("Behind", format!("{behind}; the server keeps {} of log for it", bytes(&kept))));

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use client::wire;
 use component::ComponentName;
+use component::transfer::Asked;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -127,20 +128,67 @@ pub(crate) async fn relocate(
     edit(&app, &caller, &at, &query, Edit::Move).await
 }
 
-/// Have a transfer copy everything anew
+/// What is to be copied anew.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ResyncQuery {
+    /// One table, like `public.orders`; left out: all of them.
+    #[param(example = "public.orders")]
+    table: Option<String>,
+}
+
+/// Have a transfer copy everything anew, or one table
 ///
-/// It lets go of what the server keeps for it, and begins again: what a transfer needs that cannot go on by itself.
+/// It lets go of what the server keeps for it, and begins again: what a transfer needs that cannot go on by itself. With
+/// `table` that one is copied anew while the others go on; one that stands still goes on, and its changes say what is
+/// missing.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/resync",
-    tag = "components", operation_id = "resync", params(ComponentPath, EditQuery),
+    tag = "components", operation_id = "resync", params(ComponentPath, ResyncQuery, EditQuery),
     responses((status = 200, description = "The operation has ended", body = wire::Operation),
               (status = 202, description = "The operation still runs", body = wire::Operation)))]
 pub(crate) async fn resync(
     State(app): State<App>,
     caller: Caller,
     Path(at): Path<ComponentPath>,
+    Query(what): Query<ResyncQuery>,
     Query(query): Query<EditQuery>,
 ) -> Result<Response, Problem> {
-    edit(&app, &caller, &at, &query, Edit::Resync).await
+    let asked = match what.table {
+        None => Asked::Resync,
+        Some(table) => Asked::table(&table)
+            .map_err(|bad| Problem::fields(vec![("table".to_owned(), bad.to_string())]))?,
+    };
+    edit(&app, &caller, &at, &query, Edit::Transfer(asked)).await
+}
+
+/// Have a transfer read nothing until it is to go on
+///
+/// What is in its lake can be asked for. The server keeps its changes for it, as far as there is room.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/pause",
+    tag = "components", operation_id = "pause", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn pause(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Transfer(Asked::Pause)).await
+}
+
+/// Have a paused transfer go on
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/resume",
+    tag = "components", operation_id = "resume", params(ComponentPath, EditQuery),
+    responses((status = 200, description = "The operation has ended", body = wire::Operation),
+              (status = 202, description = "The operation still runs", body = wire::Operation)))]
+pub(crate) async fn resume(
+    State(app): State<App>,
+    caller: Caller,
+    Path(at): Path<ComponentPath>,
+    Query(query): Query<EditQuery>,
+) -> Result<Response, Problem> {
+    edit(&app, &caller, &at, &query, Edit::Transfer(Asked::Resume)).await
 }
 
 /// A server that is made of another's data.
@@ -246,7 +294,7 @@ pub(super) enum Edit {
     Swap { with: ComponentName },
     Rollback { to: Option<i64> },
     Promote,
-    Resync,
+    Transfer(Asked),
     Remove,
 }
 
@@ -277,7 +325,7 @@ pub(super) async fn edit(
                 store.rollback(actor, stead, &Rollback { name: &at.component, to: *to, reason }).await?
             }
             Edit::Promote => store.promote(actor, stead, &at.component, reason).await?,
-            Edit::Resync => store.resync(actor, stead, &at.component, reason).await?,
+            Edit::Transfer(asked) => store.ask_transfer(actor, stead, &at.component, asked, reason).await?,
             Edit::Remove => store.remove_copy(actor, stead, &at.component, reason).await?,
         })
     };
@@ -288,7 +336,7 @@ pub(super) async fn edit(
         Edit::Swap { .. } => "component.swapped",
         Edit::Rollback { .. } => "component.rolled_back",
         Edit::Promote => "component.promoted",
-        Edit::Resync => "component.resync_requested",
+        Edit::Transfer(asked) => asked.line(),
         Edit::Remove => "component.deletion_requested",
     };
     let attempt = Attempt::new(caller, line, Some(&tenant)).stead(&at.stead).component(&at.component);

@@ -48,6 +48,8 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(components::rotate))
         .routes(routes!(components::relocate))
         .routes(routes!(components::resync))
+        .routes(routes!(components::pause))
+        .routes(routes!(components::resume))
         .routes(routes!(components::clone))
         .routes(routes!(components::swap))
         .routes(routes!(components::remove))

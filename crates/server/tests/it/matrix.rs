@@ -93,6 +93,8 @@ fn rows() -> Vec<Row> {
         of_component("POST", "/rotate", "", None, EDIT, 202),
         of_component("POST", "/move", "", None, EDIT, 202),
         of_component("POST", "/resync", "", None, EDIT, 422),
+        of_component("POST", "/pause", "", None, EDIT, 422),
+        of_component("POST", "/resume", "", None, EDIT, 422),
         of_component("POST", "/clone", "as=postgres.try", None, EDIT, 422),
         of_component("POST", "/swap", "with=postgres.try", None, EDIT, 404),
         of_component("GET", "/queries", "", None, "owdv", 200),

@@ -1,4 +1,5 @@
-//! `stead rotate`, `stead move` and `stead resync`: an edit of one component, followed to its end.
+//! `stead rotate`, `stead move`, `stead resync`, `stead pause` and `stead resume`: an edit of one component, followed to its
+//! end.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,15 @@ use crate::output;
 
 /// What is asked for.
 #[derive(Clone, Copy)]
-pub(super) enum Edit {
+pub(super) enum Edit<'a> {
     Rotate,
     Move,
-    Resync,
+    Resync { table: Option<&'a str> },
+    Pause,
+    Resume,
 }
 
-impl Edit {
+impl Edit<'_> {
     /// How long it is followed.
     fn limit(self) -> Duration {
         match self {
@@ -27,7 +30,7 @@ impl Edit {
             // A fraction of a second, but it waits for open transactions, and is tried again.
             Self::Move => Duration::from_secs(120),
             // It is begun; how far it has come, the status says.
-            Self::Resync => Duration::from_secs(60),
+            Self::Resync { .. } | Self::Pause | Self::Resume => Duration::from_secs(60),
         }
     }
 
@@ -35,7 +38,7 @@ impl Edit {
     fn kind(self) -> Kind {
         match self {
             Self::Rotate | Self::Move => Kind::Postgres,
-            Self::Resync => Kind::Transfer,
+            Self::Resync { .. } | Self::Pause | Self::Resume => Kind::Transfer,
         }
     }
 
@@ -47,7 +50,14 @@ impl Edit {
             Self::Move => {
                 format!("{component} runs as another process, in another folder. Sessions went on.")
             }
-            Self::Resync => format!("{component} copies everything anew; `stead status` says how far it is."),
+            Self::Resync { table } => {
+                let what = table.unwrap_or("everything");
+                format!("{component} copies {what} anew; `stead status` says how far it is.")
+            }
+            Self::Pause => format!(
+                "{component} reads nothing until `stead resume {component}`. The server keeps its changes for it, as far as there is room."
+            ),
+            Self::Resume => format!("{component} goes on; `stead status` says how far it is."),
         }
     }
 }
@@ -57,7 +67,7 @@ pub(super) async fn run(
     which: &Which,
     component: Option<&str>,
     reason: Option<&str>,
-    edit: Edit,
+    edit: Edit<'_>,
 ) -> Result<(), Failure> {
     let named = which.named()?;
     let client = context.client().await?;
@@ -66,7 +76,9 @@ pub(super) async fn run(
     let operation = match edit {
         Edit::Rotate => client.rotate(tenant, stead, &component, reason, None).await?,
         Edit::Move => client.move_component(tenant, stead, &component, reason, None).await?,
-        Edit::Resync => client.resync(tenant, stead, &component, reason, None).await?,
+        Edit::Resync { table } => client.resync(tenant, stead, &component, table, reason).await?,
+        Edit::Pause => client.pause(tenant, stead, &component, reason).await?,
+        Edit::Resume => client.resume(tenant, stead, &component, reason).await?,
     };
     let operation = progress::follow(&client, tenant, operation, Instant::now() + edit.limit()).await?;
     if context.json {

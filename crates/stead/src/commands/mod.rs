@@ -169,8 +169,15 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Move { which, component, reason } => {
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Move).await
         }
-        Verb::Resync { which, component, reason } => {
-            edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Resync).await
+        Verb::Pause { which, component, reason } => {
+            edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Pause).await
+        }
+        Verb::Resume { which, component, reason } => {
+            edit::run(&context, &which, component.as_deref(), reason.as_deref(), Edit::Resume).await
+        }
+        Verb::Resync { which, component, table, reason } => {
+            let edit = Edit::Resync { table: table.as_deref() };
+            edit::run(&context, &which, component.as_deref(), reason.as_deref(), edit).await
         }
         Verb::Invoke { which, component, event, later } => {
             invoke::run(&context, &which, component.as_deref(), event.as_deref(), later).await

@@ -167,6 +167,9 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
     row("allows", field("allow"));
     let Some(transfer) = &component.transfer else { return rows };
     row("promise", transfer.promise.clone());
+    if component.spec["paused"] == true {
+        row("paused", format!("nothing is read until `stead resume {}`", component.name));
+    }
     if let (Some(ms), Some(bytes), Some(kept)) =
         (transfer.behind_ms, transfer.behind_bytes, transfer.kept_bytes)
     {

@@ -16,7 +16,8 @@ pub(crate) const MADE: [&str; 4] = [
     "driver-local::transfer-unit-applied",
 ];
 /// Points that a resync of one passes whose server is asleep.
-pub(crate) const RESYNC: [&str; 2] = ["store::resync-before-commit", "driver-local::transfer-server-woken"];
+pub(crate) const RESYNC: [&str; 2] =
+    ["store::transfer-asked-before-commit", "driver-local::transfer-server-woken"];
 /// Points that the removal of one passes.
 pub(crate) const REMOVED: [&str; 4] = [
     "driver-local::transfer-stop-declared",
@@ -133,6 +134,76 @@ fn killed_while_a_transfer_is_made_and_removed() {
         story.ok(&["up", "--yes"]);
         nothing_is_left(&story);
     }
+    stead.finish();
+}
+
+/// What asks the server for less: newer rows by a cursor, and whole tables at intervals.
+#[test]
+fn newer_rows_and_whole_tables_at_intervals() {
+    let stead = Installation::started();
+    let more = "[transfer.newer]\nfrom = \"postgres.main\"\nmode = \"query\"\ncursor = \"at\"\noverlap = \"1m\"\nevery = \"1s\"\n\
+                [transfer.whole]\nfrom = \"postgres.main\"\nmode = \"snapshot\"\nevery = \"1s\"\n";
+    let story = Story::up(&stead, "shop", more);
+    let sql = |sql: &str| story.sql(sql).unwrap();
+    sql("create table items (id int primary key, name text, at timestamptz not null default clock_timestamp());
+         insert into items (id, name) select n, 'item ' || n from generate_series(1, 1000) n");
+    let url = |name: &str| story.ok(&["url", name]).trim().to_owned();
+    let (newer, whole) = (url("transfer.newer"), url("transfer.whole"));
+    for url in [&newer, &whole] {
+        says(url, "select count(*) from items", "1000");
+    }
+    sql("update items set name = 'another', at = clock_timestamp() where id = 7; insert into items values (1001, 'more');
+         delete from items where id = 5");
+    for (url, count) in [(&newer, "1001"), (&whole, "1000")] {
+        says(url, "select name from items where id = 7", "another");
+        says(url, "select count(*) from items", count);
+    }
+    // A table that has no such column is named, and only where it is missed.
+    sql("create table loose (what text); insert into loose values ('a')");
+    says(&whole, "select count(*) from loose", "1");
+    until("the table without a cursor to be named", || {
+        text(&story.run(&["status"]).stdout).contains("has no column at to tell newer rows by").then_some(())
+    });
+    let said = text(&story.run(&["status"]).stdout);
+    for part in ["query of at every 1s", "not seen", "replaced whole", "read ", " s ago"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // One table again, and the pause.
+    story.ok(&["resync", "transfer.newer", "--table", "public.items"]);
+    says(&newer, "select count(*) from items", "1000");
+    story.ok(&["pause", "transfer.newer", "--reason", "a large import"]);
+    sql("insert into items values (2000, 'unread')");
+    says(&whole, "select count(*) from items", "1001");
+    assert_eq!(ask(&newer, "select count(*) from items").unwrap(), "1000");
+    assert!(text(&story.run(&["status"]).stdout).contains("until `stead resume transfer.newer`"));
+    story.ok(&["resume", "transfer.newer"]);
+    says(&newer, "select count(*) from items", "1001");
+    assert!(story.run(&["resync", "transfer.newer", "--table", "items"]).status.code() == Some(2));
+    stead.finish();
+}
+
+/// A table that stands still goes on alone, and what is missing is said.
+#[test]
+fn a_table_that_stands_still_goes_on_when_it_is_asked_for() {
+    let stead = Installation::started();
+    let story = Story::up(&stead, "shop", LAKE);
+    story
+        .sql("create table items (id int primary key, price numeric(8, 2)); insert into items values (1, 1)")
+        .unwrap();
+    let url = story.ok(&["url", "lake"]).trim().to_owned();
+    says(&url, "select count(*) from items", "1");
+    // The lake's column holds no such value.
+    story.sql("insert into items values (2, 'NaN')").unwrap();
+    until("the table to stand still", || {
+        let why = table(&story, "public.items")?["why"].as_str()?.to_owned();
+        why.contains("stead resync --table public.items").then_some(())
+    });
+    story.sql("update items set price = 2 where id = 2; insert into items values (3, 3)").unwrap();
+    story.ok(&["resync", "--table", "public.items"]);
+    says(&url, "select sum(price) from items", "6.00");
+    says(&url, "select count(*) from items__changes where _op = 'gap'", "1");
+    story.sql("insert into items values (4, 4)").unwrap();
+    says(&url, "select sum(price) from items", "10.00");
     stead.finish();
 }
 

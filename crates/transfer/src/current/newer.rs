@@ -34,6 +34,7 @@ impl Current {
         let before = self.reached.as_ref().map(|(_, reached)| reached);
         let window = snapshot.window(&self.relation, cursor, before).await?;
         let must_be_copied = self.was_never_copied()?
+            || self.asked.is_some()
             || self.followed.as_ref().map_or(true, |followed| self.keys.is_empty() && followed.rewrites);
         match window.condition.as_deref().filter(|_| !must_be_copied) {
             None => self.copy_noting(snapshot, Noted::Reached(window.reached)).await.map(Newer::Copied),
@@ -207,7 +208,8 @@ impl Window {
 
     /// Which rows of a batch are in it.
     fn has(&self, batch: &RecordBatch) -> Result<BooleanArray, Error> {
-        let lost = || Error::Strange(format!("a table that is read by `{}` is without it", self.reached.column));
+        let lost =
+            || Error::Strange(format!("a table that is read by `{}` is without it", self.reached.column));
         let cursor = batch.column_by_name(&self.reached.column).ok_or_else(lost)?;
         // Days are counted in 32 bits.
         let cursor = match cursor.data_type() {

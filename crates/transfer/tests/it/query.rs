@@ -39,7 +39,8 @@ fn versions(site: &Site, table: &str) -> usize {
 async fn same(site: &Site, table: &str) -> bool {
     let relation = site.relation(table).await;
     let texts = |rows: Vec<serde_json::Map<String, serde_json::Value>>| {
-        let sorted = |row: serde_json::Map<_, _>| row.into_iter().collect::<BTreeMap<String, serde_json::Value>>();
+        let sorted =
+            |row: serde_json::Map<_, _>| row.into_iter().collect::<BTreeMap<String, serde_json::Value>>();
         let mut texts: Vec<String> =
             rows.into_iter().map(|row| serde_json::to_string(&sorted(row)).unwrap()).collect();
         texts.sort();
@@ -73,13 +74,20 @@ async fn rows_come_in_the_place_of_those_with_their_key() {
         // One that is committed late is seen within the overlap, and not beyond it.
         site.sql("insert into items select 1002, 'late', max(at) - interval '59 seconds' from items").await;
         assert_eq!(read(&site, "items", &by_at).await.unwrap(), Newer::Rows(1));
-        site.sql("insert into items select 1003, 'too late', max(at) - interval '2 minutes' from items").await;
+        site.sql("insert into items select 1003, 'too late', max(at) - interval '2 minutes' from items")
+            .await;
         assert_eq!(read(&site, "items", &by_at).await.unwrap(), Newer::Rows(0));
         site.sql("delete from items where id = 1003").await;
         // One whose clock goes wrong hides no other, and one without a cursor is seen.
-        site.sql("insert into items values (2000, 'of the future', '2099-01-01'), (2001, 'ever', 'infinity')").await;
+        site.sql(
+            "insert into items values (2000, 'of the future', '2099-01-01'), (2001, 'ever', 'infinity')",
+        )
+        .await;
         assert_eq!(read(&site, "items", &by_at).await.unwrap(), Newer::Rows(2));
-        site.sql("insert into items values (2002, 'of today', clock_timestamp()), (2003, 'of no time', null)").await;
+        site.sql(
+            "insert into items values (2002, 'of today', clock_timestamp()), (2003, 'of no time', null)",
+        )
+        .await;
         assert_eq!(read(&site, "items", &by_at).await.unwrap(), Newer::Rows(2));
         site.sql("update items set name = 'still of no time' where id = 2003").await;
         assert_eq!(read(&site, "items", &by_at).await.unwrap(), Newer::Rows(1));
@@ -117,7 +125,10 @@ async fn rows_that_nothing_identifies_are_replaced_by_the_window() {
     assert_eq!(read(&site, "events", &by_number).await.unwrap(), Newer::Rows(0));
     assert_eq!(versions(&site, "events"), before);
     // Two that are the same are two.
-    site.sql("insert into events values (10001, 'twin'), (10001, 'twin'), (9995, 'late'), (null, 'of no number')").await;
+    site.sql(
+        "insert into events values (10001, 'twin'), (10001, 'twin'), (9995, 'late'), (null, 'of no number')",
+    )
+    .await;
     assert!(matches!(read(&site, "events", &by_number).await.unwrap(), Newer::Rows(_)));
     assert!(same(&site, "events").await);
     // Within the window even what is gone is seen.
@@ -174,8 +185,12 @@ async fn whoever_is_ended_reads_on() {
     )
     .await;
     let by_number = cursor("number", Some(Overlap::Count(5)));
-    let points =
-        ["transfer::lake.written", "transfer::lake.checked", "transfer::lake.committed", "transfer::current.noted"];
+    let points = [
+        "transfer::lake.written",
+        "transfer::lake.checked",
+        "transfer::lake.committed",
+        "transfer::current.noted",
+    ];
     let mut ends = 0;
     for round in 0..16 {
         site.sql(&format!(

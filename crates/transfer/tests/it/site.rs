@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use postgres_types::{Kind, Type};
 use serde_json::{Map, Value};
@@ -12,11 +13,14 @@ use transfer::change::{Column, Relation};
 use transfer::current::Current;
 use transfer::lake::{LakeTable, Writer};
 use transfer::stream::{Settings, Stopped, Stream};
-use transfer::{Error, Source};
+use transfer::{Error, Keep, Source};
 use url::Url;
 
 /// A row: the texts of its values.
 pub(crate) type Row = Map<String, Value>;
+
+/// For how long versions are kept.
+pub(crate) const KEEP: Keep = Keep { versions: Duration::from_secs(7 * 24 * 3_600), changes: None };
 
 /// Whoever reads a lake, besides who wrote it.
 pub(crate) const READERS: [&str; 2] = ["duckdb", "deltalake"];
@@ -56,7 +60,10 @@ impl Site {
 
     pub(crate) async fn stream(&self) -> Stream {
         let lake = Url::from_directory_path(self.lake.path()).unwrap();
-        Stream::new(self.source().await, Settings { transfer: "test".into(), epoch: "1".into(), lake })
+        Stream::new(
+            self.source().await,
+            Settings { transfer: "test".into(), epoch: "1".into(), lake, asked: BTreeMap::new() },
+        )
     }
 
     /// Takes all that the slot has; answers which tables had what was not written.
@@ -127,6 +134,7 @@ pub(crate) async fn refresh(
     let changes = LakeTable::open_changes(&place(&format!("{table}__changes")), writer(), &relation).await?;
     let Some(relation) = find(source.tables().await?) else { return Ok(None) };
     let mut current = Current::open(&place(table), writer(), relation).await?;
+    current.tidy(KEEP).await?;
     match current.merge(&changes).await {
         Err(Error::CopyAnew { why, .. }) => {
             current.copy(&source.snapshot().await?).await?;

@@ -65,7 +65,7 @@ impl Fixture {
     /// A process that begins to read.
     pub(crate) async fn stream(&self) -> Stream {
         let lake = Url::from_directory_path(self.lake.path()).unwrap();
-        let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake };
+        let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake, asked: BTreeMap::new() };
         Stream::new(self.source().await, settings)
     }
 

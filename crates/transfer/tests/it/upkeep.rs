@@ -42,7 +42,8 @@ fn on_disk(site: &Site, table: &str) -> BTreeSet<String> {
 }
 
 fn changes(site: &Site, reader: &str) -> Vec<String> {
-    let text = |row: Row| serde_json::to_string(&row.into_iter().collect::<std::collections::BTreeMap<_, _>>());
+    let text =
+        |row: Row| serde_json::to_string(&row.into_iter().collect::<std::collections::BTreeMap<_, _>>());
     let mut rows: Vec<String> =
         site.lake_rows(reader, "items__changes").into_iter().map(|row| text(row).unwrap()).collect();
     rows.sort();
@@ -52,8 +53,10 @@ fn changes(site: &Site, reader: &str) -> Vec<String> {
 /// One transaction a file.
 async fn work(site: &Site, from: i32, to: i32) {
     for n in from..to {
-        site.sql(&format!("update items set name = 'now {n}' where id = {n}; insert into items values ({n} + 1000)"))
-            .await;
+        site.sql(&format!(
+            "update items set name = 'now {n}' where id = {n}; insert into items values ({n} + 1000)"
+        ))
+        .await;
         assert_eq!(site.drain().await, []);
     }
 }
