@@ -1,5 +1,6 @@
 //! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
 
+pub mod advice;
 pub(crate) mod manifest;
 mod observed;
 mod pattern;
