@@ -171,6 +171,11 @@ pub(super) fn why_not(situation: &Situation, way: Way, choice: Option<Choice>) -
         (Way::Stream, Some(Way::Light)) => "a copy is fresh enough, and asks less of both sides: a stream needs a slot, for which the \
                                 server keeps its log"
             .to_owned(),
+        (Way::Stream, _) if situation.from.is_some() => format!(
+            "the tables are {}'s, and a stream binds them: each needs a key, and the server keeps its log for as long as \
+             this reader is away",
+            team(situation).words()
+        ),
         (Way::Stream, _) => format!(
             "the server is {}'s, and would keep its log for as long as this reader is away: its disk would depend on \
              somebody whom its operators do not know",
@@ -193,8 +198,8 @@ pub(super) fn warnings(situation: &Situation, choice: Option<Choice>) -> Vec<Str
     let mut warnings = Vec::new();
     if choice.is_none() {
         warnings.push(
-            "no mode will do as it is: every change is wanted, which only a stream sees, and a stream is not possible; \
-             change what stands against it, or do without the history"
+            "every change is wanted, which only a stream sees, and a stream is not possible; change what stands against \
+             it, or do without the history"
                 .to_owned(),
         );
     }
@@ -225,11 +230,11 @@ pub(super) fn warnings(situation: &Situation, choice: Option<Choice>) -> Vec<Str
         )),
         _ => {}
     }
-    if situation.from.is_none() {
+    if situation.from.is_none() && choice.is_some() {
         warnings.push(
             "the block reads `postgres.main`, a server of the stead; name the one that is meant".to_owned(),
         );
-    } else if situation.server.sleeps == Some(true) {
+    } else if situation.from.is_some() && situation.server.sleeps == Some(true) {
         warnings.push(
             "the server sleeps while nobody uses it, and is not woken for this: what falls due meanwhile waits, and the \
              lake answers without it"
