@@ -121,10 +121,10 @@ fn each_is_advised_what_fits() {
             "snapshot 1d",
         ),
         ("the same, with a column", by_column("1d", 300 * GB), "query 1d"),
-        ("a supplier who lets nobody replicate, a minute", closed("1m"), "snapshot 2m50s"),
+        ("a supplier who lets nobody replicate, a minute", closed("1m"), "snapshot 5m"),
         ("the same, every change", Situation { history: Some(true), ..closed("1m") }, "none"),
-        ("an old engine, a second", old(shop("1s"), 13), "snapshot 3m10s"),
-        ("a server without the log for it", no_log(shop("1s")), "snapshot 3m10s"),
+        ("an old engine, a second", old(shop("1s"), 13), "snapshot 5m"),
+        ("a server without the log for it", no_log(shop("1s")), "snapshot 5m"),
         ("nothing is known at all", Situation::default(), "snapshot 1h"),
     ];
     for (what, situation, wanted) in cases {
@@ -172,7 +172,7 @@ fn what_stands_against_something_is_said_with_the_way_out() {
     let beside = advice.recommended.expect("a mode").beside.expect("something beside it");
     assert!(beside.contains("snapshot transfer for `public.log`"), "{beside}");
     let none_has_one = Situation { volume: volume(1, 10, 10), ..keyless };
-    assert_eq!(advised(&advise(&none_has_one)), "snapshot 1m");
+    assert_eq!(advised(&advise(&none_has_one)), "snapshot 5m");
     let Cursors::Column(cursor) = updated_at() else { unreachable!() };
     let unindexed = Cursors::Column(Cursor { unindexed: set(&["public.events"]), ..cursor });
     let advice = advise(&Situation { cursor: unindexed, ..events("5m") });

@@ -140,7 +140,7 @@ fn of_query(situation: &Situation) -> Vec<String> {
     let column = names([&cursor.column]);
     if !cursor.without.is_empty() {
         found.push(format!(
-            "{} lack{} {column}; add it, or leave them to a snapshot of their own",
+            "{} lack{} {column}; add it, or have what lacks it in a snapshot transfer of its own",
             names(&cursor.without),
             if cursor.without.len() == 1 { "s" } else { "" },
         ));

@@ -252,9 +252,8 @@ pub(super) fn warnings(situation: &Situation, choice: Option<Choice>) -> Vec<Str
 fn of_stream(situation: &Situation, way: Option<Way>, warnings: &mut Vec<String>) {
     let is_stream = way == Some(Way::Stream);
     if let Some(tables) = situation.keyless.as_ref().filter(|tables| !tables.is_empty()) {
-        let then = if is_stream { "the stream leaves them alone" } else { "a stream would leave them alone" };
         warnings.push(format!(
-            "nothing identifies a row of {}: {then}; `alter table … add primary key (…)`",
+            "nothing identifies a row of {}, and a stream leaves such a table alone; `alter table … add primary key (…)`",
             names(tables)
         ));
     }

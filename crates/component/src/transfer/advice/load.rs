@@ -24,8 +24,8 @@ pub(super) const MERGE_S: u32 = 60;
 /// The least time between two copies that hardly burden a server, seconds: each replaces all files of the lake, and is
 /// a version of every table.
 const LIGHT_S: u64 = 15 * 60;
-/// And of those that may burden it.
-const HEAVY_S: u64 = 60;
+/// And of those that may burden it: what is copied more often than that is better followed.
+const HEAVY_S: u64 = 5 * 60;
 /// The least time between two queries for what is new, seconds.
 const QUERY_S: u64 = 10;
 
