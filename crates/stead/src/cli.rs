@@ -1,10 +1,12 @@
 //! The command line.
 
+mod advise;
 mod inspect;
 mod secret;
 mod server;
 mod token;
 
+pub(crate) use advise::{AdviseArgs, bytes, cursor, yes_or_no};
 pub(crate) use inspect::{At, InspectArgs};
 pub(crate) use secret::SecretVerb;
 pub(crate) use server::{A_DAY, ServerArgs, ServerVerb};
@@ -239,6 +241,10 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Say how a server's data are best brought into a lake, why, and what that costs either side; changes nothing.
+    ///
+    /// Measures what a server can say of itself, and asks for the rest at a terminal. Works without a server, too.
+    Advise(Box<AdviseArgs>),
     /// Call a function: its answer on standard output, what it wrote and what it took on standard error.
     Invoke {
         #[command(flatten)]

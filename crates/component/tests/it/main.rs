@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
 
+mod advice;
 mod function;
 mod fuzz;
 mod idle;

@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod advise;
 mod backups;
 mod dev;
 mod doctor;
@@ -179,6 +180,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
             let edit = Edit::Resync { table: table.as_deref() };
             edit::run(&context, &which, component.as_deref(), reason.as_deref(), edit).await
         }
+        Verb::Advise(args) => advise::run(&context, &args).await,
         Verb::Invoke { which, component, event, later } => {
             invoke::run(&context, &which, component.as_deref(), event.as_deref(), later).await
         }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![expect(clippy::print_stderr, reason = "what a failed test was about")]
 
+mod advise;
 mod archive;
 mod backups;
 mod canary;

@@ -15,17 +15,27 @@ use crate::exit::Failure;
 
 /// What one statement answered.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Answer {
+pub(in crate::commands) struct Answer {
     columns: Vec<String>,
     rows: Vec<Vec<Option<String>>>,
     /// Rows that it changed or answered.
     affected: u64,
 }
 
-/// Runs statements, all in one transaction unless they say otherwise, and answers what each of them did.
-pub(super) async fn of(
+impl Answer {
+    /// The value of an answer that is one value.
+    pub(in crate::commands) fn only(&self) -> Option<&str> {
+        let [row] = &self.rows[..] else { return None };
+        let [value] = &row[..] else { return None };
+        value.as_deref()
+    }
+}
+
+/// Runs statements for a program of this name, all in one transaction unless they say otherwise, and answers what each of them did.
+pub(in crate::commands) async fn of(
     credentials: &Credentials,
     ca: &str,
+    program: &str,
     statements: &str,
 ) -> Result<Vec<Answer>, Failure> {
     let mut config = tokio_postgres::Config::new();
@@ -37,7 +47,7 @@ pub(super) async fn of(
         .password(&credentials.password)
         .ssl_mode(SslMode::Require)
         .channel_binding(ChannelBinding::Require)
-        .application_name("stead sql");
+        .application_name(program);
     let (session, connection) = config.connect(tls(ca)?).await.map_err(told)?;
     let connection = tokio::spawn(connection);
     let messages = session.simple_query(statements).await.map_err(told)?;

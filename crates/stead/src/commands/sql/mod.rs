@@ -1,6 +1,6 @@
 //! `stead sql`: psql through the gateway; with `--json`, without psql.
 
-mod answers;
+pub(super) mod answers;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub(super) async fn run(
                 .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?,
             (None, None) => return Err(Failure::Usage("--json wants statements: -c SQL or -f FILE".into())),
         };
-        let answers = answers::of(&credentials, &client.ca().await?, &statements).await?;
+        let answers = answers::of(&credentials, &client.ca().await?, "stead sql", &statements).await?;
         return output::json(&answers);
     }
     let ca = context.ca_file(&client).await?;
