@@ -24,9 +24,9 @@ use pgwire::types::format::FormatOptions;
 use crate::lines::{BINARY_BEGIN, BINARY_END, Lines, binary};
 use crate::plain;
 
-/// What a group of rows of a Parquet file may hold, compressed, bytes. Readers like groups of 100,000 rows, which this is
-/// of most tables; twenty sessions that write one each fit into the memory that there is.
-const GROUP: usize = 8 << 20;
+/// What a group of rows of a Parquet file may take in memory, bytes: some 100,000 rows, as readers like them. It counts
+/// as memory of all statements; where there is less of that the groups are smaller.
+const GROUP: usize = 16 << 20;
 /// What is sent at once, bytes.
 const PIECE: usize = 64 << 10;
 

@@ -88,8 +88,13 @@ async fn the_page_says_how_the_transfer_stands() {
         table("public.<script>alert(1)</script>", TableState::Stopped, Some("it has no <b>key</b>")),
     ];
     let behind = Behind { ms: 90_500, bytes: 3 << 20, kept_bytes: 16 << 20, room_bytes: Some(1 << 30) };
-    let progress =
-        Progress { at: Timestamp::now(), tables, behind: Some(behind), trouble: None, stopped: false };
+    let progress = Progress {
+        at: Timestamp::now(),
+        tables,
+        behind: Some(behind),
+        trouble: Some("the <i>slot</i> is gone".into()),
+        stopped: true,
+    };
     let rig = rig(Some(progress)).await;
     let cookie = visitor(&rig, "ann@example.com", Role::Viewer).await;
     for path in [AT.to_owned(), format!("{AT}/lake")] {
@@ -103,6 +108,7 @@ async fn the_page_says_how_the_transfer_stands() {
             "1 stopped, 1 following",
             "it has no &#60;b&#62;key",
             "336,776",
+            "the &#60;i&#62;slot",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

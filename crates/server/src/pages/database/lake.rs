@@ -18,6 +18,9 @@ use super::words::{self, grouped};
 use super::{Place, Visit};
 use crate::sign_in::Signed;
 
+/// The condition of what stands still.
+const STOPPED: &str = "transfer_stopped";
+
 /// A transfer, as it says it stands.
 pub(super) struct Lake {
     /// What a person should know, in words.
@@ -31,12 +34,15 @@ pub(super) struct Lake {
 impl Lake {
     pub(super) fn of(component: Component) -> Self {
         let mode = component.spec["mode"].as_str().unwrap_or_default().to_owned();
-        let told = component.conditions.into_iter().map(|condition| condition.message).collect();
+        // What stops the transfer, or a table of it, is told by the transfer itself.
+        let conditions = component.conditions.into_iter().filter(|condition| condition.kind != STOPPED);
+        let mut told: Vec<String> = conditions.map(|condition| condition.message).collect();
         let mut facts = vec![("Copies", tables_and_server(&component.spec))];
         let Some(transfer) = component.transfer else {
             facts.push(("Mode", mode));
             return Self { told, facts, tables: Vec::new() };
         };
+        told.extend(transfer.trouble);
         facts.push(("Mode", format!("{mode}: {}", transfer.promise)));
         if let Some(ms) = transfer.behind_ms {
             let log = transfer.behind_bytes.filter(|log| *log > 0);
