@@ -1,6 +1,6 @@
 //! Which statements are done here: questions, and what drivers say besides.
 
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{CopyTarget, Statement};
 
 use crate::refusal::Refusal;
 
@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Said,
     /// `DECLARE`, `FETCH` or `CLOSE`.
     Cursor,
+    /// `COPY … TO STDOUT`.
+    Copy,
 }
 
 /// Decides; plans are looked at once more when they are made.
@@ -33,11 +35,17 @@ pub(crate) fn allowed(statement: &Statement) -> Result<Kind, Refusal> {
         | Statement::Discard { .. }
         | Statement::Deallocate { .. } => Ok(Kind::Said),
         Statement::Declare { .. } | Statement::Fetch { .. } | Statement::Close { .. } => Ok(Kind::Cursor),
+        Statement::Copy { to: true, target: CopyTarget::Stdout, .. } => Ok(Kind::Copy),
+        Statement::Copy { to: true, target: CopyTarget::Program { .. }, .. } => {
+            Err(Refusal::ReadOnly("COPY TO PROGRAM".to_owned()))
+        }
+        Statement::Copy { to: true, .. } => Err(Refusal::ReadOnly("COPY TO a file".to_owned())),
+        Statement::Copy { .. } => Err(Refusal::ReadOnly("COPY FROM".to_owned())),
         other => Err(Refusal::ReadOnly(verb(other))),
     }
 }
 
-/// `INSERT`, `COPY`, `CREATE`: its first word.
+/// `INSERT`, `CREATE`: its first word.
 fn verb(statement: &Statement) -> String {
     statement.to_string().split_whitespace().next().unwrap_or_default().to_uppercase()
 }

@@ -34,6 +34,8 @@ use deltalake::DeltaTable;
 use futures::TryStreamExt;
 use transfer::later::{LSN, Later, ORDER, Since, keys};
 
+use crate::plain::{self, as_columns};
+
 /// What a change costs in memory beside its values, at most, bytes: its key, and where each value is.
 const EACH: usize = 512;
 
@@ -78,7 +80,7 @@ impl Fresh {
             batches.push(batch);
         }
         let all = in_order(&concat_batches(&schema, &batches)?)?;
-        later.take(plain(&all)?).map_err(external)?;
+        later.take(as_columns(&all, &plain::schema(&all.schema()))?).map_err(external)?;
         Ok(later)
     }
 
@@ -254,33 +256,6 @@ fn in_order(changes: &RecordBatch) -> Result<RecordBatch> {
 fn number(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
     let column = batch.column_by_name(name).filter(|column| *column.data_type() == DataType::Int64);
     column.cloned().ok_or_else(|| DataFusionError::Execution(format!("a table of changes without {name}")))
-}
-
-/// The same rows, in the types of these columns.
-fn as_columns(batch: &RecordBatch, columns: &SchemaRef) -> Result<RecordBatch> {
-    let both = batch.columns().iter().zip(columns.fields());
-    let cast: Result<Vec<ArrayRef>> =
-        both.map(|(column, field)| Ok(cast(column, field.data_type())?)).collect();
-    let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(columns.clone(), cast?, &options)?)
-}
-
-/// The same changes in the types that they are written with: DataFusion reads texts as views.
-fn plain(batch: &RecordBatch) -> Result<RecordBatch> {
-    let schema = batch.schema();
-    let fields = schema.fields().iter().map(|field| {
-        let wanted = match field.data_type() {
-            DataType::Utf8View => DataType::Utf8,
-            DataType::BinaryView => DataType::Binary,
-            DataType::List(element) if *element.data_type() == DataType::Utf8View => {
-                DataType::List(Arc::new(element.as_ref().clone().with_data_type(DataType::Utf8)))
-            }
-            other => other.clone(),
-        };
-        field.as_ref().clone().with_data_type(wanted)
-    });
-    let fields: Vec<_> = fields.collect();
-    as_columns(batch, &Arc::new(datafusion::arrow::datatypes::Schema::new(fields)))
 }
 
 fn external(error: transfer::Error) -> DataFusionError {

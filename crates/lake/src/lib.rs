@@ -12,8 +12,9 @@
 //! | proof of who it is; the gateway's own question | `signin.rs`, `question.rs` |
 //! | a statement: which may be run, and when it is ended | `session.rs`, `cursor.rs`, `parameters.rs`, `settings.rs`, `allowed.rs`, `depth.rs`, `work.rs` |
 //! | `flights@v12` | `travel.rs` |
+//! | an answer as a file: `COPY … TO STDOUT` | `copy.rs`, `file.rs`, `lines.rs` |
 //! | planning and running: DataFusion, one context a statement | `engine.rs`, `catalog.rs` |
-//! | a table of the folder, in one version, with its later changes | `tables.rs`, `fresh.rs` |
+//! | a table of the folder, in one version, with its later changes | `tables.rs`, `fresh.rs`, `plain.rs` |
 //! | what a client is told when it goes wrong | `refusal.rs` |
 //!
 //! **A statement sees one version of each table**: the newest at its first mention, however often it names the table. So a
@@ -21,12 +22,16 @@
 
 mod allowed;
 mod catalog;
+mod copy;
 mod cursor;
 mod depth;
 mod door;
 mod engine;
+mod file;
 mod fresh;
+mod lines;
 mod parameters;
+mod plain;
 mod question;
 mod refusal;
 mod session;

@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     #[error("{0} is not done here")]
     NotDone(String),
     #[error("{0}")]
+    Option(String),
+    #[error("{0}")]
     Syntax(String),
     #[error("relation \"{name}\" does not exist{}", near.as_ref().map(|near| format!("; do you mean \"{near}\"?")).unwrap_or_default())]
     NoTable { name: String, near: Option<String> },
@@ -55,6 +57,7 @@ impl Refusal {
             Refusal::Aborted => "25P02",
             Refusal::Setting(_) => "42704",
             Refusal::NotDone(_) | Refusal::Changed => "0A000",
+            Refusal::Option(_) => "22023",
             Refusal::Syntax(_) => "42601",
             Refusal::NoCursor(_) => "34000",
             Refusal::NoTable { .. } => "42P01",

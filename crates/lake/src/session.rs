@@ -8,6 +8,7 @@ use arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use arrow_pg::datatypes::df::encode_dataframe;
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -30,8 +31,10 @@ use scram::Exchange;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::allowed::{Kind, allowed};
+use crate::copy::{self, Copy};
 use crate::cursor::{self, Order};
 use crate::door::Service;
+use crate::file::File;
 use crate::refusal::{Refusal, fatal, plain};
 use crate::work::Work;
 use crate::{depth, parameters, question, settings, travel};
@@ -43,6 +46,8 @@ pub(crate) enum Prepared {
     Planned(Statement, LogicalPlan),
     /// A setting, or a transaction's end.
     Said(Statement),
+    /// An answer as a file.
+    Copy(Statement),
     /// What the gateway asks.
     Verifier,
 }
@@ -128,8 +133,17 @@ impl SimpleQueryHandler for Statements {
         }
         let work = self.0.work(&*client);
         let mut answers = Vec::new();
-        for statement in self.0.parse(query)? {
+        let statements = self.0.parse(query)?;
+        let alone = statements.len() == 1;
+        for statement in statements {
             let mut work = work.clone();
+            if allowed(&statement).map_err(plain)? == Kind::Copy {
+                // It is sent now, and what the others answer behind all of them.
+                if !alone {
+                    return Err(plain(Refusal::NotDone("COPY beside other statements".to_owned())));
+                }
+                return Ok(vec![self.copy(client, work, &statement).await?]);
+            }
             let answer = work.run(self.answer(client, &statement)).await??;
             answers.push(match answer {
                 Response::Query(rows) => Response::Query(work.guard(rows)),
@@ -157,7 +171,7 @@ impl Statements {
         }
         let context = self.0.service.engine.context();
         match kind {
-            Kind::Said => Err(plain(Refusal::NotDone(statement.to_string()))),
+            Kind::Said | Kind::Copy => Err(plain(Refusal::NotDone(statement.to_string()))),
             Kind::Cursor => match cursor::order(statement)? {
                 Order::Declare { name, question } => {
                     let (plan, rows) = self.ask(&*client, &context, &question).await?;
@@ -168,6 +182,31 @@ impl Statements {
             },
             Kind::Question => Ok(Response::Query(self.ask(&*client, &context, statement).await?.1)),
         }
+    }
+
+    /// Sends an answer as a file.
+    async fn copy<C>(&self, client: &mut C, mut work: Work, statement: &Statement) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() == TransactionStatus::Error {
+            return Err(plain(Refusal::Aborted));
+        }
+        let Copy { question, form } = Copy::of(statement).map_err(plain)?;
+        let service = &self.0.service;
+        let context = service.engine.context();
+        let rows = work.run(async {
+            let plan = service.engine.plan(&context, &service.parser.rewrite(question)).await?;
+            let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
+            frame.execute_stream().await.map_err(failed)
+        });
+        let rows = rows.await??;
+        let memory = MemoryConsumer::new("a file").register(&context.runtime_env().memory_pool);
+        let options = FormatOptions::from_client_metadata(client.metadata());
+        let file = File::new(&form, &rows.schema(), options, memory)?;
+        copy::send(client, work, rows, file).await
     }
 
     async fn ask(
@@ -222,6 +261,10 @@ impl ExtendedQueryHandler for Statements {
         let (statement, described) = match &portal.statement.statement {
             Prepared::Planned(statement, plan) => (statement, plan),
             Prepared::Said(statement) => return settings::answer(client, statement).await,
+            Prepared::Copy(statement) => {
+                let work = self.0.work(&*client);
+                return self.copy(client, work, statement).await;
+            }
             Prepared::Verifier => return question::answer(portal, |role| self.0.service.verifier_text(role)),
         };
         if client.transaction_status() == TransactionStatus::Error {
@@ -318,7 +361,7 @@ where
             client.set_transaction_status(status.to_idle_state());
         }
         Response::Error(error) => return Err(PgWireError::UserError(error)),
-        _ => return Err(plain(Refusal::NotDone("COPY".to_owned()))),
+        _ => return Err(plain(Refusal::NotDone("this".to_owned()))),
     }
     Ok(())
 }
@@ -359,6 +402,7 @@ impl QueryParser for Parser {
             Kind::Cursor => {
                 return Err(plain(Refusal::NotDone("a cursor by the extended protocol".to_owned())));
             }
+            Kind::Copy => Prepared::Copy(statement),
             Kind::Said => Prepared::Said(statement),
         }))
     }
@@ -366,7 +410,7 @@ impl QueryParser for Parser {
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
         match statement {
             Prepared::Planned(_, plan) => parameters::types(plan),
-            Prepared::Said(_) => Ok(Vec::new()),
+            Prepared::Said(_) | Prepared::Copy(_) => Ok(Vec::new()),
             Prepared::Verifier => Ok(question::parameters()),
         }
     }
@@ -382,6 +426,7 @@ impl QueryParser for Parser {
                 arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, None)
             }
             Prepared::Said(statement) => Ok(settings::fields(statement)),
+            Prepared::Copy(_) => Ok(Vec::new()),
             Prepared::Verifier => Ok(question::fields(column_format)),
         }
     }

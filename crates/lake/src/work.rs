@@ -82,19 +82,22 @@ impl Work {
         Ok(())
     }
 
+    /// Does a part of it that waits for nothing: no timer for each row of a batch that is there.
+    pub(crate) fn step<T>(&mut self, part: impl FnOnce() -> T) -> PgWireResult<T> {
+        let started = Instant::now();
+        let done = part();
+        self.left = self.left.saturating_sub(started.elapsed());
+        self.check()?;
+        Ok(done)
+    }
+
     /// An answer whose rows are made as a part of it.
     pub(crate) fn guard(self, answer: QueryResponse) -> QueryResponse {
         let tag = answer.command_tag().to_owned();
         let fields = answer.row_schema();
         let rows = stream::try_unfold((answer.data_rows, self), |(mut rows, mut work)| async move {
-            let started = Instant::now();
-            let row = match rows.next().now_or_never() {
-                // Most rows are of a batch that is there: no timer for each of them.
-                Some(row) => {
-                    work.left = work.left.saturating_sub(started.elapsed());
-                    work.check()?;
-                    row
-                }
+            let row = match work.step(|| rows.next().now_or_never())? {
+                Some(row) => row,
                 None => work.run(rows.next()).await?,
             };
             Ok(row.transpose()?.map(|row| (row, (rows, work))))

@@ -133,14 +133,10 @@ pub(crate) enum Verb {
     Sql {
         #[command(flatten)]
         which: Which,
-        /// Component, like postgres.main [default: the only server].
+        /// Component, like postgres.main, or a transfer for its lake [default: the only server].
         component: Option<String>,
-        /// Run this and end.
-        #[arg(long, short, value_name = "SQL", conflicts_with = "file")]
-        command: Option<String>,
-        /// Run this file and end.
-        #[arg(long, short)]
-        file: Option<PathBuf>,
+        #[command(flatten)]
+        statements: Statements,
     },
     /// Print the URL of a database, password included.
     Url {
@@ -453,6 +449,31 @@ pub(crate) enum ToolVerb {
         #[arg(long)]
         control: PathBuf,
     },
+}
+
+/// What is to be run, and what the answer is wanted as.
+#[derive(Debug, Args)]
+pub(crate) struct Statements {
+    /// Run this and end.
+    #[arg(long, short, value_name = "SQL", conflicts_with = "file")]
+    pub(crate) command: Option<String>,
+    /// Run this file and end.
+    #[arg(long, short)]
+    pub(crate) file: Option<PathBuf>,
+    /// Write the answer of one question to standard output as a file; a transfer's lake has all three.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FileFormat>,
+}
+
+/// Kinds of file.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum FileFormat {
+    /// With a line of names.
+    Csv,
+    /// Arrow's stream, which a transfer's lake writes.
+    Arrow,
+    /// Written by a transfer's lake as well.
+    Parquet,
 }
 
 /// Kinds of client.

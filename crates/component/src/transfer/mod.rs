@@ -1,10 +1,7 @@
 //! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
 
-<<<<<<< HEAD
-mod cursor;
-=======
 pub mod advice;
->>>>>>> advise
+mod cursor;
 pub(crate) mod manifest;
 mod observed;
 mod pattern;

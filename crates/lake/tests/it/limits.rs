@@ -10,7 +10,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::support::{Lake, connect, count, said};
 
-const LONG: &str = "select count(*) from generate_series(1, 100000000000) t(a) where a % 7 = 8";
+pub(crate) const LONG: &str = "select count(*) from generate_series(1, 100000000000) t(a) where a % 7 = 8";
 
 #[tokio::test]
 async fn nothing_is_written_and_no_file_is_named() {
@@ -29,8 +29,11 @@ async fn nothing_is_written_and_no_file_is_named() {
         "create schema s",
         "create external table t stored as parquet location '/etc'",
         "copy flights to '/tmp/x'",
-        "copy (select * from flights) to stdout",
+        "copy flights to program 'true'",
         "copy flights from stdin",
+        "copy flights from '/etc/passwd'",
+        "copy (delete from flights returning id) to stdout",
+        "copy (select * into t from flights) to stdout",
         "select * into t from flights",
         "explain analyze insert into flights values (1, 'x')",
         "prepare p as insert into flights values (1, 'x')",
@@ -51,10 +54,15 @@ async fn nothing_is_written_and_no_file_is_named() {
         let extended = client.query(sql, &[]).await.unwrap_err();
         assert!(simple.as_db_error().is_some() && extended.as_db_error().is_some(), "{sql}: {simple:?}");
     }
-    assert_eq!(
-        said(&client.batch_execute("insert into flights values (1, 'x')").await.unwrap_err()).0,
-        "25006"
-    );
+    for (sql, named) in [
+        ("insert into flights values (1, 'x')", "INSERT"),
+        ("copy flights from stdin", "COPY FROM"),
+        ("copy flights to '/tmp/x'", "COPY TO a file"),
+        ("copy flights to program 'true'", "COPY TO PROGRAM"),
+    ] {
+        let (code, message) = said(&client.batch_execute(sql).await.unwrap_err());
+        assert!(code == "25006" && message.contains(&format!(": {named} is not done")), "{code} {message}");
+    }
     assert_eq!(count(&client, "select count(*) from flights").await, 10);
 }
 
@@ -196,11 +204,11 @@ fn status(name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     status("VmRSS")
 }
 
-fn peak() -> u64 {
+pub(crate) fn peak() -> u64 {
     status("VmHWM")
 }
 

@@ -107,6 +107,8 @@ fn databases() -> Router<Site> {
         .route(&at("/export"), post(database::export))
         .route(&at("/schema"), get(database::tree))
         .route(&at("/history"), get(database::history))
+        .route(&at("/lake"), get(database::lake::part))
+        .route(&at("/resync"), post(database::lake::resync))
         .route(&at("/queries/{id}"), get(database::text))
         .route(&at("/queries/{id}/cancel"), post(database::cancel))
         .layer(DefaultBodyLimit::max(database::LONGEST_FORM))

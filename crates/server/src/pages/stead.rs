@@ -49,6 +49,15 @@ impl Overview {
         component.name.starts_with("postgres.")
     }
 
+    /// What its page is called on which SQL is run; none where it answers none.
+    fn answers_sql(&self, component: &Component) -> Option<&'static str> {
+        match component.name.split_once('.') {
+            Some(("postgres", _)) => Some("Database"),
+            Some(("transfer", _)) => Some("Lake"),
+            _ => None,
+        }
+    }
+
     fn settings(&self, component: &Component) -> Vec<(&'static str, String)> {
         match component.name.split_once('.') {
             Some(("function", _)) => function(&component.spec),
@@ -91,6 +100,13 @@ fn function(spec: &Value) -> Vec<(&'static str, String)> {
     rows
 }
 
+/// What a transfer reads: `public.* of postgres.main`.
+pub(crate) fn tables_and_server(spec: &Value) -> String {
+    let tables: Vec<&str> =
+        spec["tables"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    format!("{} of {}", tables.join(", "), spec["from"].as_str().unwrap_or_default())
+}
+
 /// What a transfer is set to and how far it has come, in words.
 fn transfer(component: &Component) -> Vec<(&'static str, String)> {
     let spec = &component.spec;
@@ -100,7 +116,7 @@ fn transfer(component: &Component) -> Vec<(&'static str, String)> {
         items.join(", ")
     };
     let mut rows = vec![
-        ("Reads", format!("{} of {}", list("tables"), text("from"))),
+        ("Reads", tables_and_server(spec)),
         ("Every", text("every")),
         ("Cursor", text("cursor")),
         ("Who may ask the lake", list("allow")),

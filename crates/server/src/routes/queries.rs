@@ -56,9 +56,15 @@ const QUERY_ID: HeaderName = HeaderName::from_static("x-query-id");
 fn limits(request: &QueryRequest, format: Format) -> Result<Limits, Problem> {
     let (usual, most, bytes, row, time) = match format {
         Format::Json => (1_000, 10_000, 64 << 20, 1 << 20, Duration::from_secs(30)),
-        Format::Csv => (1_000_000, 5_000_000, 1 << 30, 16 << 20, LONGEST_TIME),
+        Format::Csv | Format::Arrow | Format::Parquet => {
+            (1_000_000, 5_000_000, 1 << 30, 16 << 20, LONGEST_TIME)
+        }
     };
     let mut wrong = Vec::new();
+    if request.rows.is_some() && format.is_copied() {
+        wrong
+            .push(("/rows".to_owned(), "counts no rows of such a file; write a limit in the SQL".to_owned()));
+    }
     if request.rows.is_some_and(|rows| !(1..=most).contains(&rows)) {
         wrong.push(("/rows".to_owned(), format!("is a number from 1 to {most}")));
     }
@@ -84,23 +90,23 @@ fn limits(request: &QueryRequest, format: Format) -> Result<Limits, Problem> {
 
 fn format(headers: &HeaderMap) -> Result<Format, Problem> {
     let accepted = text_of(headers, ACCEPT)?.unwrap_or_default().to_ascii_lowercase();
-    Ok(if accepted.split([',', ';']).any(|kind| kind.trim() == "text/csv") {
-        Format::Csv
-    } else {
-        Format::Json
-    })
+    let mut kinds = accepted.split([',', ';']).map(str::trim);
+    let file = kinds.find_map(|kind| Format::FILES.into_iter().find(|file| file.media_type() == kind));
+    Ok(file.unwrap_or(Format::Json))
 }
 
 /// Run SQL
 ///
-/// As the database role that belongs to who asks: viewers look, developers own. The answer comes as it is read: each
-/// line is JSON, a row as an array of texts, everything else as an object (`QueryEvent`). With `Accept: text/csv` it is
-/// the rows of one result; one that is not whole breaks off. Not to be repeated by `Idempotency-Key`.
+/// As the database role that belongs to who asks: viewers look, developers own. A transfer's lake is asked in the same
+/// way, and changed by nobody. The answer comes as it is read: each line is JSON, a row as an array of texts, everything
+/// else as an object (`QueryEvent`). With `Accept: text/csv` it is the rows of one result, and a lake has them as Arrow
+/// (a stream) and Parquet too; a file that is not whole breaks off. Not to be repeated by `Idempotency-Key`.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/query", tag = "queries",
     operation_id = "run_query", params(ComponentPath), request_body = QueryRequest,
     responses((status = 200, description = "What comes of it",
                headers(("x-query-id" = String, description = "By which it can be cancelled")),
-               content((QueryEvent = "application/x-ndjson"), (String = "text/csv")))))]
+               content((QueryEvent = "application/x-ndjson"), (String = "text/csv"),
+                       (String = "application/vnd.apache.arrow.stream"), (String = "application/vnd.apache.parquet")))))]
 pub(crate) async fn run(
     State(app): State<App>,
     caller: Caller,
@@ -111,15 +117,22 @@ pub(crate) async fn run(
     let tenant = caller.visible(&app.store, &at.tenant).await?;
     let begin = async {
         // Who may not even look is told so, whatever the body holds.
-        role_of(&caller, &tenant)?;
+        let role = role_of(&caller, &tenant, &at.component)?;
         if headers.contains_key("idempotency-key") {
             let detail = "a query is not repeated by `Idempotency-Key`; leave it out";
             return Err(Problem::bad_request(detail));
         }
         let format = format(&headers)?;
+        if format.is_copied() && role != DatabaseRole::Lake {
+            let detail = format!(
+                "{} answers with JSON or CSV; a transfer's lake has {} too",
+                at.component,
+                format.name()
+            );
+            return Err(Problem::new(Kind::Invalid, detail));
+        }
         let request: QueryRequest = parse(sent.required()?)?;
         let limits = limits(&request, format)?;
-        let role = role_of(&caller, &tenant)?;
         let sign_in = sign_in(&app, &caller, &tenant, &at, role, request.read_only, limits.time).await?;
         Ok((format, request, limits, sign_in))
     };
@@ -205,7 +218,7 @@ async fn sign_in(
         role: role.name(),
         password: password.ok_or_else(not_ready)?,
         who: caller.actor.name.clone(),
-        read_only: read_only || role == DatabaseRole::Reader,
+        read_only: read_only || !role.writes(),
         statement: statement + Duration::from_secs(5),
     })
 }
@@ -221,7 +234,7 @@ async fn password(
 ) -> Result<Option<SecretString>, Problem> {
     let store = &app.store;
     let mut found = match role {
-        DatabaseRole::Owner => store.password(component.id).await?,
+        DatabaseRole::Owner | DatabaseRole::Lake => store.password(component.id).await?,
         DatabaseRole::Reader => store.reader(component.id).await?,
     };
     if found.is_none() && role == DatabaseRole::Reader && component.status.endpoint.is_some() {
@@ -261,21 +274,22 @@ async fn answer(
     started: &QueryEvent,
     mut from: mpsc::Receiver<Result<Bytes, Broken>>,
 ) -> Result<Response, Problem> {
-    let (kind, first) = match format {
+    let first = match format {
         Format::Json => {
             let mut line = serde_json::to_vec(started).map_err(|error| Problem::internal(&error))?;
             line.push(b'\n');
-            ("application/x-ndjson", Some(Ok(Bytes::from(line))))
+            Some(Ok(Bytes::from(line)))
         }
-        Format::Csv => match timeout(FIRST_ROW, from.recv()).await {
+        Format::Csv | Format::Arrow | Format::Parquet => match timeout(FIRST_ROW, from.recv()).await {
             Ok(Some(Err(broken))) => {
                 let code = broken.code.map(|code| format!(" (SQLSTATE {code})")).unwrap_or_default();
                 return Err(Problem::new(Kind::Invalid, format!("{}{code}", broken.message)));
             }
-            Ok(first) => ("text/csv; charset=utf-8", first),
-            Err(_) => ("text/csv; charset=utf-8", None),
+            Ok(first) => first,
+            Err(_) => None,
         },
     };
+    let kind = if format == Format::Csv { "text/csv; charset=utf-8" } else { format.media_type() };
     let rest = futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) });
     // Who compresses it asks once more at its end.
     let body = futures::stream::iter(first).chain(rest).fuse();
@@ -392,7 +406,8 @@ pub(crate) struct SchemaQuery {
 /// What there is in the database
 ///
 /// Tables, views and functions with their columns, keys and indexes, as the role sees them that belongs to who asks;
-/// 500 of each at most. What extensions brought is told to who asks for it by a part of its name.
+/// 500 of each at most. What extensions brought is told to who asks for it by a part of its name. Of a transfer's lake:
+/// its tables with their columns.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/schema", tag = "queries",
     operation_id = "database_schema", params(ComponentPath, SchemaQuery),
     responses((status = 200, description = "What there is", body = wire::DatabaseSchema),
@@ -407,7 +422,7 @@ pub(crate) async fn schema(
     Query(query): Query<SchemaQuery>,
 ) -> Result<Json<wire::DatabaseSchema>, Problem> {
     let tenant = caller.visible(&app.store, &at.tenant).await?;
-    let role = role_of(&caller, &tenant)?;
+    let role = role_of(&caller, &tenant, &at.component)?;
     if query.filter.contains('\0') || query.filter.chars().count() > LONGEST_FILTER {
         let detail = format!("`filter` is at most {LONGEST_FILTER} characters without NUL");
         return Err(Problem::bad_request(detail));
@@ -416,7 +431,12 @@ pub(crate) async fn schema(
     let sign_in = sign_in(&app, &caller, &tenant, &at, role, true, Duration::from_secs(10)).await?;
     let look = async {
         let mut session = open(&app, &sign_in).await?;
-        let found = schema::read(&mut session, &query.filter).await?;
+        let found = match role {
+            DatabaseRole::Owner | DatabaseRole::Reader => {
+                schema::of_server(&mut session, &query.filter).await?
+            }
+            DatabaseRole::Lake => schema::of_lake(&mut session, &query.filter).await?,
+        };
         session.close().await;
         Ok::<_, Failed>(found)
     };

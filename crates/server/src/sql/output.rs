@@ -1,4 +1,4 @@
-//! An answer as it goes out: NDJSON for the console, CSV for an export.
+//! An answer as it goes out: NDJSON for the console, a file for an export.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use client::wire::{QueryColumn, QueryEvent, QuerySummary, ServerMessage};
@@ -10,6 +10,40 @@ pub(crate) enum Format {
     Json,
     /// The rows of one result, with a line of names.
     Csv,
+    /// The rows of one result as a stream of Arrow's, which a lake writes itself.
+    Arrow,
+    /// The same as a Parquet file.
+    Parquet,
+}
+
+impl Format {
+    /// Those that are files.
+    pub(crate) const FILES: [Self; 3] = [Self::Csv, Self::Arrow, Self::Parquet];
+
+    /// Its word, which is also how such a file ends.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    /// As it is asked for, and answered with.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/x-ndjson",
+            Self::Csv => "text/csv",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
+        }
+    }
+
+    /// Whether it is written behind the session, by `COPY`.
+    pub(crate) fn is_copied(self) -> bool {
+        matches!(self, Self::Arrow | Self::Parquet)
+    }
 }
 
 /// Why an answer breaks off, where its form has no words for it. One that has not begun is a refusal.
@@ -34,8 +68,13 @@ impl Output {
         Self { format, buffer: BytesMut::new(), results: 0 }
     }
 
-    pub(super) fn is_csv(&self) -> bool {
-        self.format == Format::Csv
+    pub(super) fn is_file(&self) -> bool {
+        self.format != Format::Json
+    }
+
+    /// Whether what comes is the file itself.
+    pub(super) fn is_copied(&self) -> bool {
+        self.format.is_copied()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -52,17 +91,22 @@ impl Output {
         self.results += 1;
         match self.format {
             Format::Json => self.event(&QueryEvent::Columns { columns }),
-            Format::Csv if self.results > 1 => {
-                let message = "CSV holds one result, and there is another; export them one by one";
-                return Err(Broken { code: None, message: message.to_owned() });
-            }
-            Format::Csv => {
+            Format::Csv if self.results == 1 => {
                 let names =
                     columns.into_iter().map(|column| Some(Bytes::from(column.name))).collect::<Vec<_>>();
                 self.line_of_csv(&names);
             }
+            Format::Csv | Format::Arrow | Format::Parquet => {
+                let message = "a file holds one result, and there is another; export them one by one";
+                return Err(Broken { code: None, message: message.to_owned() });
+            }
         }
         Ok(())
+    }
+
+    /// A part of a file as it came.
+    pub(super) fn piece(&mut self, piece: &[u8]) {
+        self.buffer.put_slice(piece);
     }
 
     pub(super) fn row(&mut self, values: &[Option<Bytes>]) {
@@ -75,6 +119,8 @@ impl Output {
                 self.line_of_json(&texts);
             }
             Format::Csv => self.line_of_csv(values),
+            // There are none: what comes is the file.
+            Format::Arrow | Format::Parquet => {}
         }
     }
 
@@ -117,7 +163,7 @@ impl Output {
 
     /// The last word; an export that is not whole must not look as if it were.
     pub(super) fn end(&mut self, summary: QuerySummary, error: Option<&ServerMessage>) -> Result<(), Broken> {
-        if self.format == Format::Csv && (summary.outcome != "done" || summary.truncated) {
+        if self.is_file() && (summary.outcome != "done" || summary.truncated) {
             return Err(Broken {
                 code: error.map(|error| error.code.clone()),
                 message: error.map(|error| error.message.clone()).or(summary.message).unwrap_or_else(|| {

@@ -109,6 +109,8 @@ impl Run {
         if lost.is_none() {
             self.session.close().await;
         }
+        // One that cannot write is in a transaction of ours.
+        progress.open_transaction &= !self.read_only;
         let (ended, summary) = progress.ended();
         let word = LastWord {
             output: progress.output,
@@ -121,7 +123,11 @@ impl Run {
     }
 
     async fn begin(&mut self) -> io::Result<()> {
-        let message = if self.read_only {
+        let message = if self.format.is_copied() {
+            let sql = self.sql.trim_end_matches([';', ' ', '\t', '\r', '\n']);
+            // On a line of its own, for a text may end with a comment.
+            one_statement(&format!("copy (\n{sql}\n) to stdout (format {})", self.format.name()), &[], 0)?
+        } else if self.read_only {
             // One more than is shown tells whether there are more.
             let rows = i32::try_from(self.limits.rows.saturating_add(1)).unwrap_or(i32::MAX);
             one_statement(&self.sql, &[], rows)?
@@ -140,7 +146,7 @@ impl Run {
         let mut give_up = deadline;
         loop {
             let row = self.limits.row;
-            let keep = |tag| if tag == b'D' { row } else { longest(tag) };
+            let keep = |tag| if matches!(tag, b'D' | b'd') { row } else { longest(tag) };
             let (going, session) = (progress.why.is_none(), &mut self.session);
             let next = tokio::select! {
                 biased;
@@ -245,13 +251,26 @@ impl Progress {
                 }
             }
             b'D' => self.row(message)?,
+            b'H' | b'c' if self.output.is_copied() => {}
+            b'd' if self.output.is_copied() && message.is_whole() => self.output.piece(&message.body),
+            b'd' if self.output.is_copied() => {
+                return Err(wire::strange("a longer part of a file than there can be"));
+            }
             b'N' => {
                 self.notices += 1;
                 if self.notices <= NOTICES {
                     self.output.event(&QueryEvent::Notice(wire::said(message.body)));
                 }
             }
-            b'C' => self.done(wire::command(message.body)),
+            b'C' => {
+                let command = wire::command(message.body);
+                if self.output.is_copied() {
+                    self.rows =
+                        command.strip_prefix("COPY ").and_then(|rows| rows.parse().ok()).unwrap_or_default();
+                    self.shown = self.rows;
+                }
+                self.done(command);
+            }
             b's' => self.done("SELECT".to_owned()),
             b'I' => self.done(String::new()),
             b'G' => {
@@ -259,7 +278,7 @@ impl Progress {
                 return Ok(Next::Refuse);
             }
             b'H' | b'W' => {
-                self.refuse("COPY TO STDOUT is not possible here; run the query itself, and have it as CSV");
+                self.refuse("COPY TO STDOUT is not possible here; run the query itself, and export it");
                 return Ok(Next::Cancel(Why::Copy));
             }
             _ => {}
@@ -373,14 +392,14 @@ pub(crate) struct LastWord {
 impl LastWord {
     /// Says it, to whoever still listens.
     pub(crate) async fn say(mut self) {
-        let is_csv = self.output.is_csv();
-        let end = match self.broken.filter(|_| is_csv) {
+        let is_file = self.output.is_file();
+        let end = match self.broken.filter(|_| is_file) {
             Some(broken) => Err(broken),
             None => self.output.end(self.summary, self.error.as_ref()),
         };
         let until = Instant::now() + GRACE;
         // An export that breaks off may be taken for whole if nothing but its rows is sent.
-        let (rest, whole) = (self.output.take(), !is_csv || end.is_ok());
+        let (rest, whole) = (self.output.take(), !is_file || end.is_ok());
         if whole && !rest.is_empty() {
             let _ = timeout_at(until, self.to.send(Ok(rest))).await;
         }

@@ -1,9 +1,10 @@
-//! What there is in a database, asked in the person's own role.
+//! What there is in a database, asked in the person's own role; and what there is in a lake.
 //!
 //! Only PostgreSQL's own relations and functions are named, and nothing else is on the search path, so that nothing of
-//! the tenant's runs; if it did, it could do no more than the person may.
+//! the tenant's runs; if it did, it could do no more than the person may. A lake has tables and columns, and is asked in
+//! the SQL that it knows.
 
-use client::wire::{DatabaseSchema, Function, Relation};
+use client::wire::{DatabaseSchema, Function, Relation, RelationColumn};
 use serde::de::DeserializeOwned;
 
 use super::session::{Failed, Session};
@@ -53,13 +54,60 @@ where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and strpos(lower(n.nspname || '.' || p.proname), lower($1::text)) > 0
 order by n.nspname, p.proname, p.oid limit 501";
 
+/// The columns of a lake's tables.
+const LAKE: &str = "
+select n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), not a.attnotnull
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_class c on c.oid = a.attrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where a.attnum > 0 and n.nspname not in ('pg_catalog', 'information_schema')
+  and strpos(lower(n.nspname || '.' || c.relname), lower($1::text)) > 0
+order by n.nspname, c.relname, a.attnum limit 50000";
+
 /// What has the filter in its name, capitals or not; an empty one is in every name. What extensions brought is there
 /// for whoever looks for it: without a filter it would stand before everything of one's own.
-pub(crate) async fn read(session: &mut Session, filter: &str) -> Result<DatabaseSchema, Failed> {
+pub(crate) async fn of_server(session: &mut Session, filter: &str) -> Result<DatabaseSchema, Failed> {
     session.ask("set search_path = pg_catalog", &[]).await?;
     let (relations, more) = few::<Relation>(session.ask(RELATIONS, &[filter]).await?)?;
     let (functions, more_functions) = few::<Function>(session.ask(FUNCTIONS, &[filter]).await?)?;
     Ok(DatabaseSchema { relations, functions, truncated: more || more_functions })
+}
+
+/// The tables of a lake that have the filter in their name.
+pub(crate) async fn of_lake(session: &mut Session, filter: &str) -> Result<DatabaseSchema, Failed> {
+    let mut relations: Vec<Relation> = Vec::new();
+    for row in session.ask(LAKE, &[filter]).await? {
+        let Ok([Some(schema), Some(name), Some(column), kind, nullable]) = <[_; 5]>::try_from(row) else {
+            return Err(strange("its catalogue is not understood").into());
+        };
+        let column = RelationColumn {
+            name: column,
+            kind: kind.unwrap_or_default(),
+            nullable: nullable.as_deref() != Some("f"),
+            default: None,
+        };
+        if let Some(last) = relations.last_mut()
+            && last.schema == schema
+            && last.name == name
+        {
+            last.columns.push(column);
+            continue;
+        }
+        if relations.len() == MOST {
+            return Ok(DatabaseSchema { relations, functions: Vec::new(), truncated: true });
+        }
+        relations.push(Relation {
+            schema,
+            name,
+            kind: "table".to_owned(),
+            comment: None,
+            estimated_rows: None,
+            columns: vec![column],
+            constraints: Vec::new(),
+            indexes: Vec::new(),
+        });
+    }
+    Ok(DatabaseSchema { relations, functions: Vec::new(), truncated: false })
 }
 
 fn few<T: DeserializeOwned>(rows: Vec<Vec<Option<String>>>) -> Result<(Vec<T>, bool), Failed> {

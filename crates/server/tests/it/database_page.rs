@@ -13,7 +13,7 @@ const AT: &str = "/tenants/acme/steads/flights/components/postgres.main/database
 const HOSTILE: &str = "select '</textarea><script>alert(1)</script>' as \"a&b\"";
 
 /// The cookie of somebody with a role: in every tenant, or in `acme`.
-async fn visitor(rig: &Rig, name: &str, role: Role) -> String {
+pub(crate) async fn visitor(rig: &Rig, name: &str, role: Role) -> String {
     let (staff, memberships) = match role {
         Role::Operator | Role::Support => (Some(role), Vec::new()),
         role => (None, vec![("acme".parse().unwrap(), role)]),
@@ -30,11 +30,11 @@ async fn visitor(rig: &Rig, name: &str, role: Role) -> String {
     format!("stead_session={}", secret.expose_secret())
 }
 
-async fn visit(rig: &Rig, cookie: &str, path: &str) -> Answer {
+pub(crate) async fn visit(rig: &Rig, cookie: &str, path: &str) -> Answer {
     send(rig.anonymous(Method::GET, path).header("cookie", cookie)).await
 }
 
-fn form(rig: &Rig, cookie: &str, path: &str, site: &str, sql: &str) -> reqwest::RequestBuilder {
+pub(crate) fn form(rig: &Rig, cookie: &str, path: &str, site: &str, sql: &str) -> reqwest::RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("sql", sql).finish();
     rig.anonymous(Method::POST, path)
         .header("cookie", cookie)

@@ -50,8 +50,9 @@ const FORMS: &[Form] = &[
     ),
     ("{STEAD}/database", &[("sql", "select 1"), ("read_only", "on")]),
     ("{STEAD}/database/query", &[]),
-    ("{STEAD}/database/export", &[("sql", "select 1")]),
+    ("{STEAD}/database/export", &[("sql", "select 1"), ("format", "parquet")]),
     ("{STEAD}/database/queries/{id}/cancel", &[]),
+    ("{STEAD}/database/resync", &[("reason", "why")]),
     // The last one: it ends the session.
     ("/sign-out", &[]),
 ];

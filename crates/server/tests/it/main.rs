@@ -14,6 +14,7 @@ mod forms;
 mod idempotency;
 mod journal;
 mod judges;
+mod lake_page;
 mod lists;
 mod log_pages;
 mod logs;

@@ -147,8 +147,8 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         Verb::Dev { which, yes, inspect } => dev::run(&context, &which, yes, &inspect).await,
         Verb::Plan { which } => plan::run(&context, &which).await,
         Verb::Status { which, all } => status::run(&context, &which, all).await,
-        Verb::Sql { which, component, command, file } => {
-            sql::run(&context, &which, component.as_deref(), command, file).await
+        Verb::Sql { which, component, statements } => {
+            sql::run(&context, &which, component.as_deref(), statements).await
         }
         Verb::Url { which, component, format, shared } => {
             url::run(&context, &which, component.as_deref(), format, shared).await

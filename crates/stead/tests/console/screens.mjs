@@ -1,6 +1,7 @@
 // Every screen of the console in every state (empty, loading, error, live), judged by axe at two widths, light and dark, and
 // live by Lighthouse. Whoever runs it kills and starts the control plane when asked to, by a line on standard output.
 import { createHmac } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { broke, end, fail, judge, lighthouse, visitor, wrong } from './browser.mjs';
 
@@ -244,6 +245,32 @@ do $$ begin for n in 1..3000 loop raise log 'line % of many: %', n, repeat('word
   await staff.click('main .tree summary:has-text("customers")');
   await isLive(staff, 'database');
 
+  // A lake: of tables that follow, and of one that stands still.
+  await outside('lake');
+  await at(staff, '/tenants/acme/steads/lake');
+  await staff.click('a[href$="transfer.lake/database"]');
+  await staff.waitForSelector('.cm-content');
+  await staff.waitForSelector('#schema .tree summary:has-text("items__changes")');
+  await run('selec 1');
+  await staff.waitForSelector('#results .note.bad');
+  await judge(staff, 'lake-error');
+  await run('select * from items order by id');
+  await staff.waitForSelector('#results table tbody tr');
+  await staff.click('main .tree summary:has-text("items") >> nth=0');
+  await staff.waitForSelector('section .why:has-text("primary key")');
+  await isLive(staff, 'lake');
+  for (const [format, begins] of [['csv', 'id,'], ['arrow', '\xff\xff\xff\xff'], ['parquet', 'PAR1']]) {
+    const [file] = await Promise.all([staff.waitForEvent('download'), staff.click(`button[value=${format}]`)]);
+    const bytes = readFileSync(await file.path(), 'latin1');
+    if (!file.suggestedFilename().endsWith(`.${format}`) || !bytes.startsWith(begins)) fail(`${format}: ${file.suggestedFilename()}`);
+  }
+  await staff.click('summary:has-text("Copy everything anew")');
+  await staff.fill('#reason', 'the slot was dropped');
+  await judge(staff, 'lake-anew-live');
+  await staff.click('button:has-text("Yes, copy everything anew")');
+  await staff.waitForURL(/runs/);
+  await sees(staff, 'New copy of everything');
+
   // What is on record.
   await at(staff, '/tenants/acme/timeline');
   await sees(staff, 'the office moved');
@@ -335,7 +362,7 @@ do $$ begin for n in 1..3000 loop raise log 'line % of many: %', n, repeat('word
   await outside('log');
   await staff.waitForSelector('main .logs >> text=written after the kill');
 
-  if (live !== 18) fail(`${live} screens were seen live`);
+  if (live !== 19) fail(`${live} screens were seen live`);
 } catch (error) {
   await broke(page, error);
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use test_support::{CLIENT_SECRET, IdentityProvider, installed};
 
 use crate::functions::{MANIFEST, app, code, save};
-use crate::installation::{Installation, text};
+use crate::installation::{Installation, text, until};
 use crate::story::ask;
 
 /// The browser's own path: its driver starts no program by name.
@@ -87,6 +87,21 @@ fn every_screen_is_good_in_every_state() {
             Some("function-broken") => {
                 let folder = app(&stead, MANIFEST, "export const handler = no code;");
                 assert!(!stead.run_in(&folder, &["up", "--tenant", "acme", "--yes"]).status.success());
+            }
+            Some("lake") => {
+                let manifest = "app = \"lake\"\n\n[postgres.main]\n\n[transfer.lake]\nfrom = \"postgres.main\"\nevery = \"1s\"\n";
+                let folder = stead.app("lake", manifest, &[]);
+                stead.ok_in(&folder, &["up", "--tenant", "acme", "--yes"]);
+                let url = |name: &str| stead.ok(&["url", name, "--tenant", "acme", "--stead", "lake"]);
+                let tables = "create table items (id int primary key, name text);
+                              insert into items select n, 'قطعة ' || n from generate_series(1, 5000) n;
+                              create table loose (what text)";
+                ask(url("postgres.main").trim(), tables).unwrap();
+                let lake = url("transfer.lake");
+                until("the lake to have it", || {
+                    let count = ask(lake.trim(), "select count(*) from items").ok()?;
+                    (count == "5000").then_some(())
+                });
             }
             Some("log") => {
                 let url = stead.ok(&["url", "postgres.main", "--tenant", "acme", "--stead", "shop"]);

@@ -10,14 +10,14 @@ use crate::story::{Story, ask};
 
 /// Somebody at the API.
 #[derive(Clone)]
-struct Person {
+pub(crate) struct Person {
     http: reqwest::Client,
     component: String,
     token: String,
 }
 
 impl Person {
-    fn of(story: &Story<'_>, scope: &str) -> Self {
+    pub(crate) fn of(story: &Story<'_>, scope: &str) -> Self {
         let made = story.json(&["token", "create", scope, "--scope", scope, "--tenant", "acme"]);
         Self::with(story, made["secret"].as_str().unwrap())
     }
@@ -35,7 +35,12 @@ impl Person {
         Self { http: reqwest::Client::new(), component, token: token.to_owned() }
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// The same, at another component.
+    pub(crate) fn at(self, name: &str) -> Self {
+        Self { component: self.component.replace("postgres.main", name), ..self }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}/{path}", self.component)).bearer_auth(&self.token)
     }
 
@@ -44,7 +49,7 @@ impl Person {
     }
 
     /// Runs a body to its end; the lines of the answer.
-    async fn lines(&self, body: &Value) -> Vec<Value> {
+    pub(crate) async fn lines(&self, body: &Value) -> Vec<Value> {
         let response = self.post(body).await;
         let status = response.status();
         let text = response.text().await.unwrap();
@@ -57,7 +62,7 @@ impl Person {
     }
 
     /// The only value of the only row; or the SQLSTATE.
-    async fn one(&self, sql: &str) -> Result<String, String> {
+    pub(crate) async fn one(&self, sql: &str) -> Result<String, String> {
         let lines = self.sql(sql).await;
         if let Some(error) = lines.iter().find(|line| line["type"] == "error") {
             return Err(error["code"].as_str().unwrap().to_owned());
@@ -72,14 +77,14 @@ impl Person {
         (id, response)
     }
 
-    async fn json(&self, path: &str) -> Value {
+    pub(crate) async fn json(&self, path: &str) -> Value {
         let response = self.request(Method::GET, path).send().await.unwrap();
         let (status, text) = (response.status(), response.text().await.unwrap());
         assert!(status.is_success(), "{path}: {status} {text}");
         serde_json::from_str(&text).unwrap()
     }
 
-    async fn refused(&self, body: &Value) -> (u16, String) {
+    pub(crate) async fn refused(&self, body: &Value) -> (u16, String) {
         let response = self.post(body).await;
         let status = response.status().as_u16();
         let problem: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
@@ -87,7 +92,7 @@ impl Person {
     }
 }
 
-fn last(lines: &[Value]) -> &Value {
+pub(crate) fn last(lines: &[Value]) -> &Value {
     let last = lines.last().unwrap();
     assert_eq!(last["type"], "summary", "{last}");
     last

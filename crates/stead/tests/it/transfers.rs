@@ -2,10 +2,12 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::crash::dies_at;
 use crate::installation::{Installation, text, until};
+use crate::queries::{Person, last};
 use crate::story::{Story, manifest};
 
 /// Points that the making of a transfer passes.
@@ -104,6 +106,88 @@ fn what_is_in_a_server_is_in_its_lake_a_moment_later() {
     story.ok(&["up", "--yes"]);
     assert!(ask(&url, "select 1").is_err());
     nothing_is_left(&story);
+    stead.finish();
+}
+
+/// By the API and the command line, as a server is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lake_is_asked_as_a_server_is() {
+    let stead = Installation::started();
+    let story = Story::up(&stead, "shop", LAKE);
+    story
+        .sql(
+            "create table items (id int primary key, name text, price numeric(8, 2));
+             insert into items select n, 'item ' || n, n * 1.5 from generate_series(1, 3000) n",
+        )
+        .unwrap();
+    let url = story.ok(&["url", "lake"]).trim().to_owned();
+    says(&url, "select count(*) from items", "3000");
+
+    let viewer = Person::of(&story, "viewer").at("transfer.lake");
+    let lines = viewer.lines(&json!({"sql": "select * from items order by id", "rows": 2})).await;
+    assert_eq!((&lines[0]["role"], &lines[0]["read_only"]), (&json!("owner"), &json!(true)));
+    assert_eq!(lines[2], json!(["1", "item 1", "1.50"]));
+    let summary = last(&lines);
+    assert_eq!(
+        (&summary["outcome"], &summary["truncated"], &summary["message"]),
+        (&json!("done"), &json!(true), &Value::Null)
+    );
+    for (sql, code) in [
+        ("delete from items", "25006"),
+        ("select 1; select 2", "42601"),
+        ("select * from itms", "42P01"),
+        ("copy items to stdout", "0A000"),
+    ] {
+        assert_eq!(viewer.one(sql).await.unwrap_err(), code, "{sql}");
+    }
+    let schema = viewer.json("schema?filter=ITEMS").await;
+    let names: Vec<_> =
+        schema["relations"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(names, ["items", "items__changes"]);
+    let columns = schema["relations"][0]["columns"].as_array().unwrap();
+    let columns: Vec<_> =
+        columns.iter().map(|one| (one["name"].as_str().unwrap(), one["type"].as_str().unwrap())).collect();
+    assert_eq!(columns, [("id", "integer"), ("name", "text"), ("price", "numeric")]);
+
+    // As files, by the API and by the command line.
+    let file = async |accept: &str, sql: &str| {
+        let request = viewer.request(Method::POST, "query").header("accept", accept);
+        let response = request.json(&json!({ "sql": sql })).send().await.unwrap();
+        (response.status().as_u16(), response.bytes().await.unwrap())
+    };
+    let all = "select * from items order by id; ";
+    let parquet = "application/vnd.apache.parquet";
+    let (status, of_api) = file(parquet, all).await;
+    assert!(status == 200 && of_api.starts_with(b"PAR1") && of_api.ends_with(b"PAR1"), "{status}");
+    let (status, arrow) =
+        file("application/vnd.apache.arrow.stream", "select count(*) from items -- all").await;
+    assert!(status == 200 && arrow.starts_with(b"\xff\xff\xff\xff"), "{status}");
+    let (status, csv) = file("text/csv", all).await;
+    assert!(status == 200 && csv.starts_with(b"id,name,price\n1,item 1,1.50\n"), "{status}");
+    let (status, problem) = file(parquet, "select 1 / (id - 3) from items").await;
+    assert!(
+        status == 422 && problem.windows(16).any(|part| part == b"division by zero"),
+        "{status} {problem:?}"
+    );
+    let written = |format: &str| story.run(&["sql", "lake", "-c", all, "--format", format]).stdout;
+    assert_eq!(written("csv"), csv);
+    assert_eq!(written("parquet"), of_api);
+    assert!(written("arrow").starts_with(b"\xff\xff\xff\xff"));
+    let of_server = story.run(&["sql", "postgres.main", "-c", all, "--format", "csv"]).stdout;
+    assert_eq!(of_server, csv);
+    assert!(
+        story
+            .refused(&["sql", "postgres.main", "-c", all, "--format", "parquet"])
+            .contains("\"parquet\" not recognized")
+    );
+    assert!(story.refused(&["sql", "lake", "--format", "csv"]).contains("-c SQL or -f FILE"));
+    let answers = story.json(&["sql", "lake", "-c", "select count(*) from items"]);
+    assert_eq!(answers[0]["rows"], json!([["3000"]]));
+
+    // On record, like all that is asked.
+    let mine = viewer.json("queries").await;
+    assert_eq!((&mine["items"][0]["outcome"], &mine["items"][1]["rows"]), (&json!("failed"), &json!(3000)));
+    assert!(!story.lines("sql.run").is_empty());
     stead.finish();
 }
 

@@ -1,8 +1,10 @@
-//! The database: SQL, what came of it, what there is, and what one ran before.
+//! The database: SQL, what came of it, what there is, and what one ran before. A transfer's lake has the same page, with
+//! how the transfer stands ([`lake`]).
 //!
 //! With script an editor runs SQL and shows rows as they come (`assets/database.js`); without it a form does, and the
 //! page is made with what came of it ([`outcome`]). Either way it is the API that runs it, for the person.
 
+pub(crate) mod lake;
 mod names;
 mod outcome;
 mod schema;
@@ -18,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Form};
 use client::wire::{Component, Page, QueryRecord, QueryRequest};
 use component::postgres::{OWNER_ROLE, READER_ROLE};
-use component::{ComponentName, SteadName, TenantName};
+use component::{ComponentName, Kind as Sort, SteadName, TenantName};
 use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -30,6 +32,8 @@ use super::frame::{Frame, unreadable};
 use crate::access::Action;
 use crate::problem::{Kind, MEDIA_TYPE, Problem};
 use crate::sign_in::Signed;
+use crate::sql::Format;
+use lake::Lake;
 use outcome::Outcome;
 use schema::Tree;
 
@@ -55,6 +59,12 @@ struct Database {
     asleep: bool,
     /// Whether the person may change data.
     writes: bool,
+    /// Whether it is a transfer's lake.
+    is_lake: bool,
+    /// How its transfer stands, where it is one.
+    lake: Option<Lake>,
+    /// Whether the person may have everything copied anew.
+    edits: bool,
     /// Text of the editor.
     sql: String,
     read_only: bool,
@@ -73,6 +83,11 @@ impl Database {
     /// As whom SQL runs.
     fn role(&self) -> &'static str {
         if self.writes { OWNER_ROLE } else { READER_ROLE }
+    }
+
+    /// As what results can be taken along.
+    fn files(&self) -> &'static [Format] {
+        if self.is_lake { &Format::FILES } else { &Format::FILES[..1] }
     }
 
     /// The first of a text, in one line.
@@ -94,7 +109,7 @@ impl Database {
         if let Some(ms) = query.duration_ms.and_then(|ms| u64::try_from(ms).ok()) {
             about.push_str(&format!(" in {}", words::took(ms)));
         }
-        if query.read_only && self.writes {
+        if query.read_only && self.writes && !self.is_lake {
             about.push_str(", read only");
         }
         about
@@ -123,6 +138,9 @@ pub(crate) struct Sent {
     sql: String,
     /// A box that is not ticked is not sent.
     read_only: Option<String>,
+    /// As what the result is to be taken along.
+    #[serde(default)]
+    format: String,
 }
 
 /// Where a database is.
@@ -135,7 +153,9 @@ struct Visit<'a> {
     /// The component in the API.
     path: String,
     name: String,
+    is_lake: bool,
     writes: bool,
+    edits: bool,
 }
 
 impl<'a> Visit<'a> {
@@ -146,7 +166,11 @@ impl<'a> Visit<'a> {
             frame: Frame::of(site, caller, "stead").in_stead(caller, tenant.as_str(), stead.as_str()),
             path: format!("/v1/tenants/{tenant}/steads/{stead}/components/{component}"),
             name: component.to_string(),
-            writes: caller.may_by_name(tenant.as_str(), Action::WriteData),
+            is_lake: component.kind == Sort::Transfer,
+            // Nobody changes a lake.
+            writes: component.kind != Sort::Transfer
+                && caller.may_by_name(tenant.as_str(), Action::WriteData),
+            edits: caller.may_by_name(tenant.as_str(), Action::Edit),
         }
     }
 
@@ -157,7 +181,9 @@ impl<'a> Visit<'a> {
         let component: Component = self.api.get(&self.path).await?;
         let (word, colour) = crate::pages::words::health(&component.health);
         let health = (word.to_owned(), colour);
-        Ok(Database { health, asleep: component.asleep, ..self.part() })
+        let asleep = component.asleep;
+        let lake = self.is_lake.then(|| Lake::of(component));
+        Ok(Database { health, asleep, lake, ..self.part() })
     }
 
     /// What parts of the page are made of, without a look at the component.
@@ -169,6 +195,9 @@ impl<'a> Visit<'a> {
             health: (String::new(), ""),
             asleep: false,
             writes: self.writes,
+            is_lake: self.is_lake,
+            lake: None,
+            edits: self.edits,
             sql: String::new(),
             read_only: false,
             refused: None,
@@ -208,12 +237,10 @@ impl<'a> Visit<'a> {
     }
 
     /// Runs SQL.
-    async fn run(&self, asked: &QueryRequest, csv: bool) -> Result<Response, Refused> {
+    async fn run(&self, asked: &QueryRequest, format: Format) -> Result<Response, Refused> {
         let body = serde_json::to_vec(asked).map_err(|error| Problem::internal(&error))?;
         let mut request = self.request(Method::POST, "/query", Body::from(body))?;
-        if csv {
-            request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/csv"));
-        }
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(format.media_type()));
         self.api.raw(request).await
     }
 
@@ -308,7 +335,7 @@ pub(crate) async fn submit(
         Err(problem) => return visit.frame.failure(problem).into_response(),
     };
     let ran = async {
-        let answer = visit.run(&sent.request(Some(ROWS)), false).await?;
+        let answer = visit.run(&sent.request(Some(ROWS)), Format::Json).await?;
         let outcome = Outcome::read(answer.into_body(), &sent.sql).await?;
         Ok::<_, Refused>((visit.page().await?, outcome))
     };
@@ -349,13 +376,16 @@ pub(crate) async fn export(
         Ok(sent) => sent,
         Err(problem) => return visit.frame.failure(problem).into_response(),
     };
-    let mut response = match visit.run(&sent.request(None), true).await {
+    let named = Format::FILES.into_iter().find(|format| format.name() == sent.format);
+    let format = named.unwrap_or(Format::Csv);
+    let mut response = match visit.run(&sent.request(None), format).await {
         Ok(response) => response,
         Err(refused) => return visit.again(sent, refused).await,
     };
     let (tenant, stead, component) = &at;
     let moment = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-    let disposition = format!("attachment; filename=\"{tenant}-{stead}-{component}-{moment}.csv\"");
+    let name = format!("{tenant}-{stead}-{component}-{moment}.{}", format.name());
+    let disposition = format!("attachment; filename=\"{name}\"");
     match HeaderValue::from_str(&disposition) {
         Ok(disposition) => {
             response.headers_mut().insert(CONTENT_DISPOSITION, disposition);

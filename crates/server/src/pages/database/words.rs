@@ -2,6 +2,8 @@
 
 use client::wire::QuerySummary;
 
+use crate::sql::Format;
+
 /// A number as people read it: `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -29,6 +31,16 @@ pub(super) fn took(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         ms => format!("{}.{} s", grouped(ms / 1_000), ms % 1_000 / 100),
+    }
+}
+
+/// What a file is called.
+pub(super) fn called(file: &Format) -> &'static str {
+    match file {
+        Format::Json => "JSON",
+        Format::Csv => "CSV",
+        Format::Arrow => "Arrow",
+        Format::Parquet => "Parquet",
     }
 }
 
