@@ -11,10 +11,12 @@
 //!
 //! Nothing here knows the control plane.
 
+mod binary;
 mod catalog;
 mod cells;
 pub mod change;
 mod changes;
+mod copy;
 pub mod current;
 mod decode;
 mod files;
@@ -25,6 +27,7 @@ pub mod later;
 mod lists;
 mod memory;
 mod moments;
+mod numeric;
 pub mod publish;
 mod rows;
 pub mod run;
@@ -37,6 +40,7 @@ pub mod stream;
 mod visibility;
 pub mod wire;
 
+pub use copy::Tell;
 pub use postgres_types::PgLsn as Lsn;
 pub use source::{BadName, Publication, Slot, Snapshot, Source};
 pub use visibility::Visibility;

@@ -309,7 +309,7 @@ impl Transfer {
                 Err(error) => return Err(error),
             }
         }
-        self.board.is(&name, TableState::Copying);
+        current.tell(self.board.copies(&name));
         let snapshot = source.snapshot_of(&relation).await?;
         let rows = current.copy(&snapshot).await?;
         drop(snapshot);
@@ -339,11 +339,14 @@ impl Transfer {
             self.board.trouble(None, false);
             for relation in tables {
                 let name = relation.full_name();
-                self.board.is(&name, TableState::Copying);
+                let tell = self.board.copies(&name);
                 let place = place(&self.lake, &relation.schema, &relation.name);
                 let current = Current::open(&place, self.writer(&memory, &relation), relation).await;
                 let copied = match current {
-                    Ok(mut current) => current.copy(&snapshot).await,
+                    Ok(mut current) => {
+                        current.tell(tell);
+                        current.copy(&snapshot).await
+                    }
                     Err(error) => Err(error),
                 };
                 match copied {

@@ -25,7 +25,8 @@ use url::Url;
 use crate::site::{Row, Site, connect, lake_rows, own, refresh, source_rows};
 
 /// Where a reader can be ended.
-const ENDS: [&str; 7] = [
+const ENDS: [&str; 8] = [
+    "transfer::copy.batch",
     "transfer::lake.written",
     "transfer::lake.checked",
     "transfer::lake.committed",
@@ -35,8 +36,14 @@ const ENDS: [&str; 7] = [
     "transfer::current.merged",
 ];
 /// What makes a promise fail.
-const CONTROLS: [&str; 3] =
-    ["transfer::lake.forgetful", "transfer::lake.unguarded", "transfer::current.blind"];
+const CONTROLS: [&str; 4] = [
+    "transfer::lake.forgetful",
+    "transfer::lake.unguarded",
+    "transfer::current.blind",
+    "transfer::copy.careless",
+];
+/// What makes many of what would be one: a copy is made by several sessions.
+const RANGES: &str = "transfer::copy.at_once";
 
 /// Tables whose history is compared; the last has its rows only.
 const TABLES: [&str; 5] = ["items", "parts", "every", "bulk", "shifting"];
@@ -228,7 +235,7 @@ impl Readers {
                 .args(["--exact", "torture::reader", "--ignored", "--nocapture"])
                 .env("TORTURE_SERVER", &self.run)
                 .env("TORTURE_LAKE", &self.lake)
-                .env("FAILPOINTS", points)
+                .env("FAILPOINTS", format!("{RANGES}=return(16384);{points}"))
                 .stdout(Stdio::null())
                 .stderr(log)
                 .spawn();
@@ -485,7 +492,7 @@ fn every_point(folder: &Path, found: &mut BTreeSet<String>) {
 fn every_fail_point_is_driven() {
     let mut found = BTreeSet::new();
     every_point(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert_eq!(found, ENDS.into_iter().chain(CONTROLS).map(str::to_owned).collect());
+    assert_eq!(found, ENDS.into_iter().chain(CONTROLS).chain([RANGES]).map(str::to_owned).collect());
 }
 
 async fn seeds(major: u16) {
