@@ -136,7 +136,7 @@ async fn large() -> (fail::FailScenario<'static>, Site) {
     let points = fail::FailScenario::setup();
     fail::cfg("transfer::copy.at_once", "return(8000000)").unwrap();
     let sql = "create table large (id bigint primary key, value text);
-        insert into large select i, repeat('x', 200) from generate_series(1, 200000) i;
+        insert into large select i, repeat('x', 1900) from generate_series(1, 20000) i;
         create publication lake for table large";
     (points, Site::new(15, sql).await)
 }
@@ -174,11 +174,11 @@ fn end(name: &str, most: usize) -> String {
 async fn what_a_session_read_that_broke_is_read_again() {
     let (_points, site) = large().await;
     for most in [1, 9] {
-        assert_eq!(broken(&site, &end(HELPERS, most)).await.unwrap(), 200_000);
+        assert_eq!(broken(&site, &end(HELPERS, most)).await.unwrap(), 20_000);
         site.assert_same("large").await;
     }
     fail::cfg("transfer::copy.careless", "return").unwrap();
-    assert!(broken(&site, &end(HELPERS, 1)).await.unwrap() < 200_000, "the control must fail");
+    assert!(broken(&site, &end(HELPERS, 1)).await.unwrap() < 20_000, "the control must fail");
 }
 
 /// No file is left of what was read for nothing.
@@ -196,7 +196,7 @@ async fn a_copy_ends_with_the_session_that_made_its_snapshot() {
     assert!(matches!(broken(&site, &end("stead transfer", 1)).await, Err(Error::Source(_))));
     let [_, known] = files(&site, "large").await;
     assert!(known.is_empty());
-    assert_eq!(copy(&site, "large").await.unwrap(), 200_000);
+    assert_eq!(copy(&site, "large").await.unwrap(), 20_000);
 }
 
 /// Whoever waits to declare the table otherwise does not keep the copy waiting, which he waits for.
