@@ -231,11 +231,26 @@ pub struct TransferTable {
     /// Rows of the last copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// Rows so far of the copy under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying_rows: Option<u64>,
+    /// Rows that it may come to have, where the server has an idea of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_rows: Option<u64>,
     /// Changes, or newer rows, that were written since its process began.
     pub changes: u64,
     /// Why it stands still, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+impl TransferTable {
+    /// How far the copy under way has come, as people say it.
+    pub fn copying(&self) -> Option<String> {
+        let expected = |of| format!(" of about {of}");
+        let of = self.expected_rows.map(expected).unwrap_or_default();
+        self.copying_rows.map(|rows| format!("{rows}{of} rows so far"))
+    }
 }
 
 /// A release that is tried on a share of the calls.

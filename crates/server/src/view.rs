@@ -67,6 +67,8 @@ fn transfer(mode: Mode, progress: Progress) -> wire::Transfer {
         name: table.name,
         state: table.state.as_str().to_owned(),
         rows: table.rows,
+        copying_rows: table.copying.map(|copying| copying.rows),
+        expected_rows: table.copying.and_then(|copying| copying.expected),
         changes: table.changes,
         why: table.why,
     });

@@ -1,4 +1,4 @@
-//! Values: how PostgreSQL's texts become those of the lake, column by column.
+//! Values: how PostgreSQL's become those of the lake, column by column. A stream says texts, a copy mostly bytes.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use deltalake::arrow::buffer::{NullBuffer, OffsetBuffer};
 use deltalake::arrow::datatypes::{DataType, FieldRef, Schema, TimeUnit};
 use postgres_types::Type;
 
-use crate::Error;
+use crate::binary::{self, Wire};
 use crate::change::{Cell, Relation, Row};
-use crate::lists;
 use crate::moments::{days, micros};
+use crate::{Error, lists, numeric};
 
 /// The values of all columns of a table.
 pub(crate) struct Columns(Vec<Cells>);
@@ -40,6 +40,24 @@ impl Columns {
             cells.push_bytes(text).map_err(|why| Error::Value {
                 table: relation.full_name(),
                 column: column.name.clone(),
+                why,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a row of a copy, whose values are told one after the other; `None` within is null.
+    pub(crate) fn push_binary<'v>(
+        &mut self,
+        relation: &Relation,
+        wires: &[Wire],
+        mut next: impl FnMut() -> Option<Option<&'v [u8]>>,
+    ) -> Result<(), Error> {
+        for (at, (cells, wire)) in self.0.iter_mut().zip(wires).enumerate() {
+            let value = next().ok_or_else(|| Error::Strange("half a row".to_owned()))?;
+            cells.push_binary(*wire, value).map_err(|why| Error::Value {
+                table: relation.full_name(),
+                column: relation.columns.get(at).map(|column| column.name.clone()).unwrap_or_default(),
                 why,
             })?;
         }
@@ -131,6 +149,46 @@ impl Cells {
         Ok(())
     }
 
+    /// The same in binary.
+    fn push_binary(&mut self, wire: Wire, value: Option<&[u8]>) -> Result<(), String> {
+        let Some(bytes) = value.filter(|_| wire != Wire::Text) else { return self.push_bytes(value) };
+        let strange = || "what the server says of it is not understood".to_owned();
+        match self {
+            Self::Boolean(cells) => cells.append_value(binary::truth(bytes).ok_or_else(strange)?),
+            Self::Short(cells) => cells.append_value(i16::from_be_bytes(exactly(bytes)?)),
+            Self::Integer(cells) => cells.append_value(i32::from_be_bytes(exactly(bytes)?)),
+            Self::Long(cells) => cells.append_value(i64::from_be_bytes(exactly(bytes)?)),
+            Self::Float(cells) => cells.append_value(f32::from_be_bytes(exactly(bytes)?)),
+            Self::Double(cells, _) => cells.append_value(f64::from_be_bytes(exactly(bytes)?)),
+            Self::Date(cells) => cells.append_value(binary::days(bytes).ok_or_else(strange)?),
+            Self::Timestamp(cells) => {
+                let late = || "a moment after the year 294246 has no form there".to_owned();
+                cells.append_value(binary::micros(bytes).ok_or_else(late)?);
+            }
+            Self::Binary(cells) => cells.append_value(bytes),
+            Self::Decimal(cells, scale) => {
+                let number = numeric::scaled(bytes, *scale).ok_or_else(|| {
+                    let mut text = String::new();
+                    numeric::write(bytes, &mut text).map_or_else(strange, |()| formless(&text))
+                });
+                cells.append_value(number?);
+            }
+            Self::Text(cells) => {
+                let written = match wire {
+                    Wire::Uuid => binary::write_uuid(bytes, cells),
+                    Wire::Time => binary::write_time(bytes, cells),
+                    Wire::Numeric => numeric::write(bytes, cells),
+                    Wire::Versioned => return self.push_bytes(bytes.get(1..)),
+                    Wire::Own | Wire::Text => return self.push_bytes(value),
+                };
+                written.ok_or_else(strange)?;
+                cells.append_value("");
+            }
+            Self::List(_) => return Err(strange()),
+        }
+        Ok(())
+    }
+
     fn finish(self) -> Result<ArrayRef, Error> {
         Ok(match self {
             Self::Boolean(mut cells) => Arc::new(cells.finish()),
@@ -166,8 +224,15 @@ impl Lists {
 
 fn read<T>(text: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, String> {
     let Some(text) = text else { return Ok(None) };
-    let short = || text.chars().take(60).collect::<String>();
-    read(text).map(Some).ok_or_else(|| format!("`{}` has no form there", short()))
+    read(text).map(Some).ok_or_else(|| formless(text))
+}
+
+fn formless(text: &str) -> String {
+    format!("`{}` has no form there", text.chars().take(60).collect::<String>())
+}
+
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], String> {
+    bytes.try_into().map_err(|_| format!("it has {} bytes, not {N}", bytes.len()))
 }
 
 fn truth(text: &str) -> Option<bool> {

@@ -9,15 +9,14 @@ use std::sync::Arc;
 
 use deltalake::arrow::array::{AsArray, BooleanArray, RecordBatch};
 use deltalake::arrow::compute::filter_record_batch;
-use deltalake::arrow::datatypes::{Int64Type, Schema};
+use deltalake::arrow::datatypes::Int64Type;
 use deltalake::kernel::{Add, Remove, StructField, StructType};
-use futures::{TryStreamExt, pin_mut};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::cells::Columns;
-use crate::change::{Relation, Row};
+use crate::change::Relation;
 use crate::changes::ASKED;
+use crate::copy::Tell;
 use crate::fold::Fold;
 use crate::lake::{LakeTable, Note, Writer};
 use crate::query::Reached;
@@ -31,9 +30,6 @@ use crate::{Error, Lsn, fail_point, forms};
 
 pub use newer::Newer;
 
-/// Rows of a copy in one batch, and batches in one file.
-const ROWS: usize = 16 * 1024;
-const BATCHES: usize = 64;
 /// Changes that are merged at once, about: they are held in memory.
 const AT_ONCE: usize = 100_000;
 
@@ -78,6 +74,7 @@ pub struct Current {
     asked: Option<u32>,
     /// What the table has become since the lake's was made or merged; or why that cannot be followed.
     followed: Result<Followed, String>,
+    tell: Tell,
 }
 
 /// How the source's table was declared, and what that means for the files of the lake's.
@@ -98,7 +95,16 @@ impl Current {
         let keys = keys(&relation);
         let lake = LakeTable::open(place, writer, forms::fields(&relation).collect()).await?;
         let followed = Err(String::new());
-        let mut current = Self { lake, relation, keys, copied: None, reached: None, asked: None, followed };
+        let mut current = Self {
+            lake,
+            relation,
+            keys,
+            copied: None,
+            reached: None,
+            asked: None,
+            followed,
+            tell: Arc::new(|_, _| ()),
+        };
         if let Some((note, text)) = current.lake.note().await? {
             match serde_json::from_slice(&text).map_err(strange)? {
                 Noted::Copied(copied) => current.copied = Some((note, copied)),
@@ -178,13 +184,18 @@ impl Current {
         Lsn::from(self.lake.position().lsn)
     }
 
+    /// Has somebody told how far a copy has come.
+    pub fn tell(&mut self, tell: Tell) {
+        self.tell = tell;
+    }
+
     /// Replaces it by a copy, rows and columns at once; answers how many rows that has.
-    pub async fn copy(&mut self, snapshot: &Snapshot<'_>) -> Result<usize, Error> {
+    pub async fn copy(&mut self, snapshot: &Snapshot<'_>) -> Result<u64, Error> {
         let copied = Copied { visibility: snapshot.visibility().clone(), at: snapshot.at().into() };
         self.copy_noting(snapshot, Noted::Copied(copied)).await
     }
 
-    async fn copy_noting(&mut self, snapshot: &Snapshot<'_>, noted: Noted) -> Result<usize, Error> {
+    async fn copy_noting(&mut self, snapshot: &Snapshot<'_>, noted: Noted) -> Result<u64, Error> {
         let is_this =
             |table: &&Relation| (&table.schema, &table.name) == (&self.relation.schema, &self.relation.name);
         let relation = snapshot.tables().iter().find(is_this).cloned();
@@ -201,22 +212,7 @@ impl Current {
         }
         self.lake.plan(columns, SEEN, serde_json::to_string(&seen).map_err(strange)?);
         let gone = self.lake.files()?.into_iter().map(|part| part.remove).collect();
-        let (mut come, mut count) = (Vec::new(), 0);
-        let rows = snapshot.rows(&self.relation, None).await?;
-        pin_mut!(rows);
-        let mut file = Vec::new();
-        loop {
-            let batch = self.batch(&mut rows).await?;
-            let is_last = batch.num_rows() < ROWS;
-            count += batch.num_rows();
-            file.push(batch);
-            if is_last || file.len() == BATCHES {
-                come.extend(self.lake.write(file.drain(..)).await?);
-            }
-            if is_last {
-                break;
-            }
-        }
+        let (come, count) = snapshot.copy(&self.relation, &self.lake, self.tell.clone()).await?;
         let note = self.lake.take_note(serde_json::to_vec(&noted).map_err(strange)?).await?;
         fail_point!("transfer::current.noted");
         // From the beginning: what a stream was told of a commit, a snapshot of the same moment may not see yet.
@@ -227,26 +223,6 @@ impl Current {
         }
         self.followed = Ok(Followed { seen, filled: Vec::new(), grows: false, rewrites: false });
         Ok(count)
-    }
-
-    async fn batch(
-        &self,
-        rows: &mut (impl futures::Stream<Item = Result<Row, Error>> + Unpin),
-    ) -> Result<RecordBatch, Error> {
-        // What the source's table has; the lake's may have more.
-        let lake = self.lake.schema()?;
-        let fields =
-            self.relation.columns.iter().map(|column| Ok(lake.field_with_name(&column.name)?.clone()));
-        let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>, Error>>()?));
-        let mut columns = Columns::of(&self.relation, &schema)?;
-        for _ in 0..ROWS {
-            let Some(row) = rows.try_next().await? else { break };
-            if row.len() != self.relation.columns.len() {
-                return Err(Error::Strange("a row of another width than its table".to_owned()));
-            }
-            columns.push(&self.relation, Some(&row))?;
-        }
-        Ok(RecordBatch::try_new(schema, columns.finish()?)?)
     }
 
     /// Merges what a table of changes has that is not here yet, or the first of it where that is much; answers whether

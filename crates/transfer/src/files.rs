@@ -1,6 +1,10 @@
 //! The files of a table: Parquet, and what Delta's log says of each.
+//!
+//! A file is bounded by bytes and rows, and goes to where it is kept in parts, while it is made: what is held in memory
+//! of one is a group of rows and two parts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalake::DeltaTableError;
@@ -15,9 +19,23 @@ use deltalake::parquet::arrow::ArrowWriter;
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use deltalake::parquet::basic::Compression;
 use deltalake::parquet::file::properties::WriterProperties;
+use object_store::ObjectStore;
+use object_store::buffered::BufWriter;
 use serde_json::{Map, Value, json};
+use tokio::io::AsyncWriteExt;
 
-use crate::{Error, moments};
+use crate::{Error, fail_point, moments};
+
+/// A file has about so many bytes at most, unless one batch has more,
+const FILE_BYTES: usize = 64 * 1024 * 1024;
+/// and about so many rows.
+const FILE_ROWS: usize = 1024 * 1024;
+/// Bytes and rows of a group, which is held in memory until it is full.
+const GROUP_BYTES: usize = 16 * 1024 * 1024;
+const GROUP_ROWS: usize = 256 * 1024;
+/// Bytes that are stored at once, and how many of these may be under way; a store like S3 takes none below 5 MiB.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+const PARTS: usize = 2;
 
 /// A file that is a part of a table.
 pub(crate) struct Part {
@@ -58,34 +76,119 @@ impl Part {
     }
 }
 
+/// Files under way, none of which is a part of the table yet.
+pub(crate) struct Files {
+    store: Arc<dyn ObjectStore>,
+    open: Option<(File, BufWriter)>,
+    written: Vec<Add>,
+}
+
+impl Files {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, open: None, written: Vec::new() }
+    }
+
+    /// Takes rows. Those of one file have the same columns: rows with others begin another.
+    pub(crate) async fn push(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        if self.open.as_ref().is_some_and(|(file, _)| file.schema != batch.schema()) {
+            self.close().await?;
+        }
+        let (mut file, mut upload) = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let file = File::new(batch.schema())?;
+                let upload =
+                    BufWriter::with_capacity(self.store.clone(), Path::from(file.path.as_str()), PART_BYTES);
+                (file, upload.with_max_concurrency(PARTS))
+            }
+        };
+        file.push(batch)?;
+        let bytes = file.drain();
+        if !bytes.is_empty() {
+            upload.put(bytes).await.map_err(DeltaTableError::from)?;
+        }
+        let is_full = file.is_full();
+        self.open = Some((file, upload));
+        if is_full { self.close().await } else { Ok(()) }
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        let Some((file, mut upload)) = self.open.take() else { return Ok(()) };
+        let (add, bytes) = file.finish()?;
+        upload.put(bytes).await.map_err(DeltaTableError::from)?;
+        upload.shutdown().await.map_err(DeltaTableError::from)?;
+        fail_point!("transfer::lake.written");
+        self.written.push(add);
+        Ok(())
+    }
+
+    /// What the log is to say of all of them.
+    pub(crate) async fn finish(mut self) -> Result<Vec<Add>, Error> {
+        self.close().await?;
+        Ok(self.written)
+    }
+
+    /// None of them will be a part of the table.
+    pub(crate) async fn discard(mut self) {
+        if let Some((_, mut upload)) = self.open.take() {
+            // Nobody knows its name, and a store forgets by itself what never came to its end.
+            let _ = upload.abort().await;
+        }
+        for add in &self.written {
+            let _ = object_store::ObjectStoreExt::delete(&self.store, &Path::from(add.path.as_str())).await;
+        }
+    }
+}
+
 /// A file under way. It has the columns that its rows have, which may be fewer than the table's: to a reader the others
 /// are null.
-pub(crate) struct File {
+struct File {
+    path: String,
+    schema: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
     stats: Stats,
 }
 
 impl File {
-    pub(crate) fn new(schema: SchemaRef) -> Result<Self, Error> {
-        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties));
-        Ok(Self { writer: writer.map_err(DeltaTableError::from)?, stats: Stats::default() })
+    fn new(schema: SchemaRef) -> Result<Self, Error> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_max_row_group_bytes(Some(GROUP_BYTES))
+            .build();
+        let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties));
+        Ok(Self {
+            path: format!("part-{:032x}.parquet", rand::random::<u128>()),
+            schema,
+            writer: writer.map_err(DeltaTableError::from)?,
+            stats: Stats::default(),
+        })
     }
 
-    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+    fn push(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         self.stats.take(batch);
         Ok(self.writer.write(batch).map_err(DeltaTableError::from)?)
     }
 
-    /// Its bytes, and what the log is to say of it; nothing where it has no row.
-    pub(crate) fn finish(self) -> Result<Option<(Add, Bytes)>, Error> {
-        if self.stats.rows == 0 {
-            return Ok(None);
-        }
-        let bytes = Bytes::from(self.writer.into_inner().map_err(DeltaTableError::from)?);
+    fn is_full(&self) -> bool {
+        let bytes = self.writer.bytes_written() + self.writer.in_progress_size();
+        bytes >= FILE_BYTES || self.stats.rows >= FILE_ROWS
+    }
+
+    /// Those of its bytes that are known since it was asked last: the writer only counts what it has written.
+    fn drain(&mut self) -> Bytes {
+        std::mem::take(self.writer.inner_mut()).into()
+    }
+
+    /// The rest of its bytes, and what the log is to say of it.
+    fn finish(mut self) -> Result<(Add, Bytes), Error> {
+        self.writer.finish().map_err(DeltaTableError::from)?;
         let add = Add {
-            path: format!("part-{:032x}.parquet", rand::random::<u128>()),
-            size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+            path: self.path,
+            size: i64::try_from(self.writer.bytes_written()).unwrap_or(i64::MAX),
             modification_time: jiff::Timestamp::now().as_millisecond(),
             data_change: true,
             stats: Some(self.stats.text()),
@@ -96,7 +199,7 @@ impl File {
             default_row_commit_version: None,
             clustering_provider: None,
         };
-        Ok(Some((add, bytes)))
+        Ok((add, std::mem::take(self.writer.inner_mut()).into()))
     }
 }
 
@@ -105,11 +208,6 @@ pub(crate) fn read(bytes: Bytes) -> Result<Vec<RecordBatch>, Error> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(DeltaTableError::from)?;
     let batches = reader.build().map_err(DeltaTableError::from)?;
     Ok(batches.collect::<Result<_, _>>()?)
-}
-
-/// The path of a file, as the log has it.
-pub(crate) fn path(add: &Add) -> Path {
-    Path::from(add.path.as_str())
 }
 
 /// What is said of a file so that readers can leave it out: bounds of whole numbers, days and moments. Where one is

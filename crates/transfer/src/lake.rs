@@ -22,13 +22,14 @@ use deltalake::kernel::{
     Action, Add, LogicalFileView, MetadataExt, Protocol, Remove, StructField, StructType, Transaction,
     new_metadata,
 };
+use deltalake::logstore::ObjectStoreRef;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, Path};
 use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::change::Relation;
-use crate::files::{self, File, Part};
+use crate::files::{self, Files, Part};
 use crate::{Error, Lsn, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
@@ -200,27 +201,21 @@ impl LakeTable {
         self.put(Vec::new(), adds, to, None).await
     }
 
-    /// Writes a file that is no part of the table yet; nothing where it has no row.
+    /// Where its files are kept.
+    pub(crate) fn store(&self) -> ObjectStoreRef {
+        self.table.object_store()
+    }
+
+    /// Writes files that are no part of the table yet.
     pub(crate) async fn write(
         &self,
         batches: impl IntoIterator<Item = RecordBatch>,
     ) -> Result<Vec<Add>, Error> {
-        let mut batches = batches.into_iter().peekable();
-        let Some(first) = batches.peek() else { return Ok(Vec::new()) };
-        let mut file = File::new(first.schema())?;
+        let mut files = Files::new(self.store());
         for batch in batches {
-            file.push(&batch)?;
+            files.push(&batch).await?;
         }
-        self.put_file(file).await
-    }
-
-    /// Puts a file beside the table that is no part of it yet; nothing where it has no row.
-    pub(crate) async fn put_file(&self, file: File) -> Result<Vec<Add>, Error> {
-        let Some((add, bytes)) = file.finish()? else { return Ok(Vec::new()) };
-        let store = self.table.object_store();
-        store.put(&files::path(&add), bytes.into()).await.map_err(DeltaTableError::from)?;
-        fail_point!("transfer::lake.written");
-        Ok(vec![add])
+        files.finish().await
     }
 
     /// Puts files into the table, in the place of others; durable when this returns. A note goes with it from then on.

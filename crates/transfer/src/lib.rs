@@ -11,10 +11,12 @@
 //!
 //! Nothing here knows the control plane.
 
+mod binary;
 mod catalog;
 mod cells;
 pub mod change;
 mod changes;
+mod copy;
 pub mod current;
 mod decode;
 mod files;
@@ -25,6 +27,7 @@ pub mod later;
 mod lists;
 mod memory;
 mod moments;
+mod numeric;
 pub mod publish;
 mod query;
 mod rows;
@@ -39,6 +42,7 @@ mod upkeep;
 mod visibility;
 pub mod wire;
 
+pub use copy::Tell;
 pub use postgres_types::PgLsn as Lsn;
 pub use source::{BadName, Publication, Slot, Snapshot, Source};
 pub use upkeep::Keep;

@@ -379,7 +379,7 @@ impl Transfer {
                 Err(error) => return Err(error),
             }
         }
-        self.board.is(&name, TableState::Copying);
+        current.tell(self.board.copies(&name));
         let snapshot = source.snapshot_of(&relation).await?;
         let rows = current.copy(&snapshot).await?;
         drop(snapshot);
@@ -446,10 +446,11 @@ impl Transfer {
         cursor: Option<&Cursor>,
         vacuums: bool,
     ) -> Result<Newer, Error> {
-        self.board.is(&relation.full_name(), TableState::Copying);
+        let tell = self.board.copies(&relation.full_name());
         let place = place(&self.lake, &relation.schema, &relation.name);
         let asked = self.asked(&relation.full_name());
         let mut current = Current::open(&place, self.writer(memory, &relation), relation).await?;
+        current.tell(tell);
         if current.is_asked(asked)? {
             current.asked(asked);
         }

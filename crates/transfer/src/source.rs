@@ -11,18 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, pin_mut};
+use futures::{StreamExt, pin_mut};
 use postgres_types::Type;
+use tokio::sync::OnceCell;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
 
-use crate::change::{Cell, Relation, Row};
+use crate::change::Relation;
 use crate::visibility::{BadSnapshot, Visibility};
 use crate::{Error, Lsn, catalog};
 
-/// How values are written, whatever the server's own settings say.
+/// How values are written, and that a session may take its time, whatever the server's own settings say: one that made
+/// a snapshot is idle while others read by it.
 const FORMS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=3 \
-                     -c bytea_output=hex -c client_encoding=UTF8 -c lc_monetary=C -c search_path=";
+                     -c bytea_output=hex -c client_encoding=UTF8 -c lc_monetary=C -c search_path= \
+                     -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// A name that needs no quotes: of a slot or a publication of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +85,7 @@ impl fmt::Display for Publication {
 /// A connection to the server.
 pub struct Source {
     pub(crate) client: Client,
+    config: Config,
     pub(crate) slot: Slot,
     pub(crate) publication: Publication,
     texts: Texts,
@@ -108,7 +112,7 @@ impl Source {
         config.application_name("stead transfer").options(FORMS);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
-        Ok(Self { client, slot, publication, texts: Texts::default() })
+        Ok(Self { client, config, slot, publication, texts: Texts::default() })
     }
 
     /// Holds columns as PostgreSQL's own text of them, each a schema, a table and a column: for what the form of their
@@ -170,7 +174,8 @@ impl Source {
         let visibility =
             visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
         let tables = catalog::tables(transaction.client(), &publication, &self.texts).await?;
-        Ok(Snapshot { transaction, visibility, at: row.get(1), tables })
+        let (config, exported) = (self.config.clone(), OnceCell::new());
+        Ok(Snapshot { transaction, config, exported, visibility, at: row.get(1), tables })
     }
 
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
@@ -222,6 +227,9 @@ impl Source {
 /// One moment of a server.
 pub struct Snapshot<'s> {
     transaction: Transaction<'s>,
+    /// How other sessions reach the server, and what they call this moment there.
+    pub(crate) config: Config,
+    pub(crate) exported: OnceCell<String>,
     visibility: Visibility,
     at: Lsn,
     tables: Vec<Relation>,
@@ -245,26 +253,11 @@ impl Snapshot<'_> {
 
     /// Asks for one row.
     pub(crate) async fn ask(&self, sql: &str) -> Result<tokio_postgres::Row, Error> {
-        Ok(self.transaction.query_one(sql, &[]).await?)
+        Ok(self.client().query_one(sql, &[]).await?)
     }
 
-    /// The rows of a table, or those of which a condition is true.
-    pub(crate) async fn rows(
-        &self,
-        relation: &Relation,
-        condition: Option<&str>,
-    ) -> Result<impl Stream<Item = Result<Row, Error>>, Error> {
-        let columns: Vec<_> = relation.columns.iter().map(|column| quoted(&column.name)).collect();
-        let filter = relation.catalog.as_ref().and_then(|catalog| catalog.filter.as_deref());
-        let conditions: Vec<&str> = filter.into_iter().chain(condition).collect();
-        let filter = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!(" where {}", conditions.join(" and "))
-        };
-        let copy = format!("copy (select {} from {}{filter}) to stdout", columns.join(", "), named(relation));
-        let lines = self.transaction.copy_out(copy.as_str()).await?;
-        Ok(lines.map(|line| Ok(fields(&line?))))
+    pub(crate) fn client(&self) -> &Client {
+        self.transaction.client()
     }
 }
 
@@ -278,43 +271,6 @@ pub(crate) fn named(table: &Relation) -> String {
     format!("{}.{}", quoted(&table.schema), quoted(&table.name))
 }
 
-/// The values of a line of `copy`'s text form.
-fn fields(line: &Bytes) -> Row {
-    let text = line.strip_suffix(b"\n").unwrap_or(line);
-    if text.is_empty() {
-        // A table may have no column; one empty text is told as such.
-        return vec![Cell::Text(Bytes::new())];
-    }
-    text.split(|byte| *byte == b'\t').map(|field| field_of(line, field)).collect()
-}
-
-fn field_of(line: &Bytes, field: &[u8]) -> Cell {
-    if field == b"\\N" {
-        return Cell::Null;
-    }
-    if !field.contains(&b'\\') {
-        return Cell::Text(line.slice_ref(field));
-    }
-    let mut plain = Vec::with_capacity(field.len());
-    let mut bytes = field.iter().copied();
-    while let Some(byte) = bytes.next() {
-        plain.push(match byte {
-            b'\\' => match bytes.next() {
-                Some(b'b') => 8,
-                Some(b'f') => 12,
-                Some(b'n') => b'\n',
-                Some(b'r') => b'\r',
-                Some(b't') => b'\t',
-                Some(b'v') => 11,
-                Some(other) => other,
-                None => b'\\',
-            },
-            other => other,
-        });
-    }
-    Cell::Text(plain.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,12 +281,5 @@ mod tests {
         for bad in ["", "A", "a'b", "a b", "ä", &"a".repeat(64)] {
             assert!(bad.parse::<Slot>().is_err() && bad.parse::<Publication>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn lines_of_a_copy_are_taken_apart() {
-        let line = Bytes::from_static(b"1\t\\N\ta\\tb\\\\\t\n");
-        let text = |text: &'static str| Cell::Text(Bytes::from_static(text.as_bytes()));
-        assert_eq!(fields(&line), [text("1"), Cell::Null, text("a\tb\\"), text("")]);
     }
 }

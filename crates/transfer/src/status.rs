@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::copy::Tell;
 use crate::memory::replace;
 use crate::slot::{SlotState, Unpublished};
-use crate::wire::{Behind, Status, TableState, TableStatus};
+use crate::wire::{Behind, Copying, Status, TableState, TableStatus};
 
 /// Shared by all parts.
 #[derive(Clone)]
@@ -46,6 +47,7 @@ impl Board {
                 name: name.to_owned(),
                 state: TableState::Waiting,
                 rows: None,
+                copying: None,
                 changes: 0,
                 why: None,
             });
@@ -56,7 +58,7 @@ impl Board {
     /// A table is somewhere else now.
     pub(crate) fn is(&self, name: &str, state: TableState) {
         if !self.is_halted(name) {
-            self.table(name, |table| (table.state, table.why) = (state, None));
+            self.table(name, |table| (table.state, table.copying, table.why) = (state, None, None));
         }
     }
 
@@ -71,15 +73,26 @@ impl Board {
         self.with(|known| known.halted.contains(name))
     }
 
+    /// A table is being copied; who copies it is to tell how far that has come.
+    pub(crate) fn copies(&self, name: &str) -> Tell {
+        self.is(name, TableState::Copying);
+        let (board, name) = (self.clone(), name.to_owned());
+        Arc::new(move |rows, expected| {
+            board.table(&name, |table| table.copying = Some(Copying { rows, expected }));
+        })
+    }
+
     /// A table was copied.
-    pub(crate) fn copied(&self, name: &str, rows: usize, state: TableState) {
+    pub(crate) fn copied(&self, name: &str, rows: u64, state: TableState) {
         self.is(name, state);
-        self.table(name, |table| table.rows = u64::try_from(rows).ok());
+        self.table(name, |table| table.rows = Some(rows));
     }
 
     /// A table stands still.
     pub(crate) fn stands(&self, name: &str, why: String) {
-        self.table(name, |table| (table.state, table.why) = (TableState::Stopped, Some(why)));
+        self.table(name, |table| {
+            (table.state, table.copying, table.why) = (TableState::Stopped, None, Some(why));
+        });
     }
 
     /// Changes of a table were written.

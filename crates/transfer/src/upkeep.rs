@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use deltalake::arrow::datatypes::SchemaRef;
-use deltalake::kernel::{Add, Remove};
+use deltalake::kernel::Remove;
 use deltalake::operations::vacuum::VacuumMode;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
-use crate::files::{File, Part};
+use crate::files::{Files, Part};
 use crate::lake::{LakeTable, NOTES};
 use crate::rows::{COMMITTED_AT, LSN};
 use crate::{Error, Lsn, fail_point};
@@ -59,26 +58,16 @@ impl LakeTable {
     }
 
     async fn compact_these(&mut self, group: Vec<Part>) -> Result<usize, Error> {
-        let (mut gone, mut come): (Vec<Remove>, Vec<Add>) = (Vec::new(), Vec::new());
-        let mut file: Option<(SchemaRef, File)> = None;
+        let mut gone = Vec::new();
+        let mut files = Files::new(self.store());
         for part in group {
+            // What a file does not have was not in the source's table: rows with other columns go into another one.
             for batch in self.read(&part.path).await? {
-                let schema = batch.schema();
-                // What a file does not have was not in the source's table: that has to stay so.
-                if let Some((_, done)) = file.take_if(|(of, _)| *of != schema) {
-                    come.extend(self.put_file(done).await?);
-                }
-                let (_, open) = match &mut file {
-                    Some(open) => open,
-                    None => file.insert((schema.clone(), File::new(schema)?)),
-                };
-                open.push(&batch)?;
+                files.push(&batch).await?;
             }
             gone.push(Remove { data_change: false, ..part.remove });
         }
-        if let Some((_, done)) = file {
-            come.extend(self.put_file(done).await?);
-        }
+        let mut come = files.finish().await?;
         let count = gone.len();
         for add in &mut come {
             add.data_change = false;

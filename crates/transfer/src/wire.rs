@@ -122,10 +122,21 @@ pub struct TableStatus {
     pub state: TableState,
     /// Rows of the last copy.
     pub rows: Option<u64>,
+    /// How far the one under way has come.
+    pub copying: Option<Copying>,
     /// Changes, or newer rows, written since the process began.
     pub changes: u64,
     /// Why it stands still, and what to do.
     pub why: Option<String>,
+}
+
+/// How far a copy under way has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copying {
+    /// Rows so far.
+    pub rows: u64,
+    /// Rows that there may be, where the server has an idea of that.
+    pub expected: Option<u64>,
 }
 
 /// Where a table stands.

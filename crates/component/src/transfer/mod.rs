@@ -14,7 +14,7 @@ pub use cursor::{BadCursor, BadOverlap, Cursor, Overlap};
 pub use observed::{Inside, Observed, Process, Server};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{Step, drift, plan};
-pub use progress::{Behind, Progress, Table, TableState};
+pub use progress::{Behind, Copying, Progress, Table, TableState};
 pub(crate) use spec::reads_what_is_there;
 pub use spec::{Asked, BadEvery, BadKept, Every, Kept, Mode, NoTable, Spec, Wish, amend, resolve};
 

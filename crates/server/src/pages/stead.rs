@@ -134,7 +134,8 @@ fn transfer(component: &Component) -> Vec<(&'static str, String)> {
             rows.push(("Behind", format!("read {} s ago", ms.div_ceil(1000))));
         }
         for table in &transfer.tables {
-            let copied = table.rows.map_or_else(String::new, |rows| format!(", {rows} rows copied"));
+            let copied = table.rows.map(|rows| format!("{rows} rows copied"));
+            let copied = table.copying().or(copied).map(|rows| format!(", {rows}")).unwrap_or_default();
             let changes = match table.changes {
                 0 => String::new(),
                 changes => format!(", {changes} changes since"),

@@ -185,7 +185,8 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
         row("behind", format!("read {} s ago", ms.div_ceil(1000)));
     }
     for table in &transfer.tables {
-        let copied = table.rows.map_or_else(String::new, |rows| format!(", {rows} rows copied"));
+        let copied = table.rows.map(|rows| format!("{rows} rows copied"));
+        let copied = table.copying().or(copied).map(|rows| format!(", {rows}")).unwrap_or_default();
         let changes =
             if table.changes == 0 { String::new() } else { format!(", {} changes since", table.changes) };
         row("table", format!("{} {}{copied}{changes}", table.name, table.state));

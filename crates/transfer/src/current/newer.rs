@@ -3,14 +3,15 @@
 //! Where something identifies the rows, each that was read comes in the place of the one that has its key; one that is
 //! there just so is let be. Where nothing does, the rows that are newer are all replaced by those that were read.
 
+use std::sync::Arc;
+
 use deltalake::arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use deltalake::arrow::compute::{cast, filter_record_batch, not};
-use deltalake::arrow::datatypes::{DataType, Int64Type};
+use deltalake::arrow::datatypes::{DataType, Int64Type, Schema};
 use deltalake::arrow::row::{OwnedRow, RowConverter, SortField};
-use futures::{Stream, pin_mut};
 
-use super::{AT_ONCE, Current, Noted, ROWS, strange};
-use crate::change::Row;
+use super::{AT_ONCE, Current, Noted, strange};
+use crate::copy::Reading;
 use crate::files::Part;
 use crate::query::{Reached, Window};
 use crate::shape::Shape;
@@ -22,7 +23,7 @@ use crate::{Error, Lsn};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Newer {
     /// Everything was copied: so many rows.
-    Copied(usize),
+    Copied(u64),
     /// So many rows were new or others than before.
     Rows(usize),
 }
@@ -39,9 +40,11 @@ impl Current {
         match window.condition.as_deref().filter(|_| !must_be_copied) {
             None => self.copy_noting(snapshot, Noted::Reached(window.reached)).await.map(Newer::Copied),
             Some(condition) => {
-                let relation = self.relation.clone();
-                let rows = snapshot.rows(&relation, Some(condition)).await?;
-                pin_mut!(rows);
+                // What the source's table has; the lake's may have more.
+                let lake = self.lake.schema()?;
+                let names = self.relation.columns.iter().map(|column| lake.field_with_name(&column.name));
+                let schema = Schema::new(names.map(|field| Ok(field?.clone())).collect::<Result<Vec<_>, Error>>()?);
+                let mut rows = snapshot.rows(&self.relation, Arc::new(schema), condition).await?;
                 let count = if self.keys.is_empty() {
                     self.replace_window(&mut rows, &window).await?
                 } else {
@@ -52,34 +55,16 @@ impl Current {
         }
     }
 
-    /// Rows, as many as are held at once; and whether they are the last.
-    async fn some(
-        &self,
-        rows: &mut (impl Stream<Item = Result<Row, Error>> + Unpin),
-    ) -> Result<(Vec<RecordBatch>, bool), Error> {
-        let (mut batches, mut count) = (Vec::new(), 0);
-        while count < AT_ONCE {
-            let batch = self.batch(rows).await?;
-            let is_last = batch.num_rows() < ROWS;
-            count += batch.num_rows();
-            batches.push(batch);
-            if is_last {
-                return Ok((batches, true));
-            }
-        }
-        Ok((batches, false))
-    }
-
     /// Puts rows in the place of those that have their keys. How far was reached is noted with the last of them: whoever
     /// is ended before reads all of them again.
     async fn replace_rows(
         &mut self,
-        rows: &mut (impl Stream<Item = Result<Row, Error>> + Unpin),
+        rows: &mut Reading,
         reached: Reached,
     ) -> Result<usize, Error> {
         let mut count = 0;
         loop {
-            let (batches, is_last) = self.some(rows).await?;
+            let (batches, is_last) = some(rows).await?;
             let [_, shape] = self.shapes()?;
             let mut fold = self.fold(shape.clone())?;
             for batch in &batches {
@@ -109,11 +94,11 @@ impl Current {
     /// Puts the rows of a window in the place of all that were in it.
     async fn replace_window(
         &mut self,
-        rows: &mut (impl Stream<Item = Result<Row, Error>> + Unpin),
+        rows: &mut Reading,
         window: &Window,
     ) -> Result<usize, Error> {
         let [_, shape] = self.shapes()?;
-        let (mut batches, mut is_last) = self.some(rows).await?;
+        let (mut batches, mut is_last) = some(rows).await?;
         let mut count: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let files = self.lake.files()?;
         let concerned: Vec<Part> = files.into_iter().filter(|part| window.may_concern(part)).collect();
@@ -133,7 +118,7 @@ impl Current {
         }
         come.extend(self.lake.write(batches).await?);
         while !is_last {
-            (batches, is_last) = self.some(rows).await?;
+            (batches, is_last) = some(rows).await?;
             count += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
             come.extend(self.lake.write(batches).await?);
         }
@@ -196,6 +181,17 @@ impl Current {
         self.has_grown();
         Ok(())
     }
+}
+
+/// Rows, as many as are held at once; and whether they are the last.
+async fn some(rows: &mut Reading) -> Result<(Vec<RecordBatch>, bool), Error> {
+    let (mut batches, mut count) = (Vec::new(), 0);
+    while count < AT_ONCE {
+        let Some(batch) = rows.next().await? else { return Ok((batches, true)) };
+        count += batch.num_rows();
+        batches.push(batch);
+    }
+    Ok((batches, false))
 }
 
 impl Window {

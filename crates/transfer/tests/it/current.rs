@@ -19,7 +19,7 @@ const ENDS: [&str; 5] = [
     "transfer::current.merged",
 ];
 
-async fn copy(fixture: &Fixture) -> Result<usize, Error> {
+async fn copy(fixture: &Fixture) -> Result<u64, Error> {
     let (mut current, _) = fixture.current().await;
     let mut source = fixture.source().await;
     let snapshot = source.snapshot().await?;

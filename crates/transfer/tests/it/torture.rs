@@ -25,8 +25,9 @@ use url::Url;
 use crate::site::{KEEP, Row, Site, connect, lake_rows, own, refresh, source_rows};
 
 /// Where a reader can be ended.
-const ENDS: [&str; 8] = [
+const ENDS: [&str; 9] = [
     "transfer::upkeep.compacted",
+    "transfer::copy.batch",
     "transfer::lake.written",
     "transfer::lake.checked",
     "transfer::lake.committed",
@@ -36,8 +37,14 @@ const ENDS: [&str; 8] = [
     "transfer::current.merged",
 ];
 /// What makes a promise fail.
-const CONTROLS: [&str; 3] =
-    ["transfer::lake.forgetful", "transfer::lake.unguarded", "transfer::current.blind"];
+const CONTROLS: [&str; 4] = [
+    "transfer::lake.forgetful",
+    "transfer::lake.unguarded",
+    "transfer::current.blind",
+    "transfer::copy.careless",
+];
+/// What makes many of what would be one: a copy is made by several sessions.
+const RANGES: &str = "transfer::copy.at_once";
 
 /// Tables whose history is compared; the last has its rows only.
 const TABLES: [&str; 5] = ["items", "parts", "every", "bulk", "shifting"];
@@ -231,7 +238,7 @@ impl Readers {
                 .args(["--exact", "torture::reader", "--ignored", "--nocapture"])
                 .env("TORTURE_SERVER", &self.run)
                 .env("TORTURE_LAKE", &self.lake)
-                .env("FAILPOINTS", points)
+                .env("FAILPOINTS", format!("{RANGES}=return(16384);{points}"))
                 .stdout(Stdio::null())
                 .stderr(log)
                 .spawn();
@@ -488,7 +495,7 @@ fn every_point(folder: &Path, found: &mut BTreeSet<String>) {
 fn every_fail_point_is_driven() {
     let mut found = BTreeSet::new();
     every_point(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert_eq!(found, ENDS.into_iter().chain(CONTROLS).map(str::to_owned).collect());
+    assert_eq!(found, ENDS.into_iter().chain(CONTROLS).chain([RANGES]).map(str::to_owned).collect());
 }
 
 async fn seeds(major: u16) {
