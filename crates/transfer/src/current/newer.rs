@@ -43,7 +43,8 @@ impl Current {
                 // What the source's table has; the lake's may have more.
                 let lake = self.lake.schema()?;
                 let names = self.relation.columns.iter().map(|column| lake.field_with_name(&column.name));
-                let schema = Schema::new(names.map(|field| Ok(field?.clone())).collect::<Result<Vec<_>, Error>>()?);
+                let schema =
+                    Schema::new(names.map(|field| Ok(field?.clone())).collect::<Result<Vec<_>, Error>>()?);
                 let mut rows = snapshot.rows(&self.relation, Arc::new(schema), condition).await?;
                 let count = if self.keys.is_empty() {
                     self.replace_window(&mut rows, &window).await?
@@ -57,11 +58,7 @@ impl Current {
 
     /// Puts rows in the place of those that have their keys. How far was reached is noted with the last of them: whoever
     /// is ended before reads all of them again.
-    async fn replace_rows(
-        &mut self,
-        rows: &mut Reading,
-        reached: Reached,
-    ) -> Result<usize, Error> {
+    async fn replace_rows(&mut self, rows: &mut Reading, reached: Reached) -> Result<usize, Error> {
         let mut count = 0;
         loop {
             let (batches, is_last) = some(rows).await?;
@@ -92,11 +89,7 @@ impl Current {
     }
 
     /// Puts the rows of a window in the place of all that were in it.
-    async fn replace_window(
-        &mut self,
-        rows: &mut Reading,
-        window: &Window,
-    ) -> Result<usize, Error> {
+    async fn replace_window(&mut self, rows: &mut Reading, window: &Window) -> Result<usize, Error> {
         let [_, shape] = self.shapes()?;
         let (mut batches, mut is_last) = some(rows).await?;
         let mut count: usize = batches.iter().map(RecordBatch::num_rows).sum();
