@@ -110,13 +110,20 @@ impl Copier {
     ) {
         let limit = run.seconds() + limit.as_secs_f64();
         while !reached().await {
-            let (status, waits) = (self.status(), run.seconds() < limit && !run.is_over());
-            assert!(
-                waits && status["stopped"] != true,
-                "`stead transfer` came to no end: {what} did not happen within {limit:.0} s; its status: {status}; {}",
+            let status = self.status();
+            let why = match () {
+                () if run.is_over() => "it ended".to_owned(),
+                () if status["stopped"] == true => "it stands still".to_owned(),
+                () if run.seconds() > limit => format!("{limit:.0} s have passed"),
+                () => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+            };
+            panic!(
+                "`stead transfer`: {what} did not happen, {why}; its status: {status}; {}",
                 run.complaints()
             );
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -37,6 +37,8 @@ enum Way {
 #[derive(Default)]
 struct Figures {
     server_cpu: Vec<f64>,
+    /// Transactions a second that there were.
+    rates: Vec<f64>,
     /// Of transactions, milliseconds.
     latencies: Vec<f64>,
     copier_cpu: Vec<f64>,
@@ -150,16 +152,16 @@ impl Scene<'_> {
         let run = Run::start("pgbench", pgbench.current_dir(&folder), self.server.file("pgbench.log"));
         run.ended(LIMIT).await.unwrap_or_else(|why| panic!("{why}"));
         figures.server_cpu.push(self.server.cpu_seconds() - before);
-        let mut count = 0;
+        let before = figures.latencies.len();
         for log in std::fs::read_dir(&folder).unwrap().flatten() {
             if log.file_name().to_string_lossy().starts_with("pgbench_log.") {
                 let text = std::fs::read_to_string(log.path()).unwrap();
                 let micros = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok());
-                let before = figures.latencies.len();
                 figures.latencies.extend(micros.map(|micros| micros / 1000.0));
-                count += figures.latencies.len() - before;
             }
         }
+        let count = figures.latencies.len() - before;
+        figures.rates.push(count as f64 / self.amounts.seconds as f64);
         count
     }
 
@@ -245,16 +247,17 @@ fn show([alone, copied, asked]: &[Figures; 3], amounts: &Amounts) {
         quantile(&asked.questions, 99)
     );
     println!(
-        "\n| {RATE} transactions a second for {} s | n | the server's CPU | a transaction, p50 | p99 | `stead \
-         transfer`: CPU | memory, most | `stead lake`: CPU | memory, most |\n|---|---|---|---|---|---|---|---|---|",
+        "\n| {RATE} transactions a second for {} s | n | reached | the server's CPU | a transaction, p50 | p99 | `stead \
+         transfer`: CPU | memory, most | `stead lake`: CPU | memory, most |\n|---|---|---|---|---|---|---|---|---|---|",
         amounts.seconds
     );
     for (what, kind) in
         [("no transfer", alone), ("a transfer", copied), ("a transfer, its lake asked all the while", asked)]
     {
         println!(
-            "| {what} | {} | {:.1} s | {:.2} ms | {:.2} ms | {} | {} |",
-            kind.server_cpu.len(),
+            "| {what} | {} | {:.0} | {:.1} s | {:.2} ms | {:.2} ms | {} | {} |",
+            kind.rates.len(),
+            median(&kind.rates),
             median(&kind.server_cpu),
             median(&kind.latencies),
             quantile(&kind.latencies, 99),

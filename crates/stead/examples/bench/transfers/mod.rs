@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 /// How much of everything.
 struct Amounts {
+    /// Runs of each copy, and of everything else.
+    copies: usize,
     rounds: usize,
     /// Of a copy; and the two whose memory is compared.
     rows: u64,
@@ -43,6 +45,7 @@ impl Amounts {
     /// `STEAD_BENCH_TRIAL=1`: a hundredth, to see whether all of it works.
     fn chosen() -> Self {
         let all = Self {
+            copies: 5,
             rounds: 3,
             rows: 6_000_000,
             few: 2_000_000,
@@ -57,6 +60,7 @@ impl Amounts {
         }
         println!("\nA trial with little data: these are no figures.");
         Self {
+            copies: 1,
             rounds: 1,
             rows: all.rows / 100,
             few: all.few / 100,
@@ -135,7 +139,7 @@ impl Kind {
         let quickest = self.seconds.iter().copied().fold(f64::MAX, f64::min);
         let ratio = against.filter(|kind| !kind.seconds.is_empty());
         let ratio = ratio.map_or(String::new(), |kind| format!("{:.2}", self.rate(count) / kind.rate(count)));
-        let written = if self.bytes == 0 { String::new() } else { format!("{} MB", self.bytes / 1_000_000) };
+        let written = if self.bytes == 0 { String::new() } else { megabytes(self.bytes) };
         println!(
             "| {what} | {} | {:.1} s | {:.0}k | {:.0}k | {ratio} | {:.1} s | {:.1} s | {:.0} MiB | {written} |",
             self.seconds.len(),
@@ -151,6 +155,10 @@ impl Kind {
 
 fn thousands(count: u64) -> f64 {
     count as f64 / 1000.0
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", thousands(bytes) / 1000.0)
 }
 
 fn most(of: &[f64]) -> f64 {

@@ -9,7 +9,7 @@ use super::copier::Copier;
 use super::peers::Peers;
 use super::process::{Run, Used};
 use super::source::{Server, bytes_in};
-use super::{Amounts, Kind, LIMIT, most, settle};
+use super::{Amounts, Kind, LIMIT, megabytes, most, settle};
 
 /// Runs of each whose memory is compared.
 const MEMORY_ROUNDS: usize = 2;
@@ -19,7 +19,7 @@ pub(crate) async fn snapshots(server: &Server, peers: Option<&Peers>, amounts: &
     let bytes = server.fill("rows", rows, "").await;
     let copier = Copier::declare(server, "rows", Mode::Snapshot, 1).await;
     let (mut limit, mut duckdb, mut ours) = (Kind::default(), Kind::default(), Kind::default());
-    for _ in 0..amounts.rounds {
+    for _ in 0..amounts.copies {
         nowhere(server, "rows", &mut limit).await;
         if let Some(peers) = peers {
             by_duckdb(server, peers, "rows", rows, &mut duckdb).await;
@@ -27,9 +27,9 @@ pub(crate) async fn snapshots(server: &Server, peers: Option<&Peers>, amounts: &
         by_stead(server, &copier, rows, &mut ours).await;
     }
     println!(
-        "\n| a copy of {rows} rows, {} MB in the server | n | time | rows/s | quickest | of duckdb | its CPU | the \
+        "\n| a copy of {rows} rows, {} in the server | n | time | rows/s | quickest | of duckdb | its CPU | the \
          server's CPU | its memory, most | written |\n|---|---|---|---|---|---|---|---|---|---|",
-        bytes / 1_000_000
+        megabytes(bytes)
     );
     limit.row("limit: COPY in binary to /dev/null, one session", rows, Some(&duckdb));
     duckdb.row("duckdb to a Parquet file, without its start", rows, None);
