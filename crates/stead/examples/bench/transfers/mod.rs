@@ -55,7 +55,7 @@ impl Amounts {
             thousands: 2_000_000,
             seconds: 30,
         };
-        if std::env::var_os("STEAD_BENCH_TRIAL").is_none() {
+        if !is_trial() {
             return all;
         }
         println!("\nA trial with little data: these are no figures.");
@@ -71,6 +71,10 @@ impl Amounts {
             seconds: 5,
         }
     }
+}
+
+fn is_trial() -> bool {
+    std::env::var_os("STEAD_BENCH_TRIAL").is_some()
 }
 
 /// The parts that are wanted. Whoever interrupts them leaves no server behind.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
+use super::is_trial;
 use super::process::{Run, family_cpu_seconds};
 use crate::calls::free_port;
 use crate::limit::{as_nobody, newest_engine};
@@ -14,7 +15,7 @@ use crate::limit::{as_nobody, newest_engine};
 const SETTINGS: [&str; 6] = [
     "wal_level=logical",
     "shared_buffers=1GB",
-    "max_wal_size=8GB",
+    "max_wal_size=2GB",
     "checkpoint_timeout=30min",
     // A vacuum is in one round and not in another.
     "autovacuum=off",
@@ -59,7 +60,9 @@ $$;
 /// What names a flight; where tables are only copied it would be in nobody's use.
 pub(crate) const KEY: &str = "alter table flights add primary key (day, origin, carrier, flight)";
 
-/// Until the server answers, and until it has gone.
+/// What the largest table, its log and what is copied of it need, bytes.
+const DISK: u64 = 8 << 30;
+/// Until the server answers.
 const START: Duration = Duration::from_secs(60);
 
 /// See above; it and its folder go with this.
@@ -76,6 +79,9 @@ impl Server {
     pub(crate) async fn start() -> Self {
         let folder = PathBuf::from(format!("/var/tmp/sx-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
+        let disk = rustix::fs::statvfs("/var/tmp").unwrap();
+        let free = disk.f_bavail * disk.f_frsize;
+        assert!(free >= DISK || is_trial(), "/var/tmp has {} MB, and {} are needed", free >> 20, DISK >> 20);
         std::fs::create_dir_all(folder.join("run")).unwrap();
         let owned = Command::new("chown").args(["-R", "nobody"]).arg(&folder).status();
         assert!(owned.unwrap().success());
