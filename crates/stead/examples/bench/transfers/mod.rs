@@ -52,7 +52,7 @@ impl Amounts {
             many: 20_000_000,
             followed: 1_000_000,
             single: 1_000_000,
-            thousands: 2_000_000,
+            thousands: 1_000_000,
             seconds: 30,
         };
         if !is_trial() {

@@ -10,6 +10,7 @@ import duckdb_ext
 source, into = sys.argv[1:]
 extensions = Path(list(duckdb_ext.__path__)[0]) / "extensions"
 connection = duckdb.connect()
+connection.execute("set enable_progress_bar = false")
 connection.load_extension(str(next(extensions.rglob("postgres_scanner.duckdb_extension"))))
 # Rows may come in any order, so that all threads read and write at once.
 connection.execute("set preserve_insertion_order = false")
