@@ -18,6 +18,8 @@ const PASSWORD: &str = "as random as any";
 /// What the control plane lets a lake have (`driver-local`).
 const LAKE_BYTES: u64 = component::transfer::LAKE_MIB * 1024 * 1024 / 2;
 
+const HOUR_MS: u64 = 3_600_000;
+
 /// What a transfer of one database goes by, and where its lake is.
 pub(crate) struct Copier {
     home: PathBuf,
@@ -43,11 +45,13 @@ impl Copier {
         let name = format!("stead_{number:016x}");
         let client = server.client(database).await;
         let tables = [("public".to_owned(), "flights".to_owned())];
-        let script = publish::script(&name.parse().unwrap(), PASSWORD, mode, &tables, "the benchmark's");
+        let script = publish::script(&name.parse().unwrap(), PASSWORD, &mode, &tables, "the benchmark's");
         client.batch_execute(&script).await.unwrap();
         let verifier =
             one(&client, &format!("select rolpassword from pg_authid where rolname = '{name}'")).await;
         let home = server.file(&name);
+        // As they are where nothing else is said.
+        let every_ms = if mode == Mode::Snapshot { HOUR_MS } else { 60_000 };
         let settings = Settings {
             name: "bench".to_owned(),
             mode,
@@ -58,8 +62,9 @@ impl Copier {
             lake: home.join("lake"),
             memory: home.join("memory.json"),
             status: home.join("status.json"),
-            // As it is where nothing else is said.
-            every_ms: if mode == Mode::Snapshot { 3_600_000 } else { 60_000 },
+            every_ms,
+            keep_ms: 7 * 24 * HOUR_MS,
+            keep_changes_ms: None,
             resyncs: 0,
         };
         let copier = Self { home, name, database: database.to_owned(), settings, verifier };
