@@ -33,9 +33,9 @@ pub(crate) struct Copier {
 /// What a table of the lake says of itself in its log.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// Rows of the files that were added by version 1 and later, those that are gone again too.
+    /// Rows that were new with version 1 or later, those that are gone again too.
     pub(crate) rows: u64,
-    /// Of each commit, the time that its file was written, microseconds since 1970, and the last position in it.
+    /// Of each commit of changes, the time that its file was written, microseconds since 1970, and the last position in it.
     pub(crate) commits: Vec<(i64, i64)>,
 }
 
@@ -164,16 +164,18 @@ impl Copier {
             let written = std::os::unix::fs::MetadataExt::mtime(&written) * 1_000_000
                 + std::os::unix::fs::MetadataExt::mtime_nsec(&written) / 1_000;
             let actions = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let stats = actions.filter_map(|action| {
-                let stats = action["add"]["stats"].as_str()?;
-                Some(serde_json::from_str::<Value>(stats).unwrap())
-            });
-            let mut last = 0;
-            for stats in stats {
+            // Rows that were there in other files before are no news.
+            let news = actions.filter(|action| action["add"]["dataChange"] == true);
+            let mut last = None;
+            for add in news {
+                let stats = add["add"]["stats"].as_str().unwrap();
+                let stats: Value = serde_json::from_str(stats).unwrap();
                 log.rows += stats["numRecords"].as_u64().unwrap();
-                last = last.max(stats["maxValues"]["_lsn"].as_i64().unwrap_or_default());
+                last = last.max(stats["maxValues"]["_lsn"].as_i64());
             }
-            log.commits.push((written, last));
+            if let Some(last) = last {
+                log.commits.push((written, last));
+            }
         }
         log
     }
