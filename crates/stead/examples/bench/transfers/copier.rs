@@ -1,5 +1,6 @@
 //! `stead transfer` and `stead lake`, by the files that the keeper's driver writes for them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -66,6 +67,8 @@ impl Copier {
             keep_ms: 7 * 24 * HOUR_MS,
             keep_changes_ms: None,
             resyncs: 0,
+            table_resyncs: BTreeMap::new(),
+            asked: 0,
         };
         let copier = Self { home, name, database: database.to_owned(), settings, verifier };
         copier.forget();
