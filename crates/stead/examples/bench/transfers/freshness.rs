@@ -65,9 +65,12 @@ pub(crate) async fn freshness(server: &Server, amounts: &Amounts) {
     let copier = Copier::declare(server, "fresh", Mode::Stream, 21).await;
     let scene = Scene { server, copier, client: server.client("fresh").await, amounts };
     let mut kinds = [Figures::default(), Figures::default(), Figures::default()];
-    for _ in 0..amounts.rounds {
-        for (way, figures) in [Way::Alone, Way::Copied, Way::Asked].into_iter().zip(&mut kinds) {
-            scene.measure(way, figures).await;
+    let ways = [Way::Alone, Way::Copied, Way::Asked];
+    for round in 0..amounts.rounds {
+        // Each comes first in its turn.
+        for place in 0..ways.len() {
+            let number = (round + place) % ways.len();
+            scene.measure(ways[number], &mut kinds[number]).await;
         }
     }
     scene.copier.forget();
