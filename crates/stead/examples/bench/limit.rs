@@ -192,7 +192,7 @@ pub(crate) fn stop(mut server: Child) {
 }
 
 /// The newest that script/setup installs, else Debian's.
-fn newest_engine() -> (Major, PathBuf) {
+pub(crate) fn newest_engine() -> (Major, PathBuf) {
     let installed = std::env::var("STEAD_ENGINES").unwrap_or("/var/lib/stead/engines".into());
     [(18, format!("{installed}/18/bin")), (15, "/usr/lib/postgresql/15/bin".into())]
         .into_iter()

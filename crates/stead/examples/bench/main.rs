@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::expect_used,
+    clippy::panic,
     reason = "a measurement that fails stops"
 )]
 
@@ -20,6 +21,7 @@ mod logs;
 mod moves;
 mod peers;
 mod records;
+mod transfers;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -106,6 +108,10 @@ async fn main() {
     }
     if wanted("sleepers") {
         sleepers(1_000, 500).await;
+    }
+    let wanted = |part: &str| wanted("transfers") || wanted(part);
+    if ["snapshots", "backlogs", "freshness"].into_iter().any(wanted) {
+        transfers::transfers(wanted).await;
     }
 }
 
