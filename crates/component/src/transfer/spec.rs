@@ -59,7 +59,7 @@ pub struct Spec {
 }
 
 /// How a transfer reads its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Whole tables, again and again: all of one moment, each replaced at once.
@@ -71,6 +71,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Snapshot, Self::Query, Self::Stream];
+
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -372,12 +372,10 @@ fn sooner_is_never_later(situation: &Situation) {
 /// What is to be pasted is read by whatever reads manifests.
 fn pasted(block: &str, mode: Mode) {
     let text = format!("app = \"shop\"\n[postgres.main]\n{block}");
-    // `query` is not read yet.
-    if mode == Mode::Query {
-        assert!(text.parse::<toml::Table>().is_ok(), "{text}");
-    } else {
-        let read = manifest::parse("stead.toml", &text);
-        assert!(read.is_ok(), "{text}\n{:?}", read.err());
-        assert!(manifest::from_json(&manifest::to_json(&read.expect("a manifest")), &app()).is_ok());
-    }
+    let read = manifest::parse("stead.toml", &text);
+    assert!(read.is_ok(), "{text}\n{:?}", read.err());
+    let read = read.expect("a manifest");
+    let meant = read.transfer.values().map(|wish| wish.mode.unwrap_or(Mode::Stream));
+    assert_eq!(meant.collect::<Vec<_>>(), [mode], "{text}");
+    assert!(manifest::from_json(&manifest::to_json(&read), &app()).is_ok());
 }

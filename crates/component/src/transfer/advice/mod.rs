@@ -23,36 +23,11 @@ pub use situation::{
 pub use unknown::WouldChange;
 pub use words::{bytes, time};
 
-use serde::{Deserialize, Serialize};
+pub use super::Mode;
+
+use serde::Serialize;
 
 use choose::{Choice, Way};
-
-/// A way of reading, as a manifest will call it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Whole tables, again and again: all of one moment, each replaced at once.
-    Snapshot,
-    /// Rows whose cursor column has grown, again and again.
-    Query,
-    /// Every committed change, in order and exactly once.
-    Stream,
-}
-
-impl Mode {
-    /// Every mode.
-    pub const ALL: [Self; 3] = [Self::Snapshot, Self::Query, Self::Stream];
-
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Snapshot => "snapshot",
-            Self::Query => "query",
-            Self::Stream => "stream",
-        }
-    }
-}
 
 /// What is advised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
