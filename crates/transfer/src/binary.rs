@@ -226,10 +226,19 @@ pub(crate) fn micros(bytes: &[u8]) -> Option<i64> {
 pub(crate) fn write_time(bytes: &[u8], to: &mut impl fmt::Write) -> Option<()> {
     let micros = u64::from_be_bytes(bytes.try_into().ok()?);
     let (seconds, part) = (micros / 1_000_000, micros % 1_000_000);
-    for (before, of_two) in [("", seconds / 3_600), (":", seconds / 60 % 60), (":", seconds % 60)] {
-        to.write_str(before).ok()?;
-        write_digits(of_two, 10, to)?;
-    }
+    let digit = |number: u64| u8::try_from(number % 10).map_or(b'?', |digit| b'0' + digit);
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let text = [
+        digit(hours / 10),
+        digit(hours),
+        b':',
+        digit(minutes / 10),
+        digit(minutes),
+        b':',
+        digit(seconds / 10),
+        digit(seconds),
+    ];
+    to.write_str(std::str::from_utf8(&text).ok()?).ok()?;
     if part > 0 {
         let (mut part, mut first) = (part, 100_000);
         while part % 10 == 0 {

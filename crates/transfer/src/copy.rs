@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -17,9 +17,9 @@ use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::kernel::Add;
 use deltalake::logstore::ObjectStoreRef;
 use futures::TryStreamExt;
-use futures::future::try_join_all;
+use futures::future::{Either, select, try_join_all};
 use tokio::runtime::Handle;
-use tokio_postgres::{Client, CopyOutStream, NoTls};
+use tokio_postgres::{Client, Config, CopyOutStream, NoTls};
 
 use crate::binary::{Rows, Wire};
 use crate::change::Relation;
@@ -49,7 +49,7 @@ struct Range {
 
 /// What the server says of a table that is to be copied.
 struct Size {
-    /// As SQL says which table is meant: without those that inherit from it, which are tables of their own.
+    /// See [`Reader::from`].
     from: String,
     ranges: VecDeque<Range>,
     expected: Option<u64>,
@@ -94,6 +94,10 @@ impl Reading {
 #[derive(Clone)]
 struct Reader {
     relation: Arc<Relation>,
+    /// As SQL says which table is meant: without those that inherit from it, which are tables of their own.
+    from: String,
+    /// What nobody reads yet.
+    ranges: Arc<Mutex<VecDeque<Range>>>,
     schema: SchemaRef,
     wires: Arc<[Wire]>,
     store: ObjectStoreRef,
@@ -132,72 +136,33 @@ impl Snapshot<'_> {
         let wires = self.wires(relation, &schema, &from).await?;
         let wanted = Arc::new(());
         let count = Arc::new(Count { rows: AtomicU64::new(0), expected, tell });
+        let helpers = if ranges.len() > 1 { sessions().min(ranges.len()) } else { 0 };
         let reader = Reader {
             relation: Arc::new(relation.clone()),
+            from,
+            ranges: Arc::new(Mutex::new(ranges)),
             schema,
             wires,
             store: lake.store(),
             count: count.clone(),
             wanted: Arc::downgrade(&wanted),
         };
-        let helpers = if ranges.len() > 1 { sessions().min(ranges.len()) } else { 0 };
-        let ranges = Mutex::new(ranges);
-        let helped = (0..helpers).map(|_| self.help(&reader, &from, &ranges));
-        let mut come: Vec<Add> = try_join_all(helped).await?.into_iter().flatten().collect();
+        let mut come: Vec<Add> = Vec::new();
+        if helpers > 0 {
+            let snapshot = self.exported.get_or_try_init(|| self.export()).await?;
+            let mut config = self.config.clone();
+            config.application_name("stead transfer copy");
+            let helped = (0..helpers).map(|_| aside(reader.clone().help(config.clone(), snapshot.clone())));
+            come.extend(try_join_all(helped).await?.into_iter().flatten());
+        }
         // What is left no other session could read.
-        while let Some(range) = next(&ranges) {
-            come.extend(reader.read(self.client(), &from, range).await?);
+        while let Some(range) = reader.next() {
+            let rows = self.client().copy_out(&reader.query(range)).await?;
+            come.extend(aside(reader.clone().write(rows)).await?);
         }
         // As long as this session lives, nobody can have emptied the table since the snapshot was made.
         self.client().check_connection().await?;
         Ok((come, count.rows.load(Ordering::Relaxed)))
-    }
-
-    /// Reads ranges in a session of its own, until there are none or the session breaks.
-    async fn help(
-        &self,
-        reader: &Reader,
-        from: &str,
-        ranges: &Mutex<VecDeque<Range>>,
-    ) -> Result<Vec<Add>, Error> {
-        let mut come = Vec::new();
-        let client = match self.helper(from).await {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::warn!(%error, table = from, "a copy goes on without one of its sessions");
-                return Ok(come);
-            }
-        };
-        while let Some(range) = next(ranges) {
-            match reader.read(&client, from, range).await {
-                Ok(adds) => come.extend(adds),
-                Err(Error::Source(error)) => {
-                    tracing::warn!(%error, table = from, "a session of a copy broke; another reads its part again");
-                    ranges.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(come)
-    }
-
-    /// A session that sees what this one sees, and has locked the table too.
-    async fn helper(&self, from: &str) -> Result<Client, Error> {
-        let snapshot = self.exported.get_or_try_init(|| self.export()).await?;
-        let mut config = self.config.clone();
-        let (client, connection) = config.application_name("stead transfer copy").connect(NoTls).await?;
-        tokio::spawn(connection);
-        // Whoever waits to declare the table otherwise stands before this lock, and behind that of the first session:
-        // none of the three would ever go on.
-        client
-            .batch_execute(&format!(
-                "begin isolation level repeatable read read only; set transaction snapshot '{snapshot}';
-                 set local lock_timeout = '1s'; set local enable_seqscan = off;
-                 lock table {from} in access share mode"
-            ))
-            .await?;
-        Ok(client)
     }
 
     async fn export(&self) -> Result<String, Error> {
@@ -267,17 +232,65 @@ impl Snapshot<'_> {
 }
 
 impl Reader {
-    async fn read(&self, client: &Client, from: &str, range: Range) -> Result<Vec<Add>, Error> {
+    /// Reads ranges in a session of its own, until there are none or the session breaks.
+    async fn help(self, config: Config, snapshot: String) -> Result<Vec<Add>, Error> {
+        let (client, connection) = match config.connect(NoTls).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                tracing::warn!(%error, table = self.from, "a copy goes on without one of its sessions");
+                return Ok(Vec::new());
+            }
+        };
+        // What comes is received on the thread that reads it: another would be woken for each 8 KiB.
+        match select(pin!(self.read_ranges(client, snapshot)), connection).await {
+            Either::Left((Ok(come), connection)) => {
+                // It says good-bye.
+                let _ = connection.await;
+                Ok(come)
+            }
+            Either::Left((Err(error), _)) => Err(error),
+            Either::Right((_, reads)) => reads.await,
+        }
+    }
+
+    async fn read_ranges(&self, client: Client, snapshot: String) -> Result<Vec<Add>, Error> {
+        let mut come = Vec::new();
+        // Whoever waits to declare the table otherwise stands before this lock, and behind that of the first session:
+        // none of the three would ever go on.
+        let begin = format!(
+            "begin isolation level repeatable read read only; set transaction snapshot '{snapshot}';
+             set local lock_timeout = '1s'; set local enable_seqscan = off;
+             lock table {} in access share mode",
+            self.from
+        );
+        if let Err(error) = client.batch_execute(&begin).await {
+            tracing::warn!(%error, table = self.from, "a copy goes on without one of its sessions");
+            return Ok(come);
+        }
+        while let Some(range) = self.next() {
+            let read = async { self.clone().write(client.copy_out(&self.query(range)).await?).await };
+            match read.await {
+                Ok(adds) => come.extend(adds),
+                Err(Error::Source(error)) => {
+                    tracing::warn!(%error, table = self.from, "a session of a copy broke; another reads its part");
+                    self.ranges.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(come)
+    }
+
+    fn next(&self) -> Option<Range> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn query(&self, range: Range) -> String {
         let first = range.from.map(|page| format!("ctid >= '({page},0)'"));
         let last = range.to.map(|page| format!("ctid < '({page},0)'"));
         let conditions = first.into_iter().chain(last).collect();
-        let copy = asking(&self.relation, &self.wires, from, conditions);
-        let rows = client.copy_out(copy.as_str()).await?;
-        // Values are read and files encoded on a thread that nobody else waits for.
-        let (reader, runtime) = (self.clone(), Handle::current());
-        let read = tokio::task::spawn_blocking(move || runtime.block_on(reader.write(rows)));
-        read.await
-            .unwrap_or_else(|ended| Err(Error::Strange(format!("whoever copied a table ended: {ended}"))))
+        asking(&self.relation, &self.wires, &self.from, conditions)
     }
 
     /// All of the rows in files, or none.
@@ -322,8 +335,13 @@ fn asking(relation: &Relation, wires: &[Wire], from: &str, mut conditions: Vec<S
     format!("copy (select {} from {from}{only}) to stdout (format binary)", columns.join(", "))
 }
 
-fn next(ranges: &Mutex<VecDeque<Range>>) -> Option<Range> {
-    ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+/// Reads values and encodes files on a thread that nobody else waits for.
+async fn aside(
+    work: impl Future<Output = Result<Vec<Add>, Error>> + Send + 'static,
+) -> Result<Vec<Add>, Error> {
+    let runtime = Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
+    done.unwrap_or_else(|ended| Err(Error::Strange(format!("whoever copied a table ended: {ended}"))))
 }
 
 /// How many sessions read a large table, beside the one that made the snapshot: the transfer's role may have eight, and
