@@ -98,9 +98,10 @@ fn every_screen_is_good_in_every_state() {
                               create table loose (what text)";
                 ask(url("postgres.main").trim(), tables).unwrap();
                 let lake = url("transfer.lake");
-                until("the lake to have it", || {
+                until("the lake to have it, and the status to say so", || {
                     let count = ask(lake.trim(), "select count(*) from items").ok()?;
-                    (count == "5000").then_some(())
+                    let status = stead.run_in(&folder, &["status", "--tenant", "acme"]);
+                    (count == "5000" && text(&status.stdout).contains("stands still")).then_some(())
                 });
             }
             Some("log") => {

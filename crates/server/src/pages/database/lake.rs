@@ -78,7 +78,7 @@ impl Lake {
         }
         let states: Vec<String> =
             states.into_iter().map(|(state, count)| format!("{} {state}", grouped(count))).collect();
-        if states.is_empty() { "none yet".to_owned() } else { states.join(", ") }
+        if states.is_empty() { "none told of yet".to_owned() } else { states.join(", ") }
     }
 
     /// The word that colours a table's state.
