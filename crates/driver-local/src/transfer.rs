@@ -12,8 +12,8 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    Behind, COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Overlap, Pattern, Process, Progress, Seen, Server, Spec,
-    Step, TableState,
+    Behind, COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Overlap, Pattern, Process, Progress, Seen, Server,
+    Spec, Step, TableState,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use jiff::Timestamp;
@@ -492,12 +492,18 @@ mod tests {
     #[test]
     fn an_alarm_comes_before_the_stop() {
         let said = |kept_mib: u64, room_mib: Option<u64>| {
-            let behind =
-                Behind { kept_bytes: kept_mib * MIB, room_bytes: room_mib.map(|room| room * MIB), ..Behind::default() };
+            let behind = Behind {
+                kept_bytes: kept_mib * MIB,
+                room_bytes: room_mib.map(|room| room * MIB),
+                ..Behind::default()
+            };
             let conditions = conditions(&Progress { behind: Some(behind), ..Progress::default() });
             conditions.into_iter().map(|condition| condition.message).next()
         };
         assert_eq!((said(100, None), said(0, Some(0)), said(300, Some(100))), (None, None, None));
-        assert!(said(301, Some(100)).is_some_and(|text| text.contains("301 MiB of log for it and has room for 100")));
+        assert!(
+            said(301, Some(100))
+                .is_some_and(|text| text.contains("301 MiB of log for it and has room for 100"))
+        );
     }
 }

@@ -224,8 +224,9 @@ mod tests {
         }
         let texts: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
         // What the keeper calls its units in its own file, names of components and tables in texts, an alias in SQL.
-        let is_action =
-            |text: &&str| !["unit.", "postgres.", "public.", "wanted."].iter().any(|other| text.starts_with(other));
+        let is_action = |text: &&str| {
+            !["unit.", "postgres.", "public.", "wanted."].iter().any(|other| text.starts_with(other))
+        };
         let written: BTreeSet<&str> = texts.iter().flat_map(|text| dotted(text)).filter(is_action).collect();
         let known: BTreeSet<&str> = actions().map(|(name, _)| name).collect();
         assert!(written.len() > 40, "the sources are not where they were: {written:?}");

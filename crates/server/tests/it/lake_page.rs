@@ -29,7 +29,14 @@ async fn rig(progress: Option<Progress>) -> Rig {
 }
 
 fn table(name: &str, state: TableState, why: Option<&str>) -> Table {
-    Table { name: name.into(), state, rows: Some(336_776), changes: 1_000, why: why.map(str::to_owned) }
+    Table {
+        name: name.into(),
+        state,
+        rows: Some(336_776),
+        copying: None,
+        changes: 1_000,
+        why: why.map(str::to_owned),
+    }
 }
 
 #[tokio::test]
@@ -94,6 +101,7 @@ async fn the_page_says_how_the_transfer_stands() {
         behind: Some(behind),
         trouble: Some("the <i>slot</i> is gone".into()),
         stopped: true,
+        ..Progress::default()
     };
     let rig = rig(Some(progress)).await;
     let cookie = visitor(&rig, "ann@example.com", Role::Viewer).await;
