@@ -174,8 +174,10 @@ pub enum ConditionKind {
     SecretMissing,
     /// A release that was tried on a share of the calls failed too many of them, and gets none any more.
     CanaryReturned,
-    /// A transfer, or a table of it, stands still until somebody repairs it.
+    /// A transfer stands still until somebody repairs it.
     TransferStopped,
+    /// The same of a table of one, whose others go on.
+    TableStopped,
     /// It could not be brought back from its backups.
     RestoreFailed,
     /// What drives it is not there or refuses.

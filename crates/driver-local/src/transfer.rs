@@ -455,9 +455,10 @@ fn hex(digest: Sha256) -> String {
 /// What a person should know of a transfer that goes on otherwise.
 pub(crate) fn conditions(progress: &Progress) -> Vec<Condition> {
     let told = |message| Condition { kind: ConditionKind::TransferStopped, message };
+    let of_table = |message| Condition { kind: ConditionKind::TableStopped, message };
     let stopped = progress.tables.iter().filter(|table| table.state == TableState::Stopped);
     let mut conditions: Vec<_> = stopped
-        .filter_map(|table| Some(told(format!("{} stands still: {}", table.name, table.why.as_ref()?))))
+        .filter_map(|table| Some(of_table(format!("{} stands still: {}", table.name, table.why.as_ref()?))))
         .take(MOST_TOLD)
         .collect();
     conditions.extend(progress.behind.and_then(little_room).map(told));

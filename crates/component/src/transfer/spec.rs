@@ -39,13 +39,13 @@ pub struct Spec {
     /// Networks from which the lake may be asked.
     pub allow: Vec<IpNet>,
     /// How often all was asked to be copied anew.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub resyncs: u32,
     /// The same of single tables, since all were.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub table_resyncs: BTreeMap<Pattern, u32>,
     /// How often either was.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub asked: u32,
     /// Nothing is read until it is to go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -56,6 +56,11 @@ pub struct Spec {
     pub consumers: BTreeSet<String>,
     /// Where it is written what to do.
     pub runbook: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// How a transfer reads its server.

@@ -273,7 +273,7 @@ fn any(dice: &mut StdRng) -> Situation {
         0 => Cursors::Unknown,
         1 => Cursors::Absent,
         _ => Cursors::Column(Cursor {
-            column: one(dice, &["updated_at", "id", "a \"b\"\n"]).to_owned(),
+            column: one(dice, &["updated_at", "id", "a \"b\""]).to_owned(),
             grows: one(dice, &[Grows::WithUpdates, Grows::WithInserts]),
             without: if dice.random_bool(0.3) { some_tables(dice) } else { set(&[]) },
             unindexed: if dice.random_bool(0.3) { some_tables(dice) } else { set(&[]) },

@@ -155,6 +155,9 @@ async fn settled(client: &Client, named: &Named, first: Stead, until: Instant) -
     }
 }
 
+/// A table of a transfer stands still, and nothing else does.
+const TABLE: &str = "table_stopped";
+
 /// Whether it was looked at since, and is blocked.
 fn tried_again(component: &Component, first: &Stead) -> bool {
     let before = first.components.iter().find(|known| known.name == component.name);
@@ -166,15 +169,16 @@ async fn report(context: &Context, client: &Client, named: &Named, stead: &Stead
     if context.json {
         output::json(stead)?;
     }
-    let conditions = |component: &Component| {
+    let conditions = |component: &Component, is_meant: fn(&str) -> bool| {
         let name = component.name.clone();
-        component
-            .conditions
-            .clone()
-            .into_iter()
-            .map(move |condition| format!("{name}: {}", condition.message))
+        let conditions =
+            component.conditions.clone().into_iter().filter(move |condition| is_meant(&condition.kind));
+        conditions.map(move |condition| format!("{name}: {}", condition.message))
     };
-    let troubled: Vec<String> = stead.components.iter().flat_map(conditions).collect();
+    let all = |is_meant| stead.components.iter().flat_map(move |component| conditions(component, is_meant));
+    let troubled: Vec<String> = all(|kind| kind != TABLE).collect();
+    // What was asked for is there; one of many tables is its own trouble.
+    all(|kind| kind == TABLE).for_each(output::remark);
     if !context.json {
         for component in stead.components.iter().filter(|component| component.endpoint.is_some()) {
             if status::is_well(component) {

@@ -58,7 +58,9 @@ impl Column {
 #[must_use]
 pub fn cursor(tables: &BTreeSet<String>, columns: &[Column]) -> Cursors {
     let mut by_name: BTreeMap<(&str, Grows), Vec<&Column>> = BTreeMap::new();
-    for column in columns.iter().filter(|column| tables.contains(&column.table)) {
+    // One of several lines is a name to PostgreSQL, and none to a manifest.
+    let can_be_named = |column: &&Column| column.name.parse::<crate::transfer::Cursor>().is_ok();
+    for column in columns.iter().filter(|column| tables.contains(&column.table)).filter(can_be_named) {
         if let Some(grows) = column.grows() {
             by_name.entry((&column.name, grows)).or_default().push(column);
         }

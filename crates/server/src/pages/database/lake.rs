@@ -19,7 +19,7 @@ use super::{Place, Visit};
 use crate::sign_in::Signed;
 
 /// The condition of what stands still.
-const STOPPED: &str = "transfer_stopped";
+const STOPPED: [&str; 2] = ["transfer_stopped", "table_stopped"];
 
 /// A transfer, as it says it stands.
 pub(super) struct Lake {
@@ -35,7 +35,8 @@ impl Lake {
     pub(super) fn of(component: Component) -> Self {
         let mode = component.spec["mode"].as_str().unwrap_or_default().to_owned();
         // What stops the transfer, or a table of it, is told by the transfer itself.
-        let conditions = component.conditions.into_iter().filter(|condition| condition.kind != STOPPED);
+        let conditions =
+            component.conditions.into_iter().filter(|condition| !STOPPED.contains(&condition.kind.as_str()));
         let mut told: Vec<String> = conditions.map(|condition| condition.message).collect();
         let mut facts = vec![("Copies", tables_and_server(&component.spec))];
         let Some(transfer) = component.transfer else {
