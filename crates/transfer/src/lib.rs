@@ -77,6 +77,14 @@ pub enum Error {
         /// The difference.
         why: String,
     },
+    /// Newer rows of a table cannot be told.
+    #[error("newer rows of {table} cannot be told: {why}")]
+    Cursor {
+        /// The source's table.
+        table: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// Nothing identifies the rows of a table, so that there can be no table of them as they are.
     #[error(
         "nothing identifies the rows of {table}: give it a primary key, or a replica identity by a unique index; \

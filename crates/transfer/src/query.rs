@@ -48,17 +48,18 @@ enum Kind {
 
 impl Kind {
     fn of(relation: &Relation, cursor: &str) -> Result<Self, Error> {
-        let unfit = |why: &str| Error::Schema { table: relation.full_name(), why: why.to_owned() };
+        let unfit = |why: &str| Error::Cursor { table: relation.full_name(), why: why.to_owned() };
         let column = relation.columns.iter().find(|column| column.name == cursor);
-        let column =
-            column.ok_or_else(|| unfit(&format!("it has no column `{cursor}` to tell newer rows by")))?;
+        let column = column.ok_or_else(|| {
+            unfit(&format!("it has no column `{cursor}`; add one, or leave the table out of `tables`"))
+        })?;
         match Type::from_oid(column.type_id) {
             Some(Type::TIMESTAMPTZ) => Ok(Self::Moment { has_zone: true }),
             Some(Type::TIMESTAMP) => Ok(Self::Moment { has_zone: false }),
             Some(Type::DATE) => Ok(Self::Day),
             Some(Type::INT2 | Type::INT4 | Type::INT8) => Ok(Self::Number),
             _ => Err(unfit(&format!(
-                "its column `{cursor}` is no moment, day or whole number, so it tells no newer rows"
+                "its column `{cursor}` is no moment, day or whole number; read it by a transfer of another mode"
             ))),
         }
     }
@@ -130,7 +131,7 @@ impl Snapshot<'_> {
         let to =
             before.filter(|before| before.column == cursor.column).and_then(|before| before.to.as_deref());
         let begin = to.map(|to| kind.begin(to, cursor.overlap)).transpose();
-        let begin = begin.map_err(|why| Error::Schema { table: relation.full_name(), why })?;
+        let begin = begin.map_err(|why| Error::Cursor { table: relation.full_name(), why })?;
         let counted = begin.as_ref().map_or("null::int8".to_owned(), |begin| kind.counted(begin));
         let infinite = if kind == Kind::Number { "" } else { "and isfinite(reached)" };
         let ask = format!(

@@ -159,16 +159,18 @@ impl From<Every> for String {
     }
 }
 
-/// For how long something of the lake is kept: whole seconds, from a minute to ten years.
+/// For how long something of the lake is kept: whole seconds, from an hour to ten years: what was
+/// written and is no part of a version yet must not be taken for what no version needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Kept(u32);
 
 /// A text that is no such time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no time for which something is kept; write it like 7d, from 1m to 3650d")]
+#[error("`{0}` is no time for which something is kept; write it like 7d, from 1h to 3650d")]
 pub struct BadKept(String);
 
+const HOUR: u32 = 60 * 60;
 const LONGEST_KEPT: u32 = 3650 * 24 * 60 * 60;
 
 impl Kept {
@@ -189,7 +191,7 @@ impl Kept {
 impl FromStr for Kept {
     type Err = BadKept;
     fn from_str(text: &str) -> Result<Self, BadKept> {
-        let seconds = crate::postgres::seconds(text, 60..=LONGEST_KEPT);
+        let seconds = crate::postgres::seconds(text, HOUR..=LONGEST_KEPT);
         seconds.map(Self).ok_or_else(|| BadKept(shown(text)))
     }
 }

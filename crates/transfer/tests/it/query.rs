@@ -166,7 +166,7 @@ async fn a_cursor_that_tells_nothing_is_named() {
         }
     };
     assert!(wrong("updated_at", None).await.contains("no column `updated_at`"));
-    assert!(wrong("id", None).await.contains("no moment, day or whole number"));
+    assert!(wrong("id", None).await.contains("read it by a transfer of another mode"));
     assert!(wrong("number", Some(Overlap::Seconds(60))).await.contains("write overlap = 1000"));
     assert!(wrong("at", Some(Overlap::Count(60))).await.contains("write overlap = \"10m\""));
 }
