@@ -178,6 +178,8 @@ pub(crate) async fn pause(
 }
 
 /// Have a paused transfer go on
+///
+/// It reads what the server kept for it meanwhile, and then what is new.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/steads/{stead}/components/{component}/resume",
     tag = "components", operation_id = "resume", params(ComponentPath, EditQuery),
     responses((status = 200, description = "The operation has ended", body = wire::Operation),
