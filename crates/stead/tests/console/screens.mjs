@@ -269,7 +269,7 @@ do $$ begin for n in 1..3000 loop raise log 'line % of many: %', n, repeat('word
   await judge(staff, 'lake-anew-live');
   await staff.click('button:has-text("Yes, copy everything anew")');
   await staff.waitForURL(/runs/);
-  await sees(staff, 'New copy of everything');
+  await sees(staff, 'New copy of lake');
 
   // What is on record.
   await at(staff, '/tenants/acme/timeline');
