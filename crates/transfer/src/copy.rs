@@ -25,7 +25,7 @@ use crate::binary::{Rows, Wire};
 use crate::change::Relation;
 use crate::files::Files;
 use crate::lake::LakeTable;
-use crate::source::{Snapshot, quoted};
+use crate::source::{Snapshot, named, quoted};
 use crate::{Error, fail_point};
 
 /// Bytes of the server's that one session reads at once: at least so many, and more of what is larger, up to so many.
@@ -188,7 +188,7 @@ impl Snapshot<'_> {
                    ) / current_setting('block_size')::bigint end
             from leaf";
         let row = self.client().query_one(size, &[&relation.oid, &PARTITIONS]).await?;
-        let name = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
+        let name = named(relation);
         let from = if row.get(0) { name } else { format!("only {name}") };
         let bytes = |at: usize| u64::try_from(row.get::<_, i64>(at)).unwrap_or_default();
         let ranges = if row.get(1) {

@@ -120,15 +120,11 @@ impl Current {
         Ok(self.lake.property(SEEN)?.is_none() || self.lake.position().is_new)
     }
 
-    /// Whether it was asked for since it was copied.
-    pub fn is_asked(&self, asked: u32) -> Result<bool, Error> {
+    /// Has it copied where it was asked for since it was; answers whether it was.
+    pub fn ask(&mut self, asked: u32) -> Result<bool, Error> {
         let known = self.lake.property(ASKED)?.and_then(|text| text.parse().ok());
-        Ok(known.unwrap_or(0_u32) != asked)
-    }
-
-    /// It is copied because it was asked for so often.
-    pub fn asked(&mut self, asked: u32) {
-        self.asked = Some(asked);
+        self.asked = (known.unwrap_or(0) != asked).then_some(asked);
+        Ok(self.asked.is_some())
     }
 
     /// Why it has to be copied before changes can be merged, if it has to.

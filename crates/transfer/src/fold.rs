@@ -155,9 +155,7 @@ impl Fold {
         if keys.is_empty() {
             return Ok(());
         }
-        let fields = self.shape.schema().fields().iter();
-        let converter =
-            RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?;
+        let converter = self.shape.whole_rows()?;
         let before = converter.convert_columns(&gather(&[was], &before)?)?;
         let own: Vec<&RecordBatch> = self.batches.iter().collect();
         let now = converter.convert_columns(&gather(&own, &now)?)?;

@@ -352,11 +352,7 @@ impl Transfer {
         let place = place(&self.lake, &relation.schema, &relation.name);
         let mut current = Current::open(&place, self.writer(memory, &relation), relation.clone()).await?;
         let asked = self.asked(&name);
-        let is_asked = current.is_asked(asked)?;
-        if is_asked {
-            current.asked(asked);
-        }
-        if !is_asked && !current.was_never_copied()? {
+        if !current.ask(asked)? && !current.was_never_copied()? {
             let merged = async {
                 while current.merge(changes).await? && current.position() < Lsn::from(changes.position().lsn)
                 {
@@ -451,9 +447,7 @@ impl Transfer {
         let asked = self.asked(&relation.full_name());
         let mut current = Current::open(&place, self.writer(memory, &relation), relation).await?;
         current.tell(tell);
-        if current.is_asked(asked)? {
-            current.asked(asked);
-        }
+        current.ask(asked)?;
         let read = match cursor {
             Some(cursor) => current.read_newer(snapshot, cursor).await?,
             None => Newer::Copied(current.copy(snapshot).await?),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deltalake::arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use deltalake::arrow::compute::{CastOptions, cast_with_options, take};
 use deltalake::arrow::datatypes::{DataType, SchemaRef};
+use deltalake::arrow::row::{RowConverter, SortField};
 
 use crate::Error;
 use crate::cells::Columns;
@@ -30,6 +31,12 @@ impl Shape {
 
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// What makes rows of it comparable, with all their values.
+    pub(crate) fn whole_rows(&self) -> Result<RowConverter, Error> {
+        let fields = self.schema.fields().iter();
+        Ok(RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?)
     }
 
     /// Rows that are without this column have this value there.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use deltalake::arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use deltalake::arrow::compute::{cast, filter_record_batch, not};
 use deltalake::arrow::datatypes::{DataType, Int64Type, Schema};
-use deltalake::arrow::row::{OwnedRow, RowConverter, SortField};
+use deltalake::arrow::row::OwnedRow;
 
 use super::{AT_ONCE, Current, Noted, strange};
 use crate::copy::Reading;
@@ -127,9 +127,7 @@ impl Current {
         shape: &Shape,
         window: &Window,
     ) -> Result<bool, Error> {
-        let fields = shape.schema().fields().iter();
-        let converter =
-            RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?;
+        let converter = shape.whole_rows()?;
         let taken = |batch: &RecordBatch, into: &mut Vec<OwnedRow>| {
             let rows = converter.convert_columns(batch.columns())?;
             into.extend(rows.iter().map(|row| row.owned()));
