@@ -168,12 +168,12 @@ async fn write(client: &Client, rows: u64, changes: u64, at_once: u64) {
             at bigint;
          begin
             for pair in 0 .. {pairs} - 1 loop
-                at := 1 + pair * 7919 % ({rows} - {last});
+                at := 1 + pair::bigint * 7919 % ({rows} - {last});
                 update flights f set dep_delay = m.dep_delay + 1, arr_delay = m.arr_delay + 1, tailnum = m.tailnum
                     from made(at, at + {last}) m
                     where f.day = m.day and f.origin = m.origin and f.carrier = m.carrier and f.flight = m.flight;
                 commit;
-                at := {rows} + 1 + pair * {at_once};
+                at := {rows} + 1 + pair::bigint * {at_once};
                 insert into flights select * from made(at, at + {last});
                 commit;
             end loop;
