@@ -18,7 +18,10 @@ use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
 
 use crate::change::Relation;
+use crate::decode::Decoder;
+use crate::parts::Parts;
 use crate::visibility::{BadSnapshot, Visibility};
+use crate::wire::Part;
 use crate::{Error, Lsn, catalog};
 
 /// How values are written, and that a session may take its time, whatever the server's own settings say: one that made
@@ -89,6 +92,7 @@ pub struct Source {
     pub(crate) slot: Slot,
     pub(crate) publication: Publication,
     texts: Texts,
+    parts: Parts,
 }
 
 /// Columns that are held as text, whatever their type is: schema, table, column.
@@ -112,7 +116,7 @@ impl Source {
         config.application_name("stead transfer").options(FORMS);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
-        Ok(Self { client, config, slot, publication, texts: Texts::default() })
+        Ok(Self { client, config, slot, publication, texts: Texts::default(), parts: Parts::default() })
     }
 
     /// Holds columns as PostgreSQL's own text of them, each a schema, a table and a column: for what the form of their
@@ -121,8 +125,13 @@ impl Source {
         self.texts = Texts(Arc::new(columns.into_iter().collect()));
     }
 
-    pub(crate) fn texts(&self) -> Texts {
-        self.texts.clone()
+    /// Leaves out what of tables is not meant.
+    pub fn leave_out(&mut self, parts: Vec<Part>) {
+        self.parts = Parts::new(parts);
+    }
+
+    pub(crate) fn decoder(&self) -> Decoder {
+        Decoder::new(self.texts.clone(), self.parts.clone())
     }
 
     /// Makes the slot where there is none; from then on the server keeps every change for it.
@@ -138,7 +147,7 @@ impl Source {
 
     /// The tables that are published.
     pub async fn tables(&self) -> Result<Vec<Relation>, Error> {
-        catalog::tables(&self.client, &self.publication.to_string(), &self.texts).await
+        catalog::tables(&self.client, &self.publication.to_string(), &self.texts, &self.parts).await
     }
 
     /// Begins a copy of all published tables: a transaction that sees one moment. Until it is over none of them can be
@@ -173,7 +182,7 @@ impl Source {
         let visibility: String = row.get(0);
         let visibility =
             visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
-        let tables = catalog::tables(transaction.client(), &publication, &self.texts).await?;
+        let tables = catalog::tables(transaction.client(), &publication, &self.texts, &self.parts).await?;
         let (config, exported) = (self.config.clone(), OnceCell::new());
         Ok(Snapshot { transaction, config, exported, visibility, at: row.get(1), tables })
     }
