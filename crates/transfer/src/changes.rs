@@ -52,9 +52,11 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    pub(crate) fn of(&self, schema: &str, table: &str) -> Stopped {
+    /// The same to somebody who may ask for the table; nothing where it goes on by itself.
+    pub(crate) fn told(&self, schema: &str, table: &str) -> Option<Stopped> {
         let (schema, table) = (schema.to_owned(), table.to_owned());
-        Stopped { schema, table, since: Lsn::from(self.since), why: self.why.clone() }
+        let stopped = Stopped { schema, table, since: Lsn::from(self.since), why: self.why.clone() };
+        (!self.is_unpublished).then_some(stopped)
     }
 }
 

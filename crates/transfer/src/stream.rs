@@ -145,7 +145,7 @@ impl Stream {
             if let Some(stop) = table.stop() {
                 let xids = segments.iter().flat_map(|(_, changes)| changes).map(|(of, ..)| of.xid);
                 skipped.extend(xids);
-                step.stopped.push(stop.of(schema, name));
+                step.stopped.extend(stop.told(schema, name));
             }
         }
         fail_point!("transfer::stream.written");
@@ -202,7 +202,7 @@ impl Stream {
             let table = self.table(relation).await?;
             table.whole(&place, asked, async |changes| changes.tidy(keep, merged).await).await?;
             let stop = table.stop();
-            stopped.extend(stop.map(|stop| stop.of(&relation.schema, &relation.name)));
+            stopped.extend(stop.and_then(|stop| stop.told(&relation.schema, &relation.name)));
         }
         Ok(stopped)
     }
