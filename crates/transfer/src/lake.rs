@@ -29,7 +29,7 @@ use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::change::Relation;
-use crate::files::{self, Files, Part};
+use crate::files::{FileRows, Files, Part};
 use crate::{Error, Lsn, damage, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
@@ -279,13 +279,14 @@ impl LakeTable {
         Ok(files.iter().map(part).collect())
     }
 
+    /// A file, to be read bit by bit.
+    pub(crate) async fn rows(&self, file: &Path) -> Result<FileRows, Error> {
+        Ok(FileRows::new(file.clone(), self.get(file).await?))
+    }
+
     /// Reads a file, with the columns that it has.
     pub(crate) async fn read(&self, file: &Path) -> Result<Vec<RecordBatch>, Error> {
-        let read = files::read(self.get(file).await?);
-        read.map_err(|error| match error {
-            Error::Lake(_) | Error::Arrow(_) => Error::Damaged { why: format!("{file}: {error}") },
-            other => other,
-        })
+        self.rows(file).await?.all()?.collect()
     }
 
     async fn get(&self, file: &Path) -> Result<Bytes, Error> {

@@ -36,8 +36,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const TABLES: Duration = Duration::from_secs(2);
 /// Between two times that the server is let go of a log that holds nothing for this transfer.
 const LET_GO: Duration = Duration::from_secs(5);
-/// Changes that are merged before their time.
-const MANY: usize = 20_000;
+/// Changes that are merged before their time, as questions to the lake would feel them; and while there are more to come,
+/// as each merge rewrites what the next one does.
+const MANY: usize = 50_000;
+const VERY_MANY: usize = 200_000;
 /// Between two times that small files are made large ones, and that files are removed which no version needs.
 const TIDY: Duration = Duration::from_secs(60);
 const VACUUM: Duration = Duration::from_secs(60 * 60);
@@ -277,7 +279,8 @@ impl Transfer {
                 loop {
                     let step = stream.step().await?;
                     unmerged += step.rows;
-                    if unmerged > MANY {
+                    let is_over = step.transactions == 0;
+                    if unmerged > if is_over { MANY } else { VERY_MANY } {
                         unmerged = 0;
                         self.hurry.notify_one();
                     }
@@ -285,7 +288,7 @@ impl Transfer {
                         self.board.changed(table, *rows);
                     }
                     halt(&step.stopped);
-                    if step.transactions == 0 {
+                    if is_over {
                         break;
                     }
                 }

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, pin_mut};
+use futures::StreamExt;
 use postgres_types::Type;
 use tokio::sync::OnceCell;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
@@ -188,19 +189,14 @@ impl Source {
     }
 
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
-    pub(crate) async fn peek(&self, most: u32) -> Result<Vec<Bytes>, Error> {
+    pub(crate) async fn peek(&self, most: u32) -> Result<Messages, Error> {
         let Self { slot, publication, .. } = self;
         let peek = format!(
             "copy (select data from pg_logical_slot_peek_binary_changes('{slot}', null, {most}, \
              'proto_version', '1', 'publication_names', '{publication}')) to stdout (format binary)"
         );
         let rows = BinaryCopyOutStream::new(self.client.copy_out(peek.as_str()).await?, &[Type::BYTEA]);
-        pin_mut!(rows);
-        let mut messages = Vec::new();
-        while let Some(row) = rows.next().await {
-            messages.push(Bytes::copy_from_slice(row?.try_get(0)?));
-        }
-        Ok(messages)
+        Ok(Messages(Box::pin(rows)))
     }
 
     /// Lets go of everything before a position.
@@ -230,6 +226,16 @@ impl Source {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+}
+
+/// Messages of a slot, as they come.
+pub(crate) struct Messages(Pin<Box<BinaryCopyOutStream>>);
+
+impl Messages {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(row) = self.0.next().await else { return Ok(None) };
+        Ok(Some(Bytes::copy_from_slice(row?.try_get(0)?)))
     }
 }
 

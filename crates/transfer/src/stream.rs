@@ -13,8 +13,11 @@ use crate::slot::Unpublished;
 use crate::upkeep::Keep;
 use crate::{Error, Lsn, Source, fail_point};
 
-/// Rows that are taken at once, at least, where there are so many.
-const BATCH: u32 = 50_000;
+/// Messages that the slot is asked for, at least, where there are so many; and at most, where there were more each time.
+const BATCH: u32 = 100_000;
+const MOST: u32 = 800_000;
+/// Rows that are held and written at once, about.
+const AT_ONCE: usize = 50_000;
 
 /// What a stream is called, and where it goes.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub struct Stream {
     source: Source,
     settings: Settings,
     tables: BTreeMap<(String, String), Table>,
+    /// Messages that the slot is asked for next.
+    most: u32,
 }
 
 /// A table of changes.
@@ -117,7 +122,7 @@ impl Table {
 impl Stream {
     /// Goes on where the lake's tables say that it was.
     pub fn new(source: Source, settings: Settings) -> Self {
-        Self { source, settings, tables: BTreeMap::new() }
+        Self { source, settings, tables: BTreeMap::new(), most: BATCH }
     }
 
     /// Takes what the slot has next, writes it, and lets the source forget it.
@@ -125,16 +130,52 @@ impl Stream {
     /// A table that cannot hold what comes is stopped, and told among what the step has done; the others go on. What is
     /// wrong with the lake itself is an error of the step, after which the source keeps everything.
     pub async fn step(&mut self) -> Result<Step, Error> {
-        let messages = self.source.peek(BATCH).await?;
+        let mut messages = self.source.peek(self.most).await?;
         let mut decoder = self.source.decoder();
-        let mut transactions = Vec::new();
-        for message in messages {
-            transactions.extend(decoder.take(message)?);
+        let (mut step, mut skipped, mut end) = (Step::default(), Vec::new(), None);
+        let (mut count, mut transactions, mut rows) = (0, Vec::new(), 0);
+        loop {
+            let message = messages.next().await?;
+            let is_last = message.is_none();
+            if let Some(message) = message {
+                count += 1;
+                if let Some(transaction) = decoder.take(message)? {
+                    rows += transaction.changes.len();
+                    transactions.push(transaction);
+                }
+            }
+            if is_last || rows >= AT_ONCE {
+                end = self.write(&transactions, &mut step, &mut skipped).await?.or(end);
+                transactions.clear();
+                rows = 0;
+            }
+            if is_last {
+                break;
+            }
         }
-        let Some(end) = transactions.last().map(|last| last.end) else { return Ok(Step::default()) };
-        let mut step = Step { transactions: transactions.len(), ..Step::default() };
-        let mut skipped = Vec::new();
-        for ((schema, name), segments) in by_table(&transactions) {
+        // Each time the server goes through its log from where it keeps it: the more is asked of it the better.
+        self.most = if count >= self.most { (self.most * 2).min(MOST) } else { BATCH };
+        let Some(end) = end else { return Ok(step) };
+        fail_point!("transfer::stream.written");
+        // A copy that is made after this holds what was not written.
+        self.source.sees(&skipped).await?;
+        // Every table has everything before it: those that are not named in it had nothing to be written.
+        self.source.advance(end).await?;
+        fail_point!("transfer::stream.advanced");
+        Ok(step)
+    }
+
+    /// Writes transactions; answers where the last one ends. Those of which something was not written are added to
+    /// `skipped`.
+    async fn write(
+        &mut self,
+        transactions: &[Transaction],
+        step: &mut Step,
+        skipped: &mut Vec<u32>,
+    ) -> Result<Option<Lsn>, Error> {
+        let Some(end) = transactions.last().map(|last| last.end) else { return Ok(None) };
+        step.transactions += transactions.len();
+        for ((schema, name), segments) in by_table(transactions) {
             let Some((first, _)) = segments.first() else { continue };
             let (place, asked) = (self.place(first), self.asked(first));
             let table = self.table(first).await?;
@@ -148,13 +189,7 @@ impl Stream {
                 step.stopped.extend(stop.told(schema, name));
             }
         }
-        fail_point!("transfer::stream.written");
-        // A copy that is made after this holds what was not written.
-        self.source.sees(&skipped).await?;
-        // Every table has everything before it: those that are not named in it had nothing to be written.
-        self.source.advance(end).await?;
-        fail_point!("transfer::stream.advanced");
-        Ok(step)
+        Ok(Some(end))
     }
 
     /// Lets the source forget everything before a position that it said before a step that found nothing.
