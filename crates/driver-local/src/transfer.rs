@@ -4,6 +4,7 @@
 //! What a person types in never gets into a script but as a literal, and nothing of the tenant's is read here: the
 //! function that publishes tables looks at catalogs alone (`transfer::publish`).
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    Behind, COPIER_MIB, Inside, LAKE_MIB, Mode, Observed, Overlap, Pattern, Process, Progress, Seen, Server,
-    Spec, Step, TableState,
+    Behind, COPIER_MIB, Column, Inside, LAKE_MIB, Mode, Observed, Overlap, Part, Pattern, Process, Progress,
+    Seen, Server, Spec, Step, TableState,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use jiff::Timestamp;
@@ -207,6 +208,7 @@ impl Local {
             lake: seen.join("data/lake"),
             memory: seen.join("data/memory.json"),
             status: seen.join("run/status.json"),
+            parts: parts(spec),
             every_ms: spec.every.as_secs() * 1000,
             keep_ms: spec.keep.as_secs() * 1000,
             keep_changes_ms: spec.keep_changes.map(|kept| kept.as_secs() * 1000),
@@ -417,14 +419,36 @@ fn role_password(target: &Target) -> SecretString {
 
 /// The script that makes role and function inside the server, with a note of what they were made by.
 fn script(target: &Target, spec: &Spec, names: &Names, verifier: &str) -> String {
-    let tables: Vec<_> = spec.tables.iter().map(Pattern::like).collect();
-    publish::script(&names.inside, verifier, &mode(spec), &tables, &declared(target, spec, names))
+    script_of(spec, names, verifier, &declared(target, spec, names))
+}
+
+fn script_of(spec: &Spec, names: &Names, verifier: &str, declared: &str) -> String {
+    let tables: Vec<_> = spec.tables.patterns().map(Pattern::like).collect();
+    let meant = publish::Meant { mode: &mode(spec), tables: &tables, parts: &parts(spec) };
+    publish::script(&names.inside, verifier, &meant, declared)
+}
+
+fn parts(spec: &Spec) -> Vec<transfer::wire::Part> {
+    let texts = |columns: &BTreeSet<Column>| columns.iter().map(ToString::to_string).collect();
+    let part = |(pattern, part): (&Pattern, &Part)| {
+        let (schema, table) = pattern.names();
+        transfer::wire::Part {
+            names: (schema.to_owned(), table.to_owned()),
+            like: pattern.like(),
+            columns: texts(&part.columns),
+            without: texts(&part.without),
+            rows: part.rows.as_ref().map(|rows| transfer::wire::Rows {
+                sql: rows.sql().to_owned(),
+                columns: texts(rows.columns()),
+            }),
+        }
+    };
+    spec.tables.parts().into_iter().map(part).collect()
 }
 
 /// What is noted in the server: it differs where anything of the script would.
 fn declared(target: &Target, spec: &Spec, names: &Names) -> String {
-    let tables: Vec<_> = spec.tables.iter().map(Pattern::like).collect();
-    let mut digest = Sha256::new_with_prefix(publish::script(&names.inside, "", &mode(spec), &tables, ""));
+    let mut digest = Sha256::new_with_prefix(script_of(spec, names, "", ""));
     digest.update(role_password(target).expose_secret());
     format!("a transfer of Stead's: {}", hex(digest))
 }

@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use crate::Error;
 use crate::change::{Catalog, Column, Facts, Relation, Storage};
 use crate::lists;
+use crate::parts::Parts;
 use crate::source::Texts;
 
 /// The published tables, as SQL has their names.
@@ -21,6 +22,7 @@ pub(crate) async fn tables(
     client: &Client,
     publication: &str,
     texts: &Texts,
+    parts: &Parts,
 ) -> Result<Vec<Relation>, Error> {
     // What identifies a row is what the replica identity says, and the primary key where that is the whole row.
     let columns = "select c.oid, p.schemaname::text, p.tablename::text, a.attname::text,
@@ -79,6 +81,7 @@ pub(crate) async fn tables(
     }
     for table in &mut tables {
         texts.apply(table);
+        parts.apply(table);
     }
     Ok(tables)
 }

@@ -102,6 +102,18 @@ pub enum Kind {
     Truncate,
 }
 
+impl Kind {
+    /// The same of other rows.
+    pub(crate) fn map(self, row: impl Fn(Row) -> Row) -> Self {
+        match self {
+            Self::Insert(new) => Self::Insert(row(new)),
+            Self::Update { old, new } => Self::Update { old: old.map(&row), new: row(new) },
+            Self::Delete(old) => Self::Delete(row(old)),
+            Self::Truncate => Self::Truncate,
+        }
+    }
+}
+
 /// A change of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {

@@ -25,6 +25,7 @@ use crate::files::Part;
 use crate::forms::{self, widened};
 use crate::lake::{LakeTable, Writer};
 use crate::rows::{self, FIXED, Rows};
+use crate::stream::Stopped;
 use crate::upkeep::Keep;
 use crate::{Error, Lsn};
 
@@ -45,6 +46,18 @@ pub(crate) struct Stop {
     /// Where the first transaction ended that was not.
     pub(crate) since: u64,
     pub(crate) why: String,
+    /// The server does not say them: it goes on by itself once that does.
+    #[serde(default)]
+    pub(crate) is_unpublished: bool,
+}
+
+impl Stop {
+    /// The same to somebody who may ask for the table; nothing where it goes on by itself.
+    pub(crate) fn told(&self, schema: &str, table: &str) -> Option<Stopped> {
+        let (schema, table) = (schema.to_owned(), table.to_owned());
+        let stopped = Stopped { schema, table, since: Lsn::from(self.since), why: self.why.clone() };
+        (!self.is_unpublished).then_some(stopped)
+    }
 }
 
 /// See above.
@@ -61,6 +74,18 @@ impl Changes {
             None => None,
         };
         Ok(Self { lake, stop })
+    }
+
+    /// Begins it anew in the place of one that was damaged: it stands still until [`Self::resume`], which says that
+    /// nothing from before is there.
+    pub(crate) async fn begin_anew(
+        place: &Url,
+        writer: Writer,
+        relation: &Relation,
+        why: String,
+    ) -> Result<Self, Error> {
+        let lake = LakeTable::open_changes(place, writer, relation).await?;
+        Ok(Self { lake, stop: Some(Stop { since: 1, why, is_unpublished: false }) })
     }
 
     pub(crate) fn stop(&self) -> Option<&Stop> {
@@ -93,7 +118,7 @@ impl Changes {
                 Ok(made) => break made,
                 Err((at, error @ (Error::Value { .. } | Error::Schema { .. }))) if at < until => {
                     until = at;
-                    stop = Some(Stop { since: at, why: error.to_string() });
+                    stop = Some(Stop { since: at, why: error.to_string(), is_unpublished: false });
                 }
                 Err((_, error)) => return Err(error),
             }
@@ -116,6 +141,20 @@ impl Changes {
         self.lake.put(gone, come, to, note).await?;
         self.stop = stop;
         Ok(count)
+    }
+
+    /// Notes that changes are missing from now on, or since its last one: the server does not say them any more.
+    pub(crate) async fn withhold(&mut self, why: &str) -> Result<(), Error> {
+        if self.stop.is_some() {
+            return Ok(());
+        }
+        let last = self.lake.position().lsn;
+        let stop = Stop { since: last + 1, why: why.to_owned(), is_unpublished: true };
+        let note = self.lake.take_note(serde_json::to_vec(&stop).map_err(strange)?).await?;
+        self.lake.forget_plan();
+        self.lake.put(Vec::new(), Vec::new(), Lsn::from(last), Some(note)).await?;
+        self.stop = Some(stop);
+        Ok(())
     }
 
     /// Rows of what the table does not have yet, a batch a declaration, and whether a column becomes wider. Fails with

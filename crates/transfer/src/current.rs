@@ -17,6 +17,7 @@ use url::Url;
 use crate::change::Relation;
 use crate::changes::ASKED;
 use crate::copy::Tell;
+use crate::files::Files;
 use crate::fold::Fold;
 use crate::lake::{LakeTable, Note, Writer};
 use crate::query::Reached;
@@ -30,8 +31,9 @@ use crate::{Error, Lsn, fail_point, forms};
 
 pub use newer::Newer;
 
-/// Changes that are merged at once, about: they are held in memory.
-const AT_ONCE: usize = 100_000;
+/// Changes that are merged at once, about, and bytes of them: they are held in memory.
+const AT_ONCE: usize = 250_000;
+const BYTES_AT_ONCE: usize = 64 * 1024 * 1024;
 
 /// What is noted of a copy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -305,6 +307,7 @@ impl Current {
     /// New files in the place of those that hold rows that change, or of all.
     async fn rewrite(&self, fold: &Fold, shape: &Shape, all: bool) -> Result<(Vec<Remove>, Vec<Add>), Error> {
         let (mut gone, mut come, mut before) = (Vec::new(), Vec::new(), Vec::new());
+        let needed = fold.needed();
         for part in self.lake.files()? {
             if fold.truncates() {
                 gone.push(part.remove);
@@ -313,23 +316,24 @@ impl Current {
             if !all && !fold.may_concern(&part) {
                 continue;
             }
-            let mut stay = Vec::new();
-            let mut any_goes = all;
-            for batch in self.lake.read(&part.path).await? {
-                let batch = shape.fit(&batch)?;
-                match fold.staying(&batch)? {
-                    None => stay.push(batch),
-                    Some(stays) => {
-                        any_goes = true;
-                        stay.push(filter_record_batch(&batch, &BooleanArray::from(stays))?);
-                        before.push(batch);
-                    }
+            let file = self.lake.rows(&part.path).await?;
+            // Its keys say whether it has to be read at all.
+            let stays: Vec<_> =
+                file.only(&fold.key_names())?.map(|batch| fold.staying(&batch?)).collect::<Result<_, _>>()?;
+            if !all && stays.iter().all(Option::is_none) {
+                continue;
+            }
+            gone.push(part.remove);
+            let mut files = Files::new(self.lake.store());
+            for (batch, stays) in file.all()?.zip(stays) {
+                let batch = shape.fit(&batch?)?;
+                before.extend(needed.of(&batch)?);
+                match stays {
+                    None => files.push(&batch).await?,
+                    Some(stays) => files.push(&filter_record_batch(&batch, &stays)?).await?,
                 }
             }
-            if any_goes {
-                gone.push(part.remove);
-                come.extend(self.lake.write(stay).await?);
-            }
+            come.extend(files.finish().await?);
         }
         come.extend(self.lake.write([fold.rows(&before)?]).await?);
         Ok((gone, come))
@@ -359,9 +363,10 @@ async fn later(changes: &LakeTable, from: u64) -> Result<(Vec<RecordBatch>, Opti
     let parts = changes.files()?.into_iter().map(|part| (part.bounds(LSN), part));
     let mut parts: Vec<_> = parts.filter(|(bounds, _)| bounds.is_none_or(|(_, last)| last > from)).collect();
     parts.sort_by_key(|(bounds, _)| *bounds);
-    let (mut later, mut rows, mut reached, mut until) = (Vec::new(), 0, from, None);
+    let (mut later, mut rows, mut bytes, mut reached, mut until) = (Vec::new(), 0, 0, from, None);
     for (bounds, part) in parts {
-        if rows >= AT_ONCE && bounds.is_some_and(|(first, _)| first > reached) {
+        let is_much = rows >= AT_ONCE || bytes >= BYTES_AT_ONCE;
+        if is_much && bounds.is_some_and(|(first, _)| first > reached) {
             until = u64::try_from(reached).ok();
             break;
         }
@@ -375,6 +380,7 @@ async fn later(changes: &LakeTable, from: u64) -> Result<(Vec<RecordBatch>, Opti
             };
             let is_later: BooleanArray = lsn.values().iter().map(|lsn| Some(*lsn > from)).collect();
             rows += batch.num_rows();
+            bytes += batch.get_array_memory_size();
             reached = lsn.values().iter().copied().fold(reached, i64::max);
             if let Some(first) = is_later.values().set_indices().next() {
                 later.push(((lsn.value(first), order.value(first)), filter_record_batch(&batch, &is_later)?));

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use pg_walstream::{ColumnData, LogicalReplicationMessage as Message, LogicalReplicationParser, TupleData};
 
 use crate::change::{Cell, Change, Column, Kind, Relation, Row, Transaction};
+use crate::parts::{Kept, Parts};
 use crate::source::Texts;
 use crate::{Error, Lsn, forms};
 
@@ -17,11 +18,20 @@ const EPOCH_2000: i64 = 946_684_800_000_000;
 /// Reads messages in the order in which the server says them.
 pub(crate) struct Decoder {
     parser: LogicalReplicationParser,
-    relations: HashMap<u32, Arc<Relation>>,
+    relations: HashMap<u32, Described>,
     /// Base types of domains.
     bases: HashMap<u32, u32>,
     texts: Texts,
+    parts: Parts,
     open: Option<Open>,
+}
+
+/// A table as it was described last.
+struct Described {
+    /// How many columns its rows have, also those that are not meant.
+    width: usize,
+    kept: Option<Kept>,
+    relation: Arc<Relation>,
 }
 
 struct Open {
@@ -30,9 +40,9 @@ struct Open {
 }
 
 impl Decoder {
-    pub(crate) fn new(texts: Texts) -> Self {
+    pub(crate) fn new(texts: Texts, parts: Parts) -> Self {
         let parser = LogicalReplicationParser::with_protocol_version(1);
-        Self { parser, relations: HashMap::new(), bases: HashMap::new(), texts, open: None }
+        Self { parser, relations: HashMap::new(), bases: HashMap::new(), texts, parts, open: None }
     }
 
     /// Takes a message; a transaction where that was its last.
@@ -62,7 +72,9 @@ impl Decoder {
                     catalog: None,
                 };
                 self.texts.apply(&mut relation);
-                self.relations.insert(relation_id, Arc::new(relation));
+                let width = relation.columns.len();
+                let kept = self.parts.apply(&mut relation);
+                self.relations.insert(relation_id, Described { width, kept, relation: Arc::new(relation) });
             }
             Message::Insert { relation_id, tuple } => self.change(relation_id, Kind::Insert(row(tuple)))?,
             Message::Update { relation_id, old_tuple, new_tuple, .. } => {
@@ -91,18 +103,21 @@ impl Decoder {
     }
 
     fn change(&mut self, relation_id: u32, kind: Kind) -> Result<(), Error> {
-        let relation =
+        let Described { width, kept, relation } =
             self.relations.get(&relation_id).ok_or_else(|| strange("a table without a description"))?;
-        let width = relation.columns.len();
         let rows = match &kind {
             Kind::Insert(row) | Kind::Delete(row) => [Some(row), None],
             Kind::Update { old, new } => [old.as_ref(), Some(new)],
             Kind::Truncate => [None, None],
         };
-        if rows.into_iter().flatten().any(|row| row.len() != width) {
+        if rows.into_iter().flatten().any(|row| row.len() != *width) {
             return Err(strange("a row of another width than its table"));
         }
         let open = self.open.as_mut().ok_or_else(|| strange("a change outside a transaction"))?;
+        let kind = match kept {
+            Some(kept) => kind.map(|row| kept.row(row)),
+            None => kind,
+        };
         open.changes.push(Change { relation: relation.clone(), kind });
         Ok(())
     }

@@ -15,8 +15,8 @@ use deltalake::arrow::datatypes::{
     DataType, Date32Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use deltalake::kernel::{Add, Remove};
-use deltalake::parquet::arrow::ArrowWriter;
 use deltalake::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake::parquet::arrow::{ArrowWriter, ProjectionMask};
 use deltalake::parquet::basic::Compression;
 use deltalake::parquet::file::properties::WriterProperties;
 use object_store::ObjectStore;
@@ -33,6 +33,8 @@ const FILE_ROWS: usize = 1024 * 1024;
 /// Bytes and rows of a group, which is held in memory until it is full.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 const GROUP_ROWS: usize = 256 * 1024;
+/// Rows that are read at once.
+const BATCH_ROWS: usize = 8 * 1024;
 /// Bytes that are stored at once, and how many of these may be under way; a store like S3 takes none below 5 MiB.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 const PARTS: usize = 2;
@@ -203,11 +205,45 @@ impl File {
     }
 }
 
-/// The rows of a file, with the columns that it has.
-pub(crate) fn read(bytes: Bytes) -> Result<Vec<RecordBatch>, Error> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(DeltaTableError::from)?;
-    let batches = reader.build().map_err(DeltaTableError::from)?;
-    Ok(batches.collect::<Result<_, _>>()?)
+/// The rows of a file, with the columns that it has. They are read as they are asked for.
+pub(crate) struct FileRows {
+    path: Path,
+    bytes: Bytes,
+}
+
+impl FileRows {
+    pub(crate) fn new(path: Path, bytes: Bytes) -> Self {
+        Self { path, bytes }
+    }
+
+    pub(crate) fn all(&self) -> Result<impl Iterator<Item = Result<RecordBatch, Error>>, Error> {
+        self.batches(|_| ProjectionMask::all())
+    }
+
+    /// Those of these columns that it has, in as many batches.
+    pub(crate) fn only(
+        &self,
+        columns: &[&str],
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, Error>>, Error> {
+        self.batches(|builder| ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied()))
+    }
+
+    fn batches(
+        &self,
+        columns: impl FnOnce(&ParquetRecordBatchReaderBuilder<Bytes>) -> ProjectionMask,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, Error>>, Error> {
+        let path = self.path.clone();
+        let damaged = move |error: &dyn std::error::Error| Error::Damaged { why: format!("{path}: {error}") };
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(self.bytes.clone()).map_err(|error| damaged(&error))?;
+        let columns = columns(&builder);
+        let batches = builder
+            .with_projection(columns)
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(|error| damaged(&error))?;
+        Ok(batches.map(move |batch| batch.map_err(|error| damaged(&error))))
+    }
 }
 
 /// What is said of a file so that readers can leave it out: bounds of whole numbers, days and moments. Where one is

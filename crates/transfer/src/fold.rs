@@ -3,14 +3,15 @@
 //! Of each key that is named only the last state counts. A value that the source did not say again, being long and the
 //! same as before, is that of an earlier change, or else of the table as it was.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use deltalake::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
 };
 use deltalake::arrow::compute::{cast, filter_record_batch, interleave};
 use deltalake::arrow::datatypes::{DataType, Int64Type, SchemaRef};
-use deltalake::arrow::row::{OwnedRow, RowConverter, SortField};
+use deltalake::arrow::row::{RowConverter, Rows, SortField};
+use foldhash::{HashMap, HashSet};
 
 use crate::Error;
 use crate::files::Part;
@@ -20,13 +21,16 @@ use crate::shape::Shape;
 /// Where a value is: a row of a batch.
 type Spot = (usize, usize);
 
+/// What identifies a row, as bytes that are the same where that is.
+type Key = Box<[u8]>;
+
 /// Where a value of a row comes from.
 #[derive(Debug, Clone)]
 enum Value {
     /// A change.
     Said(Spot),
     /// The row of this key, as the table was.
-    Before(OwnedRow),
+    Before(Key),
 }
 
 /// What a row is in the end.
@@ -54,13 +58,13 @@ pub(crate) struct Fold {
     shape: Shape,
     keys: Keys,
     batches: Vec<RecordBatch>,
-    last: HashMap<OwnedRow, Last>,
+    last: HashMap<Key, Last>,
     /// What the first column of the keys is in them, where it is of whole numbers.
     firsts: Option<BTreeSet<i64>>,
     /// All rows that were there before have gone.
     truncated: bool,
     /// The row that went with the change before.
-    went: Option<(OwnedRow, Option<Last>)>,
+    went: Option<(Key, Option<Last>)>,
 }
 
 /// The columns that identify a row.
@@ -81,12 +85,10 @@ impl Keys {
         self.columns.first().copied().filter(|first| schema.field(*first).data_type().is_signed_integer())
     }
 
-    /// The keys of rows that have the table's columns.
-    fn of(&self, batch: &RecordBatch) -> Result<Vec<OwnedRow>, Error> {
-        let columns: Vec<ArrayRef> =
-            self.columns.iter().map(|column| batch.column(*column).clone()).collect();
-        let rows = self.converter.convert_columns(&columns)?;
-        Ok(rows.iter().map(|row| row.owned()).collect())
+    /// The keys of rows that have at least these columns of a table.
+    fn of(&self, batch: &RecordBatch, shape: &Shape) -> Result<Rows, Error> {
+        let columns = self.columns.iter().map(|column| shape.column(batch, shape.schema().field(*column)));
+        Ok(self.converter.convert_columns(&columns.collect::<Result<Vec<ArrayRef>, _>>()?)?)
     }
 }
 
@@ -94,7 +96,7 @@ impl Fold {
     /// Nothing yet; the shape and the places of keys are the current table's.
     pub(crate) fn new(shape: Shape, keys: Vec<usize>) -> Result<Self, Error> {
         let keys = Keys::new(shape.schema(), keys)?;
-        let (batches, last) = (Vec::new(), HashMap::new());
+        let (batches, last) = (Vec::new(), HashMap::default());
         let firsts = keys.first(shape.schema()).map(|_| BTreeSet::new());
         Ok(Self { shape, keys, batches, last, firsts, truncated: false, went: None })
     }
@@ -122,7 +124,8 @@ impl Fold {
         let own = self.shape.fit(&batch)?;
         self.name_keys(&own)?;
         let at = self.batches.len();
-        for (row, key) in self.keys.of(&own)?.into_iter().enumerate() {
+        for (row, key) in self.keys.of(&own, &self.shape)?.iter().enumerate() {
+            let key = Box::from(key.as_ref());
             let names = told.unchanged.is_valid(row).then(|| told.unchanged.value(row));
             let names = names.as_ref().and_then(|names| names.as_string_opt::<i32>());
             self.change(told.op.value(row), key, (at, row), names)?;
@@ -136,8 +139,9 @@ impl Fold {
         let own = self.shape.fit(rows)?;
         self.name_keys(&own)?;
         let at = self.batches.len();
-        let keys = self.keys.of(&own)?.into_iter().enumerate();
-        self.last.extend(keys.map(|(row, key)| (key, Last::Said((at, row)))));
+        let keys = self.keys.of(&own, &self.shape)?;
+        let keys = keys.iter().enumerate();
+        self.last.extend(keys.map(|(row, key)| (Key::from(key.as_ref()), Last::Said((at, row)))));
         self.batches.push(own);
         Ok(())
     }
@@ -145,11 +149,11 @@ impl Fold {
     /// Forgets the rows that a batch of the table, as it was, has just so.
     pub(crate) fn forget_same(&mut self, was: &RecordBatch) -> Result<(), Error> {
         let (mut keys, mut before, mut now) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, key) in self.keys.of(was)?.into_iter().enumerate() {
-            if let Some(Last::Said(spot)) = self.last.get(&key) {
+        for (row, key) in self.keys.of(was, &self.shape)?.iter().enumerate() {
+            if let Some(Last::Said(spot)) = self.last.get(key.as_ref()) {
                 before.push((0, row));
                 now.push(*spot);
-                keys.push(key);
+                keys.push(Key::from(key.as_ref()));
             }
         }
         if keys.is_empty() {
@@ -184,7 +188,7 @@ impl Fold {
     fn change(
         &mut self,
         op: &str,
-        key: OwnedRow,
+        key: Key,
         spot: Spot,
         unchanged: Option<&StringArray>,
     ) -> Result<(), Error> {
@@ -247,29 +251,42 @@ impl Fold {
         }
     }
 
-    /// Which rows of a batch of the table, as it was, stay; nothing where all do.
-    pub(crate) fn staying(&self, batch: &RecordBatch) -> Result<Option<Vec<bool>>, Error> {
-        let stays: Vec<bool> = self.keys.of(batch)?.iter().map(|key| !self.last.contains_key(key)).collect();
-        Ok(stays.contains(&false).then_some(stays))
+    /// The names of the columns that identify a row.
+    pub(crate) fn key_names(&self) -> Vec<&str> {
+        let schema = self.shape.schema();
+        self.keys.columns.iter().map(|column| schema.field(*column).name().as_str()).collect()
+    }
+
+    /// Which rows of a batch of the table, as it was, stay; nothing where all do. Columns that identify a row are enough.
+    pub(crate) fn staying(&self, batch: &RecordBatch) -> Result<Option<BooleanArray>, Error> {
+        let keys = self.keys.of(batch, &self.shape)?;
+        let stays: Vec<bool> = keys.iter().map(|key| !self.last.contains_key(key.as_ref())).collect();
+        Ok(stays.contains(&false).then(|| stays.into()))
+    }
+
+    /// The keys of rows of the table, as it was, whose values are needed.
+    pub(crate) fn needed(&self) -> Needed<'_> {
+        let rows = self.last.values().filter_map(|last| match last {
+            Last::Row(values) => Some(values),
+            Last::Gone | Last::Said(_) => None,
+        });
+        let keys = rows.flatten().filter_map(|value| match value {
+            Value::Before(key) => Some(key.as_ref()),
+            Value::Said(_) => None,
+        });
+        Needed { fold: self, keys: keys.collect() }
     }
 
     /// The rows as they are in the end. `before` are batches of the table as it was that hold every row whose values
     /// are needed.
     pub(crate) fn rows(&self, before: &[RecordBatch]) -> Result<RecordBatch, Error> {
-        let mut needed = HashSet::new();
         let rows: Vec<&Last> = self.last.values().filter(|last| !matches!(last, Last::Gone)).collect();
-        for last in &rows {
-            let Last::Row(values) = last else { continue };
-            needed.extend(values.iter().filter_map(|value| match value {
-                Value::Before(key) => Some(key),
-                Value::Said(_) => None,
-            }));
-        }
-        let mut found: HashMap<OwnedRow, Spot> = HashMap::new();
+        let needed = self.needed().keys;
+        let mut found: HashMap<Key, Spot> = HashMap::default();
         for (at, batch) in before.iter().enumerate() {
-            for (row, key) in self.keys.of(batch)?.into_iter().enumerate() {
-                if needed.contains(&key) {
-                    found.insert(key, (self.batches.len() + at, row));
+            for (row, key) in self.keys.of(batch, &self.shape)?.iter().enumerate() {
+                if needed.contains(key.as_ref()) {
+                    found.insert(key.as_ref().into(), (self.batches.len() + at, row));
                 }
             }
         }
@@ -292,6 +309,27 @@ impl Fold {
             });
         }
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
+
+/// See [`Fold::needed`].
+pub(crate) struct Needed<'f> {
+    fold: &'f Fold,
+    keys: HashSet<&'f [u8]>,
+}
+
+impl Needed<'_> {
+    /// Those rows of a batch of the table; nothing where there is none.
+    pub(crate) fn of(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>, Error> {
+        if self.keys.is_empty() {
+            return Ok(None);
+        }
+        let keys = self.fold.keys.of(batch, &self.fold.shape)?;
+        let are_needed: Vec<bool> = keys.iter().map(|key| self.keys.contains(key.as_ref())).collect();
+        if !are_needed.contains(&true) {
+            return Ok(None);
+        }
+        Ok(Some(filter_record_batch(batch, &are_needed.into())?))
     }
 }
 

@@ -29,8 +29,8 @@ use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::change::Relation;
-use crate::files::{self, Files, Part};
-use crate::{Error, Lsn, fail_point, rows};
+use crate::files::{FileRows, Files, Part};
+use crate::{Error, Lsn, damage, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
 const ATTEMPTS: usize = 10;
@@ -86,6 +86,11 @@ impl LakeTable {
         let mut table = DeltaTableBuilder::from_url(place.clone())?.build()?;
         match table.load().await {
             Ok(()) => {}
+            Err(DeltaTableError::NotATable(_)) if folder.as_deref().is_some_and(damage::has_files) => {
+                // Unless somebody has made it just now.
+                let gone = |_| Error::Damaged { why: "it has files and no log of them".to_owned() };
+                table.load().await.map_err(gone)?;
+            }
             Err(DeltaTableError::NotATable(_)) => {
                 // Of two that make it at once, one did.
                 if let Err(error) = make(&table, place, fields).await {
@@ -94,11 +99,16 @@ impl LakeTable {
                     table.load().await?;
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(damage::found(error)),
         }
         let mut table = Self { table, writer, position: Position::default(), plan: None, folder };
         table.position = table.read_position().await?;
         Ok(table)
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_there(place: &Url) -> bool {
+        place.to_file_path().is_ok_and(|folder| folder.join("_delta_log").is_dir())
     }
 
     /// The same, of a table of changes.
@@ -269,14 +279,19 @@ impl LakeTable {
         Ok(files.iter().map(part).collect())
     }
 
+    /// A file, to be read bit by bit.
+    pub(crate) async fn rows(&self, file: &Path) -> Result<FileRows, Error> {
+        Ok(FileRows::new(file.clone(), self.get(file).await?))
+    }
+
     /// Reads a file, with the columns that it has.
     pub(crate) async fn read(&self, file: &Path) -> Result<Vec<RecordBatch>, Error> {
-        files::read(self.get(file).await?)
+        self.rows(file).await?.all()?.collect()
     }
 
     async fn get(&self, file: &Path) -> Result<Bytes, Error> {
-        let found = self.table.object_store().get(file).await.map_err(DeltaTableError::from)?;
-        Ok(found.bytes().await.map_err(DeltaTableError::from)?)
+        let found = async { self.table.object_store().get(file).await?.bytes().await };
+        found.await.map_err(|error| damage::found(error.into()))
     }
 
     /// What is noted beside the table; nothing where nothing is.

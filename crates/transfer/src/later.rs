@@ -5,8 +5,10 @@
 //! each key. So whoever reads has [`Since`] tell where to begin, folds the changes behind that ([`Later`]), leaves out the
 //! rows whose keys they name, and adds those that they make.
 
-use deltalake::arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use deltalake::arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use deltalake::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use deltalake::arrow::datatypes::{Schema, SchemaRef};
 use deltalake::kernel::MetadataValue;
 use deltalake::logstore::LogStore;
 use deltalake::{DeltaTable, DeltaTableError};
@@ -111,12 +113,9 @@ impl Later {
     /// Which rows of the table stay, given the columns that identify them, in their order.
     pub fn staying(&self, keys: &[ArrayRef]) -> Result<BooleanArray, Error> {
         let count = keys.first().map_or(0, |key| key.len());
-        let columns = self.schema.fields().iter().enumerate().map(|(at, field)| {
-            let key = self.keys.iter().position(|key| *key == at).and_then(|key| keys.get(key));
-            key.cloned().unwrap_or_else(|| new_null_array(field.data_type(), count))
-        });
-        let batch = RecordBatch::try_new(self.schema.clone(), columns.collect())?;
-        Ok(self.fold.staying(&batch)?.unwrap_or_else(|| vec![true; count]).into())
+        let fields = self.keys.iter().map(|key| self.schema.field(*key).clone());
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), keys.to_vec())?;
+        Ok(self.fold.staying(&batch)?.unwrap_or_else(|| vec![true; count].into()))
     }
 
     /// The rows that come in the place of those that do not stay. `before` has these, with all columns, where

@@ -18,6 +18,7 @@ pub mod change;
 mod changes;
 mod copy;
 pub mod current;
+mod damage;
 mod decode;
 mod files;
 mod fold;
@@ -28,11 +29,13 @@ mod lists;
 mod memory;
 mod moments;
 mod numeric;
+mod parts;
 pub mod publish;
 mod query;
 mod rows;
 pub mod run;
 mod seen;
+mod settling;
 mod shape;
 mod slot;
 mod source;
@@ -100,6 +103,12 @@ pub enum Error {
         /// The source's table.
         table: String,
         /// Why.
+        why: String,
+    },
+    /// What the lake has of a table cannot be read.
+    #[error("what the lake has of it is damaged: {why}")]
+    Damaged {
+        /// What is wrong with it.
         why: String,
     },
     /// Somebody else writes the same table.

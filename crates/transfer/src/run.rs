@@ -20,10 +20,13 @@ use url::Url;
 
 use crate::change::Relation;
 use crate::current::{Current, Newer};
+use crate::damage::{self, Asked};
 use crate::lake::{LakeTable, Writer, place, place_of_changes};
 use crate::memory::{Beginning, Memory};
+use crate::settling::Settling;
+use crate::slot::Unpublished;
 use crate::status::Board;
-use crate::stream::{self, Stream};
+use crate::stream::{self, Stopped, Stream};
 use crate::wire::{Cursor, Mode, Settings, TableState};
 use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source};
 
@@ -33,13 +36,17 @@ const LOOK: Duration = Duration::from_millis(100);
 const TABLES: Duration = Duration::from_secs(2);
 /// Between two times that the server is let go of a log that holds nothing for this transfer.
 const LET_GO: Duration = Duration::from_secs(5);
-/// Changes that are merged before their time.
-const MANY: usize = 20_000;
+/// Changes that are merged before their time, as questions to the lake would feel them; and while there are more to come,
+/// as each merge rewrites what the next one does.
+const MANY: usize = 50_000;
+const VERY_MANY: usize = 200_000;
 /// Between two times that small files are made large ones, and that files are removed which no version needs.
 const TIDY: Duration = Duration::from_secs(60);
 const VACUUM: Duration = Duration::from_secs(60 * 60);
 /// Until that is done for the first time.
 const FIRST_VACUUM: Duration = Duration::from_secs(5 * 60);
+/// Until a table is looked at again that could not be copied yet.
+const SOON: Duration = Duration::from_secs(1);
 /// Until a server that does not answer is tried again: so long at first, and at most so long.
 const AGAIN: Duration = Duration::from_millis(200);
 const AT_MOST: Duration = Duration::from_secs(5);
@@ -153,7 +160,9 @@ impl Transfer {
         let Settings { socket_dir, database, role, password, .. } = &self.settings;
         let mut config = Config::new();
         config.host_path(socket_dir).dbname(database).user(role).password(password.expose_secret());
-        Source::connect(config, self.slot.clone(), self.publication.clone()).await
+        let mut source = Source::connect(config, self.slot.clone(), self.publication.clone()).await?;
+        source.leave_out(self.settings.parts.clone());
+        Ok(source)
     }
 
     /// Every change, and the tables as they are.
@@ -161,7 +170,7 @@ impl Transfer {
         let mut source = self.connect().await?;
         let memory = self.begin(&source).await?;
         self.board.trouble(None, false);
-        let (tell, told) = watch::channel(self.tables(&mut source).await?);
+        let (tell, told) = watch::channel(self.tables(&mut source).await?.0);
         // Each on its own, so that a copy keeps no change waiting; whichever ends, the other does with it.
         let mut halves = JoinSet::new();
         halves.spawn(Arc::clone(self).take_changes(source, memory.clone(), tell));
@@ -200,16 +209,37 @@ impl Transfer {
     }
 
     /// The tables that are meant and published; the others are told.
-    async fn tables(&self, source: &mut Source) -> Result<Vec<Relation>, Error> {
+    async fn tables(&self, source: &mut Source) -> Result<(Vec<Relation>, Vec<Unpublished>), Error> {
         let unpublished = source.publish().await?;
         let tables = source.tables().await?;
         let names: Vec<String> = tables.iter().map(Relation::full_name).collect();
         self.board.all(names.iter().map(String::as_str), &unpublished);
-        Ok(tables)
+        Ok((tables, unpublished))
     }
 
     fn writer(&self, memory: &Memory, relation: &Relation) -> Writer {
         Writer { name: format!("{}/{}", self.settings.name, relation.full_name()), epoch: memory.epoch() }
+    }
+
+    /// Opens a table as it is; answers too how often it was asked for.
+    async fn current(&self, memory: &Memory, relation: &Relation) -> Result<(Current, u32), Error> {
+        let place = place(&self.lake, &relation.schema, &relation.name);
+        let count = self.asked(&relation.full_name());
+        let asked = Asked { epoch: memory.epoch(), count };
+        let opening = Current::open(&place, self.writer(memory, relation), relation.clone());
+        Ok((damage::open(&place, &asked, opening).await?, count))
+    }
+
+    /// The server, and whoever writes the same lake, are everybody's trouble; a table's is its own.
+    fn stands(&self, table: &str, error: Error) -> Result<(), Error> {
+        if matches!(error, Error::Source(_) | Error::Fenced { .. } | Error::Ended(_)) {
+            return Err(error);
+        }
+        let why = told(&error);
+        tracing::warn!(table, why, "the table stands still");
+        let why = if matches!(error, Error::Damaged { .. }) { anew(table, &why) } else { why };
+        self.board.stands(table, why);
+        Ok(())
     }
 
     async fn take_changes(
@@ -233,9 +263,15 @@ impl Transfer {
                 self.board.halt(&name, anew(&name, &why));
             }
         }
+        let halt = |stopped: &[Stopped]| {
+            for Stopped { schema, table, why, .. } in stopped {
+                let name = format!("{schema}.{table}");
+                self.board.halt(&name, anew(&name, why));
+            }
+        };
         let (mut seen, mut looked, mut let_go) = (Lsn::from(0), Instant::now(), Instant::now());
         let mut tidied = Instant::now();
-        let mut unmerged = 0;
+        let (mut unmerged, mut settling) = (0, Settling::default());
         loop {
             // Nothing is asked of the slot before something was written: it would be gone through from its beginning.
             let end = source.end().await?;
@@ -243,18 +279,16 @@ impl Transfer {
                 loop {
                     let step = stream.step().await?;
                     unmerged += step.rows;
-                    if unmerged > MANY {
+                    let is_over = step.transactions == 0;
+                    if unmerged > if is_over { MANY } else { VERY_MANY } {
                         unmerged = 0;
                         self.hurry.notify_one();
                     }
                     for (table, rows) in &step.tables {
                         self.board.changed(table, *rows);
                     }
-                    for stopped in &step.stopped {
-                        let name = format!("{}.{}", stopped.schema, stopped.table);
-                        self.board.halt(&name, anew(&name, &stopped.why));
-                    }
-                    if step.transactions == 0 {
+                    halt(&step.stopped);
+                    if is_over {
                         break;
                     }
                 }
@@ -266,7 +300,13 @@ impl Transfer {
                 }
             }
             if looked.elapsed() > TABLES {
-                let tables = self.tables(&mut source).await?;
+                let (tables, unpublished) = self.tables(&mut source).await?;
+                stream.withhold(&unpublished).await?;
+                for relation in &tables {
+                    if stream.is_withheld(relation).await? && settling.is_over(&source, relation).await? {
+                        stream.resume_at(relation, source.last().await?).await?;
+                    }
+                }
                 tell.send_if_modified(|known| {
                     let differs = *known != tables;
                     if differs {
@@ -282,7 +322,8 @@ impl Transfer {
                 looked = Instant::now();
             }
             if tidied.elapsed() > TIDY {
-                stream.tidy(self.keep(), |table| self.merged(table)).await?;
+                let tables = tell.borrow().clone();
+                halt(&stream.tidy(self.keep(), &tables, |table| self.merged(table)).await?);
                 tidied = Instant::now();
             }
             tokio::time::sleep(LOOK).await;
@@ -297,31 +338,32 @@ impl Transfer {
     ) -> Result<Infallible, Error> {
         let mut source = self.connect().await?;
         let every = Duration::from_millis(self.settings.every_ms);
+        let mut settling = Settling::default();
         loop {
-            let due = Instant::now() + every;
+            let mut due = Instant::now() + every;
             let mut changes = HashMap::new();
             let known = told.borrow_and_update().clone();
-            for relation in known {
+            for relation in known.into_iter().filter(|relation| !self.board.is_halted(&relation.full_name()))
+            {
+                let (name, writer) = (relation.full_name(), self.writer(&memory, &relation));
                 let place = place_of_changes(&self.lake, &relation.schema, &relation.name);
-                let opened =
-                    LakeTable::open_changes(&place, self.writer(&memory, &relation), &relation).await?;
-                changes.insert(relation.full_name(), opened);
+                match LakeTable::open_changes(&place, writer, &relation).await {
+                    Ok(opened) => drop(changes.insert(name, opened)),
+                    Err(error) => self.stands(&name, error)?,
+                }
             }
             let vacuums = self.is_time_to_vacuum();
             // After the changes were looked at: so it is known of every one how its table was declared.
             for relation in source.tables().await? {
                 let name = relation.full_name();
                 let Some(changes) = changes.get(&name) else { continue };
-                match self.bring_up_to_date(&memory, &mut source, relation, changes, vacuums).await {
-                    Ok(()) => {}
-                    // The server, and whoever writes the same lake, are everybody's trouble; a table's is its own.
-                    Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => {
-                        return Err(error);
-                    }
-                    Err(error) => {
-                        tracing::warn!(table = name, %error, "the table stands still");
-                        self.board.stands(&name, error.to_string());
-                    }
+                let done = self
+                    .bring_up_to_date(&memory, &mut source, &mut settling, relation, changes, vacuums)
+                    .await;
+                match done {
+                    Ok(true) => {}
+                    Ok(false) => due = due.min(Instant::now() + SOON),
+                    Err(error) => self.stands(&name, error)?,
                 }
             }
             tokio::select! {
@@ -336,22 +378,22 @@ impl Transfer {
     }
 
     /// Copies a table that was never copied, or has become what changes cannot make of it; merges its changes otherwise.
+    /// Answers whether that could be done now.
     async fn bring_up_to_date(
         &self,
         memory: &Memory,
         source: &mut Source,
+        settling: &mut Settling,
         relation: Relation,
         changes: &LakeTable,
         vacuums: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let name = relation.full_name();
         if self.board.is_halted(&name) {
             // It is what it was when it stopped.
-            return Ok(());
+            return Ok(true);
         }
-        let place = place(&self.lake, &relation.schema, &relation.name);
-        let mut current = Current::open(&place, self.writer(memory, &relation), relation.clone()).await?;
-        let asked = self.asked(&name);
+        let (mut current, asked) = self.current(memory, &relation).await?;
         if !current.ask(asked)? && !current.was_never_copied()? {
             let merged = async {
                 while current.merge(changes).await? && current.position() < Lsn::from(changes.position().lsn)
@@ -369,11 +411,18 @@ impl Transfer {
                             current.vacuum(self.keep()).await? + changes.vacuum(self.keep().versions).await?;
                         tracing::info!(files, "removed what no version needs");
                     }
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(Error::CopyAnew { why, .. }) => tracing::info!(table = name, why, "is copied anew"),
                 Err(error) => return Err(error),
             }
+        }
+        if !settling.is_over(source, &relation).await? {
+            self.board.waits(
+                &name,
+                "a transaction writes it that began before its changes were read; it is copied then",
+            );
+            return Ok(false);
         }
         current.tell(self.board.copies(&name));
         let snapshot = source.snapshot_of(&relation).await?;
@@ -381,7 +430,7 @@ impl Transfer {
         drop(snapshot);
         self.board.copied(&name, rows, TableState::Following);
         tracing::info!(table = name, rows, "copied");
-        Ok(())
+        Ok(true)
     }
 
     /// All tables of one moment, or what of them is newer than what was read, again and again.
@@ -423,10 +472,7 @@ impl Transfer {
                         self.board.is(&name, TableState::Copied);
                         self.board.changed(&name, rows);
                     }
-                    Err(error @ (Error::Source(_) | Error::Fenced { .. } | Error::Ended(_))) => {
-                        return Err(error);
-                    }
-                    Err(error) => self.board.stands(&name, error.to_string()),
+                    Err(error) => self.stands(&name, error)?,
                 }
             }
             memory.copied_at = Some(at);
@@ -443,9 +489,7 @@ impl Transfer {
         vacuums: bool,
     ) -> Result<Newer, Error> {
         let tell = self.board.copies(&relation.full_name());
-        let place = place(&self.lake, &relation.schema, &relation.name);
-        let asked = self.asked(&relation.full_name());
-        let mut current = Current::open(&place, self.writer(memory, &relation), relation).await?;
+        let (mut current, asked) = self.current(memory, &relation).await?;
         current.tell(tell);
         current.ask(asked)?;
         let read = match cursor {
@@ -472,8 +516,16 @@ fn told(error: &Error) -> String {
             Some(said) => format!("the server said: {}", said.message()),
             None => format!("the server does not answer: {}", root(source)),
         },
+        other if is_full(other) => {
+            "the lake's disk is full: nothing is lost, and it goes on by itself once there is room".to_owned()
+        }
         other => other.to_string(),
     }
+}
+
+fn is_full(error: &Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    damage::io_error(error).is_some_and(|error| [StorageFull, QuotaExceeded].contains(&error.kind()))
 }
 
 fn root(error: &dyn std::error::Error) -> String {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use deltalake::arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use deltalake::arrow::compute::{CastOptions, cast_with_options, take};
-use deltalake::arrow::datatypes::{DataType, SchemaRef};
+use deltalake::arrow::datatypes::{DataType, Field, SchemaRef};
 use deltalake::arrow::row::{RowConverter, SortField};
 
 use crate::Error;
@@ -54,24 +54,27 @@ impl Shape {
         Ok(self)
     }
 
+    /// One of these columns of rows.
+    pub(crate) fn column(&self, batch: &RecordBatch, field: &Field) -> Result<ArrayRef, Error> {
+        let (name, wanted) = (field.name(), field.data_type());
+        match (batch.column_by_name(name), self.missing.get(name)) {
+            (Some(column), _) if column.data_type() == wanted => Ok(column.clone()),
+            (Some(column), _) if can_grow(column.data_type(), wanted) => {
+                let options = CastOptions { safe: false, ..CastOptions::default() };
+                Ok(cast_with_options(column, wanted, &options)?)
+            }
+            (Some(column), _) => {
+                let why = format!("its column `{name}` was {} and is {wanted}", column.data_type());
+                Err(Error::CopyAnew { table: self.table.clone(), why })
+            }
+            (None, Some(value)) => Ok(take(value, &UInt32Array::from(vec![0; batch.num_rows()]), None)?),
+            (None, None) => Ok(new_null_array(wanted, batch.num_rows())),
+        }
+    }
+
     /// The same rows with these columns; what else they have is left out.
     pub(crate) fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch, Error> {
-        let columns = self.schema.fields().iter().map(|field| {
-            let (name, wanted) = (field.name(), field.data_type());
-            match (batch.column_by_name(name), self.missing.get(name)) {
-                (Some(column), _) if column.data_type() == wanted => Ok(column.clone()),
-                (Some(column), _) if can_grow(column.data_type(), wanted) => {
-                    let options = CastOptions { safe: false, ..CastOptions::default() };
-                    Ok(cast_with_options(column, wanted, &options)?)
-                }
-                (Some(column), _) => {
-                    let why = format!("its column `{name}` was {} and is {wanted}", column.data_type());
-                    Err(Error::CopyAnew { table: self.table.clone(), why })
-                }
-                (None, Some(value)) => Ok(take(value, &UInt32Array::from(vec![0; batch.num_rows()]), None)?),
-                (None, None) => Ok(new_null_array(wanted, batch.num_rows())),
-            }
-        });
+        let columns = self.schema.fields().iter().map(|field| self.column(batch, field));
         Ok(RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, Error>>()?)?)
     }
 }

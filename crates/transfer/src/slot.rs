@@ -29,10 +29,19 @@ pub(crate) struct SlotState {
 /// A table that is meant and cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unpublished {
-    /// `schema.name`.
-    pub(crate) table: String,
+    /// Its schema.
+    pub(crate) schema: String,
+    /// Its name.
+    pub(crate) name: String,
     /// Why, and what to do.
     pub(crate) why: String,
+}
+
+impl Unpublished {
+    /// `schema.name`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
 }
 
 impl Source {
@@ -73,14 +82,22 @@ impl Source {
         Ok(self.client.query_one("select pg_current_wal_flush_lsn()", &[]).await?.get(0))
     }
 
+    /// Where what is written now ends in its log, also what is not committed, or could be lost by a crash.
+    pub(crate) async fn last(&self) -> Result<Lsn, Error> {
+        Ok(self.client.query_one("select pg_current_wal_insert_lsn()", &[]).await?.get(0))
+    }
+
     /// Has the tables that are meant published, new ones too; those that cannot be.
     pub(crate) async fn publish(&self) -> Result<Vec<Unpublished>, Error> {
         let publish = format!(
-            "select \"schema\" || '.' || \"table\", why from {}.{}()",
+            "select \"schema\", \"table\", why from {}.{}()",
             crate::publish::SCHEMA,
             self.publication
         );
         let rows = self.client.query(publish.as_str(), &[]).await?;
-        Ok(rows.iter().map(|row| Unpublished { table: row.get(0), why: row.get(1) }).collect())
+        Ok(rows
+            .iter()
+            .map(|row| Unpublished { schema: row.get(0), name: row.get(1), why: row.get(2) })
+            .collect())
     }
 }

@@ -6,19 +6,23 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, pin_mut};
+use futures::StreamExt;
 use postgres_types::Type;
 use tokio::sync::OnceCell;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
 
 use crate::change::Relation;
+use crate::decode::Decoder;
+use crate::parts::Parts;
 use crate::visibility::{BadSnapshot, Visibility};
+use crate::wire::Part;
 use crate::{Error, Lsn, catalog};
 
 /// How values are written, and that a session may take its time, whatever the server's own settings say: one that made
@@ -89,6 +93,7 @@ pub struct Source {
     pub(crate) slot: Slot,
     pub(crate) publication: Publication,
     texts: Texts,
+    parts: Parts,
 }
 
 /// Columns that are held as text, whatever their type is: schema, table, column.
@@ -112,7 +117,7 @@ impl Source {
         config.application_name("stead transfer").options(FORMS);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
-        Ok(Self { client, config, slot, publication, texts: Texts::default() })
+        Ok(Self { client, config, slot, publication, texts: Texts::default(), parts: Parts::default() })
     }
 
     /// Holds columns as PostgreSQL's own text of them, each a schema, a table and a column: for what the form of their
@@ -121,8 +126,13 @@ impl Source {
         self.texts = Texts(Arc::new(columns.into_iter().collect()));
     }
 
-    pub(crate) fn texts(&self) -> Texts {
-        self.texts.clone()
+    /// Leaves out what of tables is not meant.
+    pub fn leave_out(&mut self, parts: Vec<Part>) {
+        self.parts = Parts::new(parts);
+    }
+
+    pub(crate) fn decoder(&self) -> Decoder {
+        Decoder::new(self.texts.clone(), self.parts.clone())
     }
 
     /// Makes the slot where there is none; from then on the server keeps every change for it.
@@ -138,7 +148,7 @@ impl Source {
 
     /// The tables that are published.
     pub async fn tables(&self) -> Result<Vec<Relation>, Error> {
-        catalog::tables(&self.client, &self.publication.to_string(), &self.texts).await
+        catalog::tables(&self.client, &self.publication.to_string(), &self.texts, &self.parts).await
     }
 
     /// Begins a copy of all published tables: a transaction that sees one moment. Until it is over none of them can be
@@ -173,25 +183,20 @@ impl Source {
         let visibility: String = row.get(0);
         let visibility =
             visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
-        let tables = catalog::tables(transaction.client(), &publication, &self.texts).await?;
+        let tables = catalog::tables(transaction.client(), &publication, &self.texts, &self.parts).await?;
         let (config, exported) = (self.config.clone(), OnceCell::new());
         Ok(Snapshot { transaction, config, exported, visibility, at: row.get(1), tables })
     }
 
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
-    pub(crate) async fn peek(&self, most: u32) -> Result<Vec<Bytes>, Error> {
+    pub(crate) async fn peek(&self, most: u32) -> Result<Messages, Error> {
         let Self { slot, publication, .. } = self;
         let peek = format!(
             "copy (select data from pg_logical_slot_peek_binary_changes('{slot}', null, {most}, \
              'proto_version', '1', 'publication_names', '{publication}')) to stdout (format binary)"
         );
         let rows = BinaryCopyOutStream::new(self.client.copy_out(peek.as_str()).await?, &[Type::BYTEA]);
-        pin_mut!(rows);
-        let mut messages = Vec::new();
-        while let Some(row) = rows.next().await {
-            messages.push(Bytes::copy_from_slice(row?.try_get(0)?));
-        }
-        Ok(messages)
+        Ok(Messages(Box::pin(rows)))
     }
 
     /// Lets go of everything before a position.
@@ -221,6 +226,16 @@ impl Source {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+}
+
+/// Messages of a slot, as they come.
+pub(crate) struct Messages(Pin<Box<BinaryCopyOutStream>>);
+
+impl Messages {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(row) = self.0.next().await else { return Ok(None) };
+        Ok(Some(Bytes::copy_from_slice(row?.try_get(0)?)))
     }
 }
 

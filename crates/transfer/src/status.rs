@@ -62,6 +62,12 @@ impl Board {
         }
     }
 
+    /// A table waits for something before it is copied.
+    pub(crate) fn waits(&self, name: &str, why: &str) {
+        self.is(name, TableState::Waiting);
+        self.table(name, |table| table.why = Some(why.to_owned()));
+    }
+
     /// A table was stopped by one of its changes, and stays so.
     pub(crate) fn halt(&self, name: &str, why: String) {
         self.with(|known| known.halted.insert(name.to_owned()));
@@ -103,13 +109,14 @@ impl Board {
     /// These are all tables that are meant.
     pub(crate) fn all<'t>(&self, published: impl Iterator<Item = &'t str>, unpublished: &[Unpublished]) {
         let mut names: Vec<&str> = published.collect();
-        names.extend(unpublished.iter().map(|table| table.table.as_str()));
+        let unpublished: Vec<_> = unpublished.iter().map(|table| (table.full_name(), &table.why)).collect();
+        names.extend(unpublished.iter().map(|(name, _)| name.as_str()));
         self.with(|known| known.tables.retain(|name, _| names.contains(&name.as_str())));
         for name in names {
             self.table(name, |_| ());
         }
-        for Unpublished { table, why } in unpublished {
-            self.stands(table, why.clone());
+        for (name, why) in &unpublished {
+            self.stands(name, (*why).clone());
         }
     }
 

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::change::{Change, Relation, Transaction};
-use crate::changes::{Changes, Segment};
-use crate::decode::Decoder;
-use crate::lake::{Writer, place_of_changes};
+use crate::changes::{Changes, Segment, Stop};
+use crate::damage::{Asked, Beside, Damage};
+use crate::lake::{LakeTable, Writer, place_of_changes};
+use crate::slot::Unpublished;
 use crate::upkeep::Keep;
 use crate::{Error, Lsn, Source, fail_point};
 
-/// Rows that are taken at once, at least, where there are so many.
-const BATCH: u32 = 50_000;
+/// Messages that the slot is asked for, at least, where there are so many; and at most, where there were more each time.
+const BATCH: u32 = 100_000;
+const MOST: u32 = 800_000;
+/// Rows that are held and written at once, about.
+const AT_ONCE: usize = 50_000;
 
 /// What a stream is called, and where it goes.
 #[derive(Debug, Clone)]
@@ -58,13 +62,67 @@ pub struct Stopped {
 pub struct Stream {
     source: Source,
     settings: Settings,
-    tables: BTreeMap<(String, String), Changes>,
+    tables: BTreeMap<(String, String), Table>,
+    /// Messages that the slot is asked for next.
+    most: u32,
+}
+
+/// A table of changes.
+enum Table {
+    Whole(Changes),
+    /// It cannot be read, and so cannot go on.
+    Damaged(Stop),
+}
+
+impl Table {
+    async fn open(place: &Url, writer: Writer, relation: &Relation, asked: Asked) -> Result<Self, Error> {
+        let damage = Beside::of(place).map(|beside| beside.damage()).transpose()?;
+        if let Some(Damage { why, .. }) = damage.flatten() {
+            return Ok(Self::Damaged(Stop { since: 1, why, is_unpublished: false }));
+        }
+        match Changes::open(place, writer, relation).await {
+            Err(Error::Damaged { why }) => Self::found_damaged(place, why, asked),
+            opened => Ok(Self::Whole(opened?)),
+        }
+    }
+
+    /// Notes it. Its old changes are none of the new one's.
+    fn found_damaged(place: &Url, why: String, asked: Asked) -> Result<Self, Error> {
+        if let Some(beside) = Beside::of(place) {
+            beside.is_damaged(&Damage { why: why.clone(), asked })?;
+        }
+        Ok(Self::Damaged(Stop { since: 1, why, is_unpublished: false }))
+    }
+
+    /// Does something with a table that can be read; nothing is done, from then on, with one that cannot.
+    async fn whole<T>(
+        &mut self,
+        place: &Url,
+        asked: Asked,
+        act: impl AsyncFnOnce(&mut Changes) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let Self::Whole(changes) = self else { return Ok(None) };
+        match act(changes).await {
+            Err(Error::Damaged { why }) => {
+                *self = Self::found_damaged(place, why, asked)?;
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    fn stop(&self) -> Option<&Stop> {
+        match self {
+            Self::Whole(changes) => changes.stop(),
+            Self::Damaged(stop) => Some(stop),
+        }
+    }
 }
 
 impl Stream {
     /// Goes on where the lake's tables say that it was.
     pub fn new(source: Source, settings: Settings) -> Self {
-        Self { source, settings, tables: BTreeMap::new() }
+        Self { source, settings, tables: BTreeMap::new(), most: BATCH }
     }
 
     /// Takes what the slot has next, writes it, and lets the source forget it.
@@ -72,32 +130,32 @@ impl Stream {
     /// A table that cannot hold what comes is stopped, and told among what the step has done; the others go on. What is
     /// wrong with the lake itself is an error of the step, after which the source keeps everything.
     pub async fn step(&mut self) -> Result<Step, Error> {
-        let messages = self.source.peek(BATCH).await?;
-        let mut decoder = Decoder::new(self.source.texts());
-        let mut transactions = Vec::new();
-        for message in messages {
-            transactions.extend(decoder.take(message)?);
-        }
-        let Some(end) = transactions.last().map(|last| last.end) else { return Ok(Step::default()) };
-        let mut step = Step { transactions: transactions.len(), ..Step::default() };
-        let mut skipped = Vec::new();
-        for ((schema, name), segments) in by_table(&transactions) {
-            let Some((first, _)) = segments.first() else { continue };
-            let table = self.table(first).await?;
-            let rows = table.take(&segments, end).await?;
-            step.rows += rows;
-            step.tables.push((first.full_name(), rows));
-            if let Some(stop) = table.stop() {
-                let xids = segments.iter().flat_map(|(_, changes)| changes).map(|(of, ..)| of.xid);
-                skipped.extend(xids);
-                step.stopped.push(Stopped {
-                    schema: schema.to_owned(),
-                    table: name.to_owned(),
-                    since: Lsn::from(stop.since),
-                    why: stop.why.clone(),
-                });
+        let mut messages = self.source.peek(self.most).await?;
+        let mut decoder = self.source.decoder();
+        let (mut step, mut skipped, mut end) = (Step::default(), Vec::new(), None);
+        let (mut count, mut transactions, mut rows) = (0, Vec::new(), 0);
+        loop {
+            let message = messages.next().await?;
+            let is_last = message.is_none();
+            if let Some(message) = message {
+                count += 1;
+                if let Some(transaction) = decoder.take(message)? {
+                    rows += transaction.changes.len();
+                    transactions.push(transaction);
+                }
+            }
+            if is_last || rows >= AT_ONCE {
+                end = self.write(&transactions, &mut step, &mut skipped).await?.or(end);
+                transactions.clear();
+                rows = 0;
+            }
+            if is_last {
+                break;
             }
         }
+        // Each time the server goes through its log from where it keeps it: the more is asked of it the better.
+        self.most = if count >= self.most { (self.most * 2).min(MOST) } else { BATCH };
+        let Some(end) = end else { return Ok(step) };
         fail_point!("transfer::stream.written");
         // A copy that is made after this holds what was not written.
         self.source.sees(&skipped).await?;
@@ -107,60 +165,153 @@ impl Stream {
         Ok(step)
     }
 
+    /// Writes transactions; answers where the last one ends. Those of which something was not written are added to
+    /// `skipped`.
+    async fn write(
+        &mut self,
+        transactions: &[Transaction],
+        step: &mut Step,
+        skipped: &mut Vec<u32>,
+    ) -> Result<Option<Lsn>, Error> {
+        let Some(end) = transactions.last().map(|last| last.end) else { return Ok(None) };
+        step.transactions += transactions.len();
+        for ((schema, name), segments) in by_table(transactions) {
+            let Some((first, _)) = segments.first() else { continue };
+            let (place, asked) = (self.place(first), self.asked(first));
+            let table = self.table(first).await?;
+            let rows = table.whole(&place, asked, async |changes| changes.take(&segments, end).await).await?;
+            let rows = rows.unwrap_or_default();
+            step.rows += rows;
+            step.tables.push((first.full_name(), rows));
+            if let Some(stop) = table.stop() {
+                let xids = segments.iter().flat_map(|(_, changes)| changes).map(|(of, ..)| of.xid);
+                skipped.extend(xids);
+                step.stopped.extend(stop.told(schema, name));
+            }
+        }
+        Ok(Some(end))
+    }
+
     /// Lets the source forget everything before a position that it said before a step that found nothing.
     pub async fn let_go(&self, before: Lsn) -> Result<(), Error> {
         self.source.advance(before).await
     }
 
-    /// Why a table is stopped, if it is.
+    /// Why a table is stopped until somebody asks for it, if it is.
     pub async fn stopped(&mut self, relation: &Relation) -> Result<Option<String>, Error> {
-        Ok(self.table(relation).await?.stop().map(|stop| stop.why.clone()))
+        let stop = self.table(relation).await?.stop();
+        Ok(stop.filter(|stop| !stop.is_unpublished).map(|stop| stop.why.clone()))
+    }
+
+    /// The server does not say the changes of these tables any more.
+    pub(crate) async fn withhold(&mut self, tables: &[Unpublished]) -> Result<(), Error> {
+        for Unpublished { schema, name, why } in tables {
+            let (schema, name) = (schema.clone(), name.clone());
+            let relation = Relation { schema, name, oid: 0, columns: Vec::new(), catalog: None };
+            let (place, asked) = (self.place(&relation), self.asked(&relation));
+            if LakeTable::is_there(&place) {
+                let table = self.table(&relation).await?;
+                table.whole(&place, asked, async |changes| changes.withhold(why).await).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the server did not say the changes of a table, which it says now.
+    pub(crate) async fn is_withheld(&mut self, relation: &Relation) -> Result<bool, Error> {
+        Ok(self.table(relation).await?.stop().is_some_and(|stop| stop.is_unpublished))
     }
 
     /// Keeps the files of its tables good to read; `merged` is the position of a table up to which its changes are in it.
-    pub async fn tidy(&mut self, keep: Keep, merged: impl Fn(&str) -> Lsn) -> Result<(), Error> {
-        for ((schema, name), changes) in &mut self.tables {
-            changes.tidy(keep, merged(&format!("{schema}.{name}"))).await?;
+    /// Answers those that stand still, which they may do since this has found them damaged.
+    pub async fn tidy(
+        &mut self,
+        keep: Keep,
+        relations: &[Relation],
+        merged: impl Fn(&str) -> Lsn,
+    ) -> Result<Vec<Stopped>, Error> {
+        let mut stopped = Vec::new();
+        for relation in relations {
+            let (place, asked) = (self.place(relation), self.asked(relation));
+            let merged = merged(&relation.full_name());
+            let table = self.table(relation).await?;
+            table.whole(&place, asked, async |changes| changes.tidy(keep, merged).await).await?;
+            let stop = table.stop();
+            stopped.extend(stop.and_then(|stop| stop.told(&relation.schema, &relation.name)));
         }
-        Ok(())
+        Ok(stopped)
     }
 
     /// Lets tables go on that were stopped in an earlier epoch, or were asked for since.
     pub async fn begin(&mut self, relations: &[Relation]) -> Result<(), Error> {
         for relation in relations {
             let asked = self.asked(relation);
-            let table = self.table(relation).await?;
-            let is_asked = table.is_asked(asked).await?;
-            if table.is_of_before() || (is_asked && table.stop().is_some()) {
+            let goes_on = match self.table(relation).await? {
+                Table::Whole(changes) => {
+                    let is_asked = changes.is_asked(asked.count).await?;
+                    changes.is_of_before() || (is_asked && changes.stop().is_some())
+                }
+                Table::Damaged(_) => {
+                    let damage =
+                        Beside::of(&self.place(relation)).map(|beside| beside.damage()).transpose()?;
+                    damage.flatten().is_none_or(|damage| damage.asked != asked)
+                }
+            };
+            if goes_on {
                 self.resume(relation).await?;
             }
         }
         Ok(())
     }
 
-    fn asked(&self, relation: &Relation) -> u32 {
-        self.settings.asked.get(&relation.full_name()).copied().unwrap_or_default()
+    fn asked(&self, relation: &Relation) -> Asked {
+        let count = self.settings.asked.get(&relation.full_name()).copied().unwrap_or_default();
+        Asked { epoch: self.settings.epoch.clone(), count }
+    }
+
+    fn place(&self, relation: &Relation) -> Url {
+        place_of_changes(&self.settings.lake, &relation.schema, &relation.name)
+    }
+
+    fn writer(&self, relation: &Relation) -> Writer {
+        let name = format!("{}/{}", self.settings.transfer, relation.full_name());
+        Writer { name, epoch: self.settings.epoch.clone() }
     }
 
     /// Lets a table go on that was stopped, with the columns that it has now. What came in between is in its changes only
     /// as a gap, so it has to be copied after this ([`crate::current::Current::copy`]).
     pub async fn resume(&mut self, relation: &Relation) -> Result<(), Error> {
         let at = self.source.let_go_of().await?;
-        let asked = self.asked(relation);
-        self.table(relation).await?.resume(relation, at, asked).await
+        self.resume_at(relation, at).await
     }
 
-    async fn table(&mut self, relation: &Relation) -> Result<&mut Changes, Error> {
+    /// The same, with what comes behind a position.
+    pub(crate) async fn resume_at(&mut self, relation: &Relation, at: Lsn) -> Result<(), Error> {
+        let (asked, place, writer) = (self.asked(relation), self.place(relation), self.writer(relation));
+        match self.table(relation).await? {
+            Table::Whole(changes) => changes.resume(relation, at, asked.count).await,
+            table @ Table::Damaged(_) => {
+                let Some((beside, stop)) = Beside::of(&place).zip(table.stop().cloned()) else {
+                    return Ok(());
+                };
+                beside.put_aside()?;
+                fail_point!("transfer::stream.put-aside");
+                let mut changes = Changes::begin_anew(&place, writer, relation, stop.why).await?;
+                changes.resume(relation, at, asked.count).await?;
+                fail_point!("transfer::stream.begun-anew");
+                beside.is_whole()?;
+                *table = Table::Whole(changes);
+                Ok(())
+            }
+        }
+    }
+
+    async fn table(&mut self, relation: &Relation) -> Result<&mut Table, Error> {
         use std::collections::btree_map::Entry;
-        let Settings { transfer, epoch, lake, .. } = &self.settings;
+        let (place, writer, asked) = (self.place(relation), self.writer(relation), self.asked(relation));
         match self.tables.entry((relation.schema.clone(), relation.name.clone())) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let place = place_of_changes(lake, &relation.schema, &relation.name);
-                let name = format!("{transfer}/{}", relation.full_name());
-                let writer = Writer { name, epoch: epoch.clone() };
-                Ok(entry.insert(Changes::open(&place, writer, relation).await?))
-            }
+            Entry::Vacant(entry) => Ok(entry.insert(Table::open(&place, writer, relation, asked).await?)),
         }
     }
 }

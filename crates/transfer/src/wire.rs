@@ -30,6 +30,8 @@ pub struct Settings {
     pub memory: PathBuf,
     /// File of what it says of itself.
     pub status: PathBuf,
+    /// Tables of which not everything is meant; of several that mean a table the first counts.
+    pub parts: Vec<Part>,
     /// Milliseconds between two copies, two queries, or two merges of changes.
     pub every_ms: u64,
     /// Milliseconds for which older versions of tables can be asked for.
@@ -54,6 +56,32 @@ pub enum Mode {
     Query(Cursor),
     /// Every change.
     Stream,
+}
+
+/// What of tables is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Which tables: schema and name, with `*` for any number of characters.
+    pub names: (String, String),
+    /// The same as patterns of SQL's `like`.
+    pub like: (String, String),
+    /// These columns and those that identify the rows; all where there are none.
+    pub columns: Vec<String>,
+    /// All columns but these.
+    pub without: Vec<String>,
+    /// Rows of which something is true; all where nothing is said.
+    pub rows: Option<Rows>,
+}
+
+/// Which rows are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    /// A condition in SQL. It gets into a superuser's script as it is.
+    pub sql: String,
+    /// The columns that it names.
+    pub columns: Vec<String>,
 }
 
 /// By what newer rows are told.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Cursor, Every, Kept, Mode, Overlap, Pattern, Wish};
+use super::{Column, Condition, Every, Kept, Mode, Overlap, Part, Pattern, Tables, Wish};
 use crate::manifest::{Fault, Node, Notation, Problems, Table, fields};
 use crate::postgres::network;
 use crate::{ComponentName, Kind};
@@ -38,17 +38,12 @@ const FIELDS: &[&str] = &[
 /// Reads a transfer.
 pub(crate) fn transfer(table: &Table<'_>, problems: &mut Problems<'_>) -> Wish {
     table.refuse_unknown(FIELDS, problems, other_word);
-    let tables = table.read_list("tables", "[\"public.*\"]", problems, pattern);
-    if let (Some([]), Some(node)) = (tables.as_deref(), table.get("tables")) {
-        let help = "name some, like [\"public.orders\"], or leave it out for public.*";
-        problems.add(node, Fault::new("names no table", "no table", help));
-    }
     Wish {
         from: table.read("from", problems, from),
         mode: table.read("mode", problems, mode),
-        tables: tables.map(|tables| tables.into_iter().collect()),
+        tables: tables(table, problems),
         every: table.read("every", problems, every),
-        cursor: table.read("cursor", problems, cursor),
+        cursor: table.read("cursor", problems, column),
         overlap: table.read("overlap", problems, overlap),
         keep: table.read("keep", problems, kept),
         keep_changes: table.read("keep_changes", problems, kept),
@@ -102,9 +97,71 @@ fn mode(node: &Node<'_>) -> Result<Mode, Fault> {
 }
 
 fn pattern(node: &Node<'_>) -> Result<Pattern, Fault> {
-    const LIKE: &str = "write it like \"public.*\"";
+    const LIKE: &str =
+        "write it like \"public.*\", or { name = \"public.customers\", without = [\"email\"] }";
     let text = node.text().ok_or_else(|| node.not("a table", LIKE))?;
     text.parse::<Pattern>().map_err(|bad| fields::told(&bad, "not a table", LIKE))
+}
+
+/// Tables by name, or by name with what of them is meant.
+fn tables(table: &Table<'_>, problems: &mut Problems<'_>) -> Option<Tables> {
+    let items = table.read_list("tables", "[\"public.*\"]", problems, |item| Ok(item.clone()))?;
+    if let (true, Some(node)) = (items.is_empty(), table.get("tables")) {
+        let help = "name some, like [\"public.orders\"], or leave it out for public.*";
+        problems.add(node, Fault::new("names no table", "no table", help));
+    }
+    let mut tables = Vec::with_capacity(items.len());
+    for item in &items {
+        let read = match item.table() {
+            Some(fields) => part(item, &fields, problems),
+            None => match pattern(item) {
+                Ok(name) => Some((name, Part::default())),
+                Err(fault) => {
+                    problems.add(item, fault);
+                    None
+                }
+            },
+        };
+        tables.extend(read);
+    }
+    Some(tables.into_iter().collect())
+}
+
+/// A table of which not everything is meant.
+fn part(node: &Node<'_>, fields: &Table<'_>, problems: &mut Problems<'_>) -> Option<(Pattern, Part)> {
+    const FIELDS: &[&str] = &["name", "columns", "without", "where"];
+    fields.refuse_unknown(FIELDS, problems, |key| {
+        let meant = match key.to_ascii_lowercase().as_str() {
+            "table" | "pattern" => "name",
+            "only" | "include" | "select" => "columns",
+            "except" | "exclude" | "omit" => "without",
+            "filter" | "rows" | "condition" => "where",
+            _ => return None,
+        };
+        Some(format!("that is called `{meant}` here"))
+    });
+    let names = |key: &str, problems: &mut Problems<'_>| -> BTreeSet<Column> {
+        let names = fields.read_list(key, "[\"id\", \"country\"]", problems, column);
+        names.unwrap_or_default().into_iter().collect()
+    };
+    let (columns, without) = (names("columns", problems), names("without", problems));
+    if !columns.is_empty() && !without.is_empty() {
+        let help = "name the columns that are meant, or those that are not";
+        problems.add(node, Fault::new("has both `columns` and `without`", "one of both", help));
+    }
+    let rows = fields.read("where", problems, condition);
+    let name = fields.read("name", problems, pattern);
+    if fields.get("name").is_none() {
+        let help = "write { name = \"public.customers\", without = [\"email\"] }";
+        problems.add(node, Fault::new("names no table", "no `name`", help));
+    }
+    Some((name?, Part { columns, without, rows }))
+}
+
+fn condition(node: &Node<'_>) -> Result<Condition, Fault> {
+    const LIKE: &str = "write it like \"status <> 'draft'\"";
+    let text = node.text().ok_or_else(|| node.not("a condition", LIKE))?;
+    text.parse::<Condition>().map_err(|bad| fields::told(&bad, "not a condition of rows", LIKE))
 }
 
 fn every(node: &Node<'_>) -> Result<Every, Fault> {
@@ -113,10 +170,10 @@ fn every(node: &Node<'_>) -> Result<Every, Fault> {
     text.parse::<Every>().map_err(|bad| fields::told(&bad, "not a length of time", LIKE))
 }
 
-fn cursor(node: &Node<'_>) -> Result<Cursor, Fault> {
+fn column(node: &Node<'_>) -> Result<Column, Fault> {
     const LIKE: &str = "write it like \"updated_at\"";
     let text = node.text().ok_or_else(|| node.not("a column", LIKE))?;
-    text.parse::<Cursor>().map_err(|bad| fields::told(&bad, "not a column", LIKE))
+    text.parse::<Column>().map_err(|bad| fields::told(&bad, "not a column", LIKE))
 }
 
 fn overlap(node: &Node<'_>) -> Result<Overlap, Fault> {

@@ -1,22 +1,28 @@
 //! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
 
 pub mod advice;
-mod cursor;
+mod column;
+mod condition;
 pub(crate) mod manifest;
 mod observed;
+mod overlap;
 mod pattern;
 mod plan;
 mod progress;
 mod spec;
+mod tables;
 
 pub use crate::Seen;
-pub use cursor::{BadCursor, BadOverlap, Cursor, Overlap};
+pub use column::{BadColumn, Column};
+pub use condition::{BadCondition, Condition};
 pub use observed::{Inside, Observed, Process, Server};
+pub use overlap::{BadOverlap, Overlap};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{Step, drift, plan};
 pub use progress::{Behind, Copying, Progress, Table, TableState};
 pub(crate) use spec::reads_what_is_there;
 pub use spec::{Asked, BadEvery, BadKept, Every, Kept, Mode, NoTable, Spec, Wish, amend, resolve};
+pub use tables::{Part, Tables};
 
 /// Memory of a transfer's two processes, MiB: the one that copies, and the one that answers questions about the lake.
 pub const COPIER_MIB: u64 = 512;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use wildmatch::WildMatchPattern;
 
 use crate::manifest::{shown, unfit};
 
@@ -30,6 +31,18 @@ impl Pattern {
         fits(&self.schema, schema) && fits(&self.table, table)
     }
 
+    /// Whether it is one table.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        !self.schema.contains('*') && !self.table.contains('*')
+    }
+
+    /// The names of schema and table, with `*` for any number of characters.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str) {
+        (&self.schema, &self.table)
+    }
+
     /// Patterns of SQL's `like` for schema and table, with `\` before what stands for itself.
     #[must_use]
     pub fn like(&self) -> (String, String) {
@@ -50,17 +63,8 @@ fn like(pattern: &str) -> String {
 }
 
 fn fits(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
-    let Some(last) = pattern.rsplit_once('*').map(|(_, last)| last) else { return rest.is_empty() };
-    let mut rest = rest;
-    let between = pattern.matches('*').count() - 1;
-    for part in parts.take(between) {
-        // The first place where it fits leaves the most for those that follow.
-        let Some(at) = rest.find(part) else { return false };
-        rest = rest.get(at + part.len()..).unwrap_or_default();
-    }
-    rest.ends_with(last)
+    // No name has the character that would stand for any other.
+    WildMatchPattern::<'*', '\0'>::new(pattern).matches(name)
 }
 
 impl FromStr for Pattern {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Cursor, Overlap, Pattern};
+use super::{Column, Overlap, Pattern, Tables};
 use crate::manifest::shown;
 use crate::postgres::loopback;
 use crate::{ComponentName, Kind, Offer, Refused};
@@ -20,13 +20,13 @@ pub struct Spec {
     pub from: ComponentName,
     /// How.
     pub mode: Mode,
-    /// Which tables of it.
-    pub tables: BTreeSet<Pattern>,
+    /// Which tables of it, and what of them.
+    pub tables: Tables,
     /// Between two copies, two queries, or two merges of changes.
     pub every: Every,
     /// By which column newer rows are told; for a query, and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<Column>,
     /// How much is read again; what is usual for the cursor where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Overlap>,
@@ -222,12 +222,12 @@ pub struct Wish {
     pub from: Option<ComponentName>,
     /// How.
     pub mode: Option<Mode>,
-    /// Which tables.
-    pub tables: Option<BTreeSet<Pattern>>,
+    /// Which tables, and what of them.
+    pub tables: Option<Tables>,
     /// Between two copies, queries or merges.
     pub every: Option<Every>,
     /// By which column newer rows are told.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<Column>,
     /// How much is read again.
     pub overlap: Option<Overlap>,
     /// For how long earlier versions of tables can be asked for.
@@ -274,7 +274,6 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         let message = "is for mode = \"stream\" alone, as no other has changes; leave it out".into();
         return Err(Refused { field: "keep_changes", message });
     }
-    let everything = || [Pattern::from_str("public.*").ok()].into_iter().flatten().collect();
     let mut allow = wish.allow.clone().unwrap_or_else(loopback);
     for net in &mut allow {
         *net = net.trunc();
@@ -284,7 +283,7 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
     Ok(Spec {
         from,
         mode,
-        tables: wish.tables.clone().unwrap_or_else(everything),
+        tables: wish.tables.clone().unwrap_or_else(Tables::public),
         every: wish.every.unwrap_or(mode.every()),
         cursor,
         overlap,
@@ -306,7 +305,7 @@ fn cursor(
     wish: &Wish,
     mode: Mode,
     current: Option<&Spec>,
-) -> Result<(Option<Cursor>, Option<Overlap>), Refused> {
+) -> Result<(Option<Column>, Option<Overlap>), Refused> {
     let refused = |field, message: &str| Refused { field, message: message.to_owned() };
     if mode != Mode::Query {
         let other = "is for mode = \"query\" alone; leave it out";

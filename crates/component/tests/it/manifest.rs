@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use component::function::{Access, Digest, Runtime};
 use component::manifest::{self, Manifest};
 use component::postgres::{Major, Size};
-use component::transfer::{Every, Mode};
+use component::transfer::{Condition, Every, Mode, Tables};
 use serde_json::json;
 
 /// The stead that API bodies are put to.
@@ -47,7 +47,10 @@ runbook = "https://wiki.example.com/api"
 [transfer.lake]
 from = "postgres.main"
 mode = "snapshot"
-tables = ["public.*", "sales.order_*"]
+tables = [
+    "public.*",
+    { name = "sales.order_*", without = ["note"], where = "status <> 'draft'" },
+]
 every = "15m"
 allow = ["10.0.0.0/8"]
 owner = "team-data"
@@ -90,7 +93,10 @@ fn reads_every_field() {
     let lake = &transfer[&"lake".parse().expect("a name")];
     assert_eq!(lake.from.as_ref().map(ToString::to_string).as_deref(), Some("postgres.main"));
     assert_eq!(lake.mode, Some(Mode::Snapshot));
-    assert_eq!(lake.tables.as_ref().map(BTreeSet::len), Some(2));
+    assert_eq!(lake.tables.as_ref().map(Tables::len), Some(2));
+    let parts: Vec<_> = lake.tables.iter().flat_map(Tables::parts).collect();
+    assert_eq!(parts.len(), 1);
+    assert_eq!(parts[0].1.rows.as_ref().map(Condition::sql), Some("\"status\" <> 'draft'"));
     assert_eq!(lake.every.map(Every::as_secs), Some(900));
     assert_eq!((lake.allow.as_ref().map(Vec::len), lake.consumers.len()), (Some(1), 2));
     assert_eq!(lake.owner.as_deref(), Some("team-data"));

@@ -1,11 +1,28 @@
 //! A transfer as it is asked for.
 
 use serde_json::json;
-use utoipa::openapi::Schema;
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder};
+use utoipa::openapi::{Schema, Type};
 
 use super::function::texts;
-use super::text;
+use super::{or_null, text};
+
+fn tables() -> ArrayBuilder {
+    let name = || ObjectBuilder::new().schema_type(Type::String).max_length(Some(127));
+    let none_else = AdditionalProperties::<Schema>::FreeForm(false);
+    let part = ObjectBuilder::new()
+        .description(Some("Tables of which not everything is meant."))
+        .property("name", name().description(Some("Which tables, like `public.customers`.")))
+        .required("name")
+        .property("columns", texts("These columns, and those that identify the rows; left out: all."))
+        .property("without", texts("All columns but these; not beside `columns`."))
+        .property("where", text("Rows of which this is true, like `status <> 'draft'`; left out: all."))
+        .additional_properties(Some(none_else));
+    ArrayBuilder::new()
+        .schema_type(or_null(Type::Array))
+        .items(OneOfBuilder::new().item(name()).item(part))
+        .description(Some("Tables with their schema, like `public.orders`, `public.*`, or what of them is meant; left out: `public.*`."))
+}
 
 pub(super) fn transfer() -> Schema {
     let modes = ["stream", "snapshot", "query"].map(|mode| json!(mode)).into_iter().chain([json!(null)]);
@@ -18,7 +35,7 @@ pub(super) fn transfer() -> Schema {
             text("`stream`: every change, within a second. `snapshot`: whole tables of one moment, again and again. `query`: rows that are newer, told by `cursor`. Left out: `stream`.")
                 .enum_values(Some(modes)),
         )
-        .property("tables", texts("Tables with their schema, like `public.orders`, `public.*`; left out: `public.*`."))
+        .property("tables", tables())
         .property("every", text("Between two copies, queries, or merges of changes: `60s`, `1h`."))
         .property("cursor", text("For a query: the column that grows whenever a row is new or changes, like `updated_at`."))
         .property("overlap", text("For a query: how much is read again, like `10m`, or `1000` for a cursor that is a number."))

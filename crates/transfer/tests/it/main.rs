@@ -4,8 +4,12 @@
 
 mod copied;
 mod current;
+mod damaged;
 mod declared;
 mod exactly_once;
+mod parts;
+mod process;
+mod published;
 mod query;
 mod site;
 mod source;

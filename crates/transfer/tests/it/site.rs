@@ -76,6 +76,14 @@ impl Site {
         tables.into_iter().find(|relation| relation.name == table).unwrap()
     }
 
+    /// The same as a publication of another name has it.
+    pub(crate) async fn relation_of(&self, table: &str, publication: &str) -> Relation {
+        let config = self.cluster.config("postgres");
+        let names = ("slot".parse().unwrap(), publication.parse().unwrap());
+        let tables = Source::connect(config, names.0, names.1).await.unwrap().tables().await.unwrap();
+        tables.into_iter().find(|relation| relation.name == table).unwrap()
+    }
+
     /// Merges a table, and copies it first where it has to be; answers why it had to.
     pub(crate) async fn merge(&self, table: &str) -> Result<Option<String>, Error> {
         refresh(&mut self.source().await, &self.lake.path().join("public"), table).await

@@ -36,12 +36,16 @@ const ENDS: [&str; 9] = [
     "transfer::current.noted",
     "transfer::current.merged",
 ];
+/// What ends a reader where no table is damaged otherwise (`damaged`).
+const DAMAGED: [&str; 2] = ["transfer::stream.put-aside", "transfer::stream.begun-anew"];
 /// What makes a promise fail.
-const CONTROLS: [&str; 4] = [
+const CONTROLS: [&str; 5] = [
     "transfer::lake.forgetful",
     "transfer::lake.unguarded",
     "transfer::current.blind",
     "transfer::copy.careless",
+    // Of a process, which torture has none of (`published`).
+    "transfer::settling.hasty",
 ];
 /// What makes many of what would be one: a copy is made by several sessions.
 const RANGES: &str = "transfer::copy.at_once";
@@ -203,7 +207,8 @@ async fn read(run: &str, lake: &Path) -> Result<(), Error> {
             refresh(&mut other, &lake.join("public"), table).await?;
         }
         if step.transactions == 0 {
-            stream.tidy(KEEP, |_| Lsn::from(0)).await?;
+            let tables = other.tables().await?;
+            stream.tidy(KEEP, &tables, |_| Lsn::from(0)).await?;
             pause().await;
         }
     }
@@ -499,7 +504,10 @@ fn every_point(folder: &Path, found: &mut BTreeSet<String>) {
 fn every_fail_point_is_driven() {
     let mut found = BTreeSet::new();
     every_point(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert_eq!(found, ENDS.into_iter().chain(CONTROLS).chain([RANGES]).map(str::to_owned).collect());
+    assert_eq!(
+        found,
+        ENDS.into_iter().chain(CONTROLS).chain(DAMAGED).chain([RANGES]).map(str::to_owned).collect()
+    );
 }
 
 async fn seeds(major: u16) {

@@ -74,8 +74,9 @@ async fn small_files_become_large_ones_and_nothing_is_another() {
     let before = changes(&site, "duckdb");
     assert!(files(&site, "items__changes").await.len() >= 38);
     let mut stream = site.stream().await;
-    stream.begin(&[site.relation("items").await]).await.unwrap();
-    stream.tidy(LONG, |_| Lsn::from(0)).await.unwrap();
+    let tables = [site.relation("items").await];
+    stream.begin(&tables).await.unwrap();
+    stream.tidy(LONG, &tables, |_| Lsn::from(0)).await.unwrap();
     assert_eq!(files(&site, "items__changes").await.len(), 2);
     assert_eq!((changes(&site, "duckdb"), changes(&site, "deltalake")), (before.clone(), before));
     // The same writer goes on, and so does another after it.
@@ -125,13 +126,14 @@ async fn changes_are_forgotten_when_their_table_has_them() {
     site.merge("items").await.unwrap();
     work(&site, 5, 8).await;
     let mut stream = site.stream().await;
-    stream.begin(&[site.relation("items").await]).await.unwrap();
+    let tables = [site.relation("items").await];
+    stream.begin(&tables).await.unwrap();
     let keep = Keep { versions: LONG.versions, changes: Some(Duration::ZERO) };
-    stream.tidy(keep, |_| Lsn::from(0)).await.unwrap();
+    stream.tidy(keep, &tables, |_| Lsn::from(0)).await.unwrap();
     assert_eq!(changes(&site, "duckdb").len(), 14);
-    stream.tidy(keep, |_| at).await.unwrap();
+    stream.tidy(keep, &tables, |_| at).await.unwrap();
     assert_eq!(changes(&site, "duckdb").len(), 6);
-    stream.tidy(LONG, |_| Lsn::from(u64::MAX)).await.unwrap();
+    stream.tidy(LONG, &tables, |_| Lsn::from(u64::MAX)).await.unwrap();
     assert_eq!(changes(&site, "duckdb").len(), 6);
     site.follows("items").await;
 }
@@ -145,16 +147,21 @@ async fn whoever_is_ended_while_files_are_made_one_loses_nothing() {
     let before = changes(&site, "duckdb");
     for point in ["transfer::upkeep.compacted", "transfer::lake.written", "transfer::lake.checked"] {
         let mut stream = site.stream().await;
-        stream.begin(&[site.relation("items").await]).await.unwrap();
+        let tables = [site.relation("items").await];
+        stream.begin(&tables).await.unwrap();
         fail::cfg(point, "return").unwrap();
-        assert!(matches!(stream.tidy(LONG, |_| Lsn::from(0)).await, Err(Error::Ended(_))), "{point}");
+        assert!(
+            matches!(stream.tidy(LONG, &tables, |_| Lsn::from(0)).await, Err(Error::Ended(_))),
+            "{point}"
+        );
         fail::remove(point);
         assert_eq!(changes(&site, "deltalake"), before, "{point}");
     }
     fail::cfg("transfer::lake.committed", "return").unwrap();
     let mut stream = site.stream().await;
-    stream.begin(&[site.relation("items").await]).await.unwrap();
-    assert!(stream.tidy(LONG, |_| Lsn::from(0)).await.is_err());
+    let tables = [site.relation("items").await];
+    stream.begin(&tables).await.unwrap();
+    assert!(stream.tidy(LONG, &tables, |_| Lsn::from(0)).await.is_err());
     fail::remove("transfer::lake.committed");
     assert_eq!(changes(&site, "deltalake"), before);
     work(&site, 13, 15).await;

@@ -59,7 +59,7 @@ impl Column {
 pub fn cursor(tables: &BTreeSet<String>, columns: &[Column]) -> Cursors {
     let mut by_name: BTreeMap<(&str, Grows), Vec<&Column>> = BTreeMap::new();
     // One of several lines is a name to PostgreSQL, and none to a manifest.
-    let can_be_named = |column: &&Column| column.name.parse::<crate::transfer::Cursor>().is_ok();
+    let can_be_named = |column: &&Column| column.name.parse::<crate::transfer::Column>().is_ok();
     for column in columns.iter().filter(|column| tables.contains(&column.table)).filter(can_be_named) {
         if let Some(grows) = column.grows() {
             by_name.entry((&column.name, grows)).or_default().push(column);

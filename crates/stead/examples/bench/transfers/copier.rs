@@ -46,7 +46,8 @@ impl Copier {
         let name = format!("stead_{number:016x}");
         let client = server.client(database).await;
         let tables = [("public".to_owned(), "flights".to_owned())];
-        let script = publish::script(&name.parse().unwrap(), PASSWORD, &mode, &tables, "the benchmark's");
+        let meant = publish::Meant { mode: &mode, tables: &tables, parts: &[] };
+        let script = publish::script(&name.parse().unwrap(), PASSWORD, &meant, "the benchmark's");
         client.batch_execute(&script).await.unwrap();
         let verifier =
             one(&client, &format!("select rolpassword from pg_authid where rolname = '{name}'")).await;
@@ -63,6 +64,7 @@ impl Copier {
             lake: home.join("lake"),
             memory: home.join("memory.json"),
             status: home.join("status.json"),
+            parts: Vec::new(),
             every_ms,
             keep_ms: 7 * 24 * HOUR_MS,
             keep_changes_ms: None,

@@ -1,4 +1,4 @@
-//! By what a transfer tells rows that are newer than those that it has read.
+//! How much a transfer reads again of what it has read, where it asks for newer rows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,49 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{shown, unfit};
 use crate::postgres::{seconds, written};
 
-/// The longest name of a column, bytes: PostgreSQL's.
-const LONGEST: usize = 63;
 /// The longest time that is read again, seconds: a week.
 const LONGEST_OVERLAP: u32 = 7 * 24 * 60 * 60;
-
-/// The column that grows whenever a row is new or changes: of a moment, a day or a whole number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Cursor(String);
-
-/// A text that is no name of a column.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no name of a column; write it as PostgreSQL has it, like updated_at")]
-pub struct BadCursor(String);
-
-impl Cursor {
-    /// The name, as PostgreSQL has it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = BadCursor;
-    fn from_str(text: &str) -> Result<Self, BadCursor> {
-        let fits = (1..=LONGEST).contains(&text.len()) && !text.chars().any(unfit);
-        if fits { Ok(Self(text.to_owned())) } else { Err(BadCursor(shown(text))) }
-    }
-}
-
-impl TryFrom<String> for Cursor {
-    type Error = BadCursor;
-    fn try_from(text: String) -> Result<Self, BadCursor> {
-        text.parse()
-    }
-}
-
-impl From<Cursor> for String {
-    fn from(cursor: Cursor) -> Self {
-        cursor.0
-    }
-}
 
 /// How much of what was read is read again, because rows are not committed in the order of their cursors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,14 +74,6 @@ mod tests {
         for same in ["10m", "0s", "1000", "1d 2h"] {
             let overlap: Overlap = same.parse().unwrap();
             assert_eq!(overlap.to_string().parse(), Ok(overlap), "{same}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_is_a_name_of_one_line() {
-        assert_eq!("Updated At".parse::<Cursor>().unwrap().as_str(), "Updated At");
-        for bad in ["", "a\nb", &"x".repeat(64)] {
-            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
         }
     }
 }
