@@ -118,11 +118,7 @@ pub(crate) async fn open<T>(
 
 /// Why a table could not be read: because of what is in it, unless the system refused.
 pub(crate) fn found(error: DeltaTableError) -> Error {
-    let of_system = |error: &io::Error| {
-        let is_of_table = [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof, io::ErrorKind::InvalidData];
-        error.raw_os_error().is_some() && !is_of_table.contains(&error.kind())
-    };
-    if io_error(&error).is_some_and(of_system) {
+    if io_error(&error).is_some_and(|error| error.kind() != io::ErrorKind::NotFound) {
         return error.into();
     }
     Error::Damaged { why: error.to_string() }
@@ -132,10 +128,12 @@ pub(crate) fn found(error: DeltaTableError) -> Error {
 pub(crate) fn io_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<io::Error>() {
-            return Some(found);
-        }
-        next = error.source();
+        next = match error.downcast_ref::<io::Error>() {
+            Some(found) if found.raw_os_error().is_some() => return Some(found),
+            // Somebody's own, which may come of another: that is in it, not behind it.
+            Some(own) => own.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
     }
     None
 }

@@ -36,7 +36,7 @@ pub struct Meant<'m> {
 /// it there knows that all of the script was done.
 #[must_use]
 pub fn script(name: &Publication, verifier: &str, meant: &Meant<'_>, declared: &str) -> String {
-    let Meant { mode, tables, parts } = meant;
+    let Meant { mode, tables, parts } = *meant;
     let (replication, publish) = match mode {
         // Published or not says only which tables are meant.
         Mode::Snapshot | Mode::Query(_) => ("noreplication", "insert"),

@@ -519,6 +519,10 @@ fn told(error: &Error) -> String {
         other if is_full(other) => {
             "the lake's disk is full: nothing is lost, and it goes on by itself once there is room".to_owned()
         }
+        Error::Lake(source) => match damage::io_error(source) {
+            Some(said) => format!("the lake: {said}"),
+            None => error.to_string(),
+        },
         other => other.to_string(),
     }
 }

@@ -23,21 +23,22 @@ impl Settling {
     /// Whether the last of them has ended that wrote this published table when this was asked first.
     pub(crate) async fn is_over(&mut self, source: &Source, table: &Relation) -> Result<bool, Error> {
         fail::fail_point!("transfer::settling.hasty", |_| Ok(true));
-        if !self.0.contains_key(&table.oid) {
-            self.0.insert(table.oid, writers(source, table.oid).await?);
-        }
+        let mut known = match self.0.remove(&table.oid) {
+            Some(known) => known,
+            None => writers(source, table.oid).await?,
+        };
         let began = Instant::now();
-        while let Some(known) = self.0.get_mut(&table.oid) {
-            *known = still_there(source, known).await?;
+        loop {
+            known = still_there(source, &known).await?;
             if known.is_empty() {
-                self.0.remove(&table.oid);
-            } else if began.elapsed() > PATIENCE {
-                return Ok(false);
-            } else {
-                tokio::time::sleep(LOOK).await;
+                return Ok(true);
             }
+            if began.elapsed() > PATIENCE {
+                self.0.insert(table.oid, known);
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        Ok(true)
     }
 }
 

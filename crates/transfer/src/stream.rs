@@ -69,7 +69,7 @@ pub struct Stream {
 
 /// A table of changes.
 enum Table {
-    Whole(Changes),
+    Whole(Box<Changes>),
     /// It cannot be read, and so cannot go on.
     Damaged(Stop),
 }
@@ -82,7 +82,7 @@ impl Table {
         }
         match Changes::open(place, writer, relation).await {
             Err(Error::Damaged { why }) => Self::found_damaged(place, why, asked),
-            opened => Ok(Self::Whole(opened?)),
+            opened => Ok(Self::Whole(Box::new(opened?))),
         }
     }
 
@@ -300,7 +300,7 @@ impl Stream {
                 changes.resume(relation, at, asked.count).await?;
                 fail_point!("transfer::stream.begun-anew");
                 beside.is_whole()?;
-                *table = Table::Whole(changes);
+                *table = Table::Whole(Box::new(changes));
                 Ok(())
             }
         }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{shown, unfit};
+use crate::manifest::shown;
 use crate::postgres::{seconds, written};
 
 /// The longest time that is read again, seconds: a week.

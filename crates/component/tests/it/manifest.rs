@@ -1,6 +1,5 @@
 //! What is read out of manifests, and what a person is told of bad ones.
 
-use std::collections::BTreeSet;
 
 use component::function::{Access, Digest, Runtime};
 use component::manifest::{self, Manifest};

@@ -152,7 +152,7 @@ async fn what_cannot_be_done_is_said() {
         (Part { columns: texts(&["nmae"]), ..part("customers") }, "no column nmae"),
         (Part { rows: rows("\"id\" = 'x'", &["id"]), ..part("customers") }, "refuses"),
     ] {
-        publish(&site, &[part.clone()]).await;
+        publish(&site, std::slice::from_ref(&part)).await;
         let process = Process::start(&site, beside.path(), |settings| settings.parts = vec![part]).await;
         let said = |status: &Value| {
             let why = &table(status, "public.customers")["why"];
