@@ -35,27 +35,7 @@ pub fn script(name: &Publication, verifier: &str, mode: &Mode, tables: &[Like], 
         let _ =
             write!(meant, " or (n.nspname like {} and c.relname like {})", literal(schema), literal(table));
     }
-    let why = match mode {
-        Mode::Snapshot => "null::text".to_owned(),
-        Mode::Query(Cursor { column, .. }) => format!(
-            "case when not exists (select from pg_attribute a
-                      where a.attrelid = c.oid and a.attname = {} and a.attnum > 0 and not a.attisdropped)
-                  then 'it has no column ' || {} || ' to tell newer rows by; add one, or leave it out of `tables`'
-             end",
-            literal(column),
-            literal(column)
-        ),
-        Mode::Stream => {
-            "case when c.relpersistence <> 'p'
-                  then 'it is unlogged, so nobody is told of its changes; `alter table … set logged`, or leave it out'
-                  when not (c.relreplident = 'f' or exists (
-                      select from pg_index i where i.indrelid = c.oid and i.indisvalid
-                      and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident end))
-                  then 'nothing identifies its rows; give it a primary key, or `alter table … replica identity full`'
-             end"
-                .to_owned()
-        }
-    };
+    let why = unfit(mode);
     let (verifier, declared) = (literal(verifier), literal(declared));
     format!(
         r#"begin;
@@ -115,6 +95,31 @@ grant execute on function {SCHEMA}.{name}() to {name};
 comment on role {name} is {declared};
 commit;"#
     )
+}
+
+/// Why a table (`c`) cannot be read like this, and what to do, as SQL; null where it can.
+pub(crate) fn unfit(mode: &Mode) -> String {
+    match mode {
+        Mode::Snapshot => "null::text".to_owned(),
+        Mode::Query(Cursor { column, .. }) => format!(
+            "case when not exists (select from pg_attribute a
+                      where a.attrelid = c.oid and a.attname = {} and a.attnum > 0 and not a.attisdropped)
+                  then 'it has no column ' || {} || ' to tell newer rows by; add one, or leave it out of `tables`'
+             end",
+            literal(column),
+            literal(column)
+        ),
+        Mode::Stream => {
+            "case when c.relpersistence <> 'p'
+                  then 'it is unlogged, so nobody is told of its changes; `alter table … set logged`, or leave it out'
+                  when not (c.relreplident = 'f' or exists (
+                      select from pg_index i where i.indrelid = c.oid and i.indisvalid
+                      and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident end))
+                  then 'nothing identifies its rows; give it a primary key, or `alter table … replica identity full`'
+             end"
+                .to_owned()
+        }
+    }
 }
 
 /// The script that takes all of it away again, the slot too, whose reader must have ended.

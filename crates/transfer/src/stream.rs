@@ -83,6 +83,10 @@ impl Stream {
         let mut skipped = Vec::new();
         for ((schema, name), segments) in by_table(&transactions) {
             let Some((first, _)) = segments.first() else { continue };
+            // Somebody else's publication may tell of more.
+            if self.source.meant.as_ref().is_some_and(|meant| !meant.has(schema, name)) {
+                continue;
+            }
             let table = self.table(first).await?;
             let rows = table.take(&segments, end).await?;
             step.rows += rows;

@@ -1,9 +1,10 @@
-//! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
+//! The kind `transfer`: what is in a server, of the stead or elsewhere, and every change of it, in a lake of its own.
 
 pub mod advice;
 mod cursor;
 pub(crate) mod manifest;
 mod observed;
+mod origin;
 mod pattern;
 mod plan;
 mod progress;
@@ -11,7 +12,8 @@ mod spec;
 
 pub use crate::Seen;
 pub use cursor::{BadCursor, BadOverlap, Cursor, Overlap};
-pub use observed::{Inside, Observed, Process, Server};
+pub use observed::{Inside, Leaving, Observed, Process, Server, Unknown};
+pub use origin::{Elsewhere, Origin};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{Step, drift, plan};
 pub use progress::{Behind, Copying, Progress, Table, TableState};

@@ -5,6 +5,7 @@
 mod copied;
 mod current;
 mod declared;
+mod elsewhere;
 mod exactly_once;
 mod query;
 mod site;
