@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use component::transfer::{Elsewhere, Leaving, Pattern, Seen, Spec, Unknown};
 use component::{DriverError, Target};
@@ -22,6 +23,9 @@ use crate::{Error, Local, fail_point, files};
 const UNIT: &str = "relay";
 /// Bytes of log that a server may keep for a transfer where it has no limit of its own: 8 GiB.
 const MOST_KEPT: u64 = 8 << 30;
+/// How often a relay is asked that was just started, and the time between.
+const TRIES: u32 = 100;
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What the secrets of a transfer say.
 pub(crate) struct Known {
@@ -140,9 +144,15 @@ impl Local {
         files::write_atomically(&self.way(names), &text, 0o640)?;
         fail_point!("driver-local::transfer-way-written");
         self.ensure_relay().await?;
-        relay::refresh(self.home(), &names.handle)
-            .await
-            .map_err(|error| DriverError::Unavailable(error.to_string()))
+        for _ in 0..TRIES {
+            match relay::refresh(self.home(), &names.handle).await {
+                Ok(()) => return Ok(()),
+                // It has only just been started.
+                Err(relay::Failed::Silent(_)) => tokio::time::sleep(AGAIN).await,
+                Err(error) => return Err(DriverError::Unavailable(error.to_string())),
+            }
+        }
+        Err(DriverError::Unavailable("the relay to servers elsewhere does not answer".into()))
     }
 
     /// Shuts a way; none is fine.
@@ -158,18 +168,32 @@ impl Local {
     }
 
     /// How far the copier has come with taking away what is of it elsewhere.
-    pub(crate) fn leaving(&self, names: &Names) -> Leaving {
-        let tree = self.tree_dir(&names.tree);
-        let Some(settings) = told(&tree.join("conf").join(COPIER)) else { return Leaving::Unasked };
-        if !settings.elsewhere.is_some_and(|elsewhere| elsewhere.leaves) {
-            return Leaving::Unasked;
+    pub(crate) async fn leaving(&self, names: &Names) -> Result<Leaving, DriverError> {
+        let path = self.tree_dir(&names.tree).join("conf").join(COPIER);
+        let Some(text) = std::fs::read_to_string(path).ok() else { return Ok(Leaving::Unasked) };
+        let settings: Option<Settings> = serde_json::from_str(&text).ok();
+        let leaves =
+            settings.and_then(|settings| settings.elsewhere).is_some_and(|elsewhere| elsewhere.leaves);
+        if !leaves || !self.goes_by(names, text).await? {
+            return Ok(Leaving::Unasked);
         }
         let status = self.said(names).and_then(|said| serde_json::from_slice::<Status>(&said).ok());
-        match status.and_then(|status| status.left) {
+        Ok(match status.and_then(|status| status.left) {
             None => Leaving::UnderWay,
             Some(Left::Nothing) => Leaving::Done,
             Some(Left::Remains(what)) => Leaving::Remains(what),
-        }
+        })
+    }
+
+    /// Whether the copier was started, or ended, with this text: what runs may be of before it was written.
+    async fn goes_by(&self, names: &Names, text: String) -> Result<bool, DriverError> {
+        let unit = self.copier_elsewhere(names, text).await?;
+        let (declared, generation) = self.declaration(&unit);
+        let name = unit.name;
+        let status = self.keeper(move |keeper| keeper.unit(&name)).await?;
+        // One that was stopped since is declared otherwise, and had answered.
+        let stopped = self.declared(&names.copier).is_some_and(|unit| unit.wanted == Wanted::Stopped);
+        Ok(stopped || (declared == Seen::Same && status.is_some_and(|is| is.generation == generation)))
     }
 
     /// Has the copier take away what is of it elsewhere: by what it went by last, whatever the secret says now.

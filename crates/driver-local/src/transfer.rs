@@ -46,7 +46,7 @@ const WAKE: Duration = Duration::from_secs(5);
 pub(crate) struct Names {
     pub(crate) handle: String,
     pub(crate) tree: Tree,
-    copier: Name,
+    pub(crate) copier: Name,
     lake: Name,
     /// Inside the server: role, slot, publication and function.
     inside: Publication,
@@ -101,7 +101,7 @@ impl Local {
             route: self.route_seen(&self.lake_route(target, spec, &names)).await,
             progress: if tree { self.progress(&names) } else { None },
             unknown: spec.from.elsewhere().and_then(|elsewhere| known(target, elsewhere).err()),
-            leaving: if tree { self.leaving(&names) } else { Leaving::Unasked },
+            leaving: if tree { self.leaving(&names).await? } else { Leaving::Unasked },
         })
     }
 
