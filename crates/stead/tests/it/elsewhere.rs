@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::crash::dies_at;
 use crate::function_secrets::set;
 use crate::installation::{Installation, text, until};
-use crate::story::Story;
+use crate::story::{FIRST, SECOND, Story, manifest};
 use crate::transfers::{ask, says};
 
 /// Points that the making of one passes besides those of any transfer.
@@ -42,8 +42,8 @@ fn installation() -> Installation {
 }
 
 fn story<'a>(stead: &'a Installation, transfer: &str) -> Story<'a> {
-    let manifest = format!("app = \"legacy\"\n[transfer.lake]\nevery = \"1s\"\n{transfer}");
-    let folder = stead.app("legacy", &manifest, &[]);
+    let text = format!("app = \"legacy\"\n[transfer.lake]\nevery = \"1s\"\n{transfer}");
+    let folder = stead.app("legacy", &text, &[]);
     Story { stead, name: "legacy".into(), folder }
 }
 
@@ -212,13 +212,14 @@ async fn changes_of_a_server_elsewhere_are_followed_and_leave_nothing_behind() {
         .unwrap();
     let mut stead = installation();
     let stream = "from = { secret = \"LEGACY_URL\", ca = \"LEGACY_CA\" }\n";
-    let made = story(&stead, stream);
-    let folder = made.folder.clone();
-    made.write_manifest("app = \"legacy\"\n");
+    // The stead has something else, and so it and its secrets stay.
+    let (without, with) = (manifest("legacy", ""), format!("[transfer.lake]\nevery = \"1s\"\n{stream}"));
+    let with = manifest("legacy", &with);
+    let folder = stead.app("legacy", &without, &[FIRST, SECOND]);
+    let made = at(&stead, &folder);
     made.ok(&["up", "--yes", "--tenant", "acme"]);
     told(&made, "LEGACY_URL", &url(&cluster, PASSWORD, "?sslmode=verify-full"));
     told(&made, "LEGACY_CA", &ca);
-    let with = format!("app = \"legacy\"\n[transfer.lake]\nevery = \"1s\"\n{stream}");
     made.write_manifest(&with);
     dies_at(&mut stead, MADE[0], &folder, &["up", "--yes"]);
     let made = at(&stead, &folder);
@@ -239,7 +240,7 @@ async fn changes_of_a_server_elsewhere_are_followed_and_leave_nothing_behind() {
     };
     assert_eq!(slots(&client).await, 2);
     // Killed on the way out it goes on from there.
-    std::fs::write(folder.join("stead.toml"), "app = \"legacy\"\n").unwrap();
+    std::fs::write(folder.join("stead.toml"), &without).unwrap();
     dies_at(&mut stead, REMOVED[0], &folder, &["up", "--yes"]);
     let made = at(&stead, &folder);
     made.ok(&["up", "--yes"]);
@@ -247,10 +248,10 @@ async fn changes_of_a_server_elsewhere_are_followed_and_leave_nothing_behind() {
     // A server that does not answer keeps nobody: what is left is on record.
     made.write_manifest(&with);
     made.ok(&["up", "--yes"]);
-    says(&made.ok(&["url", "lake"]), "select count(*) from items", "990");
+    says(made.ok(&["url", "lake"]).trim(), "select count(*) from items", "990");
     drop(client);
     cluster.kill();
-    made.write_manifest("app = \"legacy\"\n");
+    made.write_manifest(&without);
     made.ok(&["up", "--yes"]);
     let history = made.ok(&["history", "--json"]);
     assert!(
