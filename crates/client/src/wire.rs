@@ -219,6 +219,9 @@ pub struct Transfer {
     /// Why nothing goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Something that should be otherwise in the server, though all goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// A table of a transfer.

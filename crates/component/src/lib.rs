@@ -139,9 +139,19 @@ impl Spec {
         let (many, one) = match self {
             Self::Postgres(_) => (None, None),
             Self::Function(spec) => (Some(&spec.uses), None),
-            Self::Transfer(spec) => (None, Some(&spec.from)),
+            Self::Transfer(spec) => (None, spec.from.server()),
         };
         many.into_iter().flatten().chain(one)
+    }
+
+    /// Secrets of its stead that it uses.
+    pub fn secrets(&self) -> impl Iterator<Item = &function::Variable> {
+        let (many, origin) = match self {
+            Self::Postgres(_) => (None, None),
+            Self::Function(spec) => (Some(&spec.secrets), None),
+            Self::Transfer(spec) => (None, Some(&spec.from)),
+        };
+        many.into_iter().flatten().chain(origin.into_iter().flat_map(transfer::Origin::secrets))
     }
 
     /// What it counts for in its tenant's quota.
@@ -243,7 +253,7 @@ impl Step {
         match self {
             Self::Postgres(step) => step.on_record(),
             Self::Function(step) => step.on_record(),
-            Self::Transfer(_) => None,
+            Self::Transfer(step) => step.on_record(),
         }
     }
 }

@@ -17,6 +17,7 @@ use functions::route::{
     Canary, Database, Egress, FunctionStatus, Prepared, Request, Route, Schedule, Secrets, Settings, Url,
     Version,
 };
+use ipnet::IpNet;
 use jiff::Timestamp;
 use keeper::wire::{Limits, Name, Restart, Runs, Stop, StopSignal, Unit, Wanted};
 use secrecy::ExposeSecret;
@@ -30,17 +31,18 @@ const UNIT: &str = "functions";
 const CONNECTIONS: u32 = 10;
 
 impl Local {
-    /// Has the engine of functions run; their URLs listen on these addresses.
+    /// Has the engine of functions run; their URLs listen on these addresses, and besides public ones they may reach these
+    /// networks.
     ///
     /// # Errors
     /// When the keeper does not start it.
-    pub async fn functions(&self, listen: Vec<IpAddr>) -> Result<(), Error> {
+    pub async fn functions(&self, listen: Vec<IpAddr>, egress_networks: Vec<IpNet>) -> Result<(), Error> {
         if !self.host().isolated {
             // Nothing would keep what a tenant wrote from everything else here.
             return Ok(());
         }
         let runtimes = self.0.runtimes.all().clone();
-        let settings = Settings { listen, runtimes, egress_networks: Vec::new() };
+        let settings = Settings { listen, runtimes, egress_networks };
         let folder = self.functions_folder();
         let text = serde_json::to_string(&settings).map_err(|error| Error::Functions(error.to_string()))?;
         files::write_other(&folder.join("functions.json"), &text, 0o640)?;

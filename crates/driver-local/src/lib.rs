@@ -19,6 +19,7 @@ mod archives;
 pub mod certificates;
 mod control;
 mod drill;
+mod elsewhere;
 mod engines;
 mod files;
 mod function;
@@ -130,6 +131,9 @@ pub enum Error {
     /// Functions.
     #[error("the engine of functions: {0}")]
     Functions(String),
+    /// The relay to servers elsewhere.
+    #[error("the relay to servers elsewhere: {0}")]
+    Relay(String),
     /// Backups.
     #[error("backups: {0}")]
     Backups(String),

@@ -1,5 +1,5 @@
 //! Transfers of this host: a tree with the lake, a process that copies and one that answers questions about it, and
-//! inside the server that is read a role that may do nothing else.
+//! inside the server that is read, where it is one of the stead, a role that may do nothing else.
 //!
 //! What a person types in never gets into a script but as a literal, and nothing of the tenant's is read here: the
 //! function that publishes tables looks at catalogs alone (`transfer::publish`).
@@ -13,8 +13,8 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    Behind, COPIER_MIB, Column, Inside, LAKE_MIB, Mode, Observed, Overlap, Part, Pattern, Process, Progress,
-    Seen, Server, Spec, Step, TableState,
+    Behind, COPIER_MIB, Column, Inside, LAKE_MIB, Leaving, Mode, Observed, Origin, Overlap, Part, Pattern,
+    Process, Progress, Seen, Server, Spec, Step, TableState,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ use transfer::Publication;
 use transfer::publish;
 
 use crate::act::unavailable;
+use crate::elsewhere::{Known, known};
 use crate::session::admin;
 use crate::{Local, Place, fail_point, files};
 
@@ -43,10 +44,10 @@ const LARGEST_STATUS: u64 = 4 * 1024 * 1024;
 const WAKE: Duration = Duration::from_secs(5);
 
 /// The names of a transfer on the host.
-struct Names {
-    handle: String,
-    tree: Tree,
-    copier: Name,
+pub(crate) struct Names {
+    pub(crate) handle: String,
+    pub(crate) tree: Tree,
+    pub(crate) copier: Name,
     lake: Name,
     /// Inside the server: role, slot, publication and function.
     inside: Publication,
@@ -91,17 +92,24 @@ impl Local {
             tree,
             server,
             inside,
-            files: if tree { self.transfer_files(target, spec, &names)?.seen() } else { Seen::Absent },
+            files: if tree {
+                self.files_seen(&self.transfer_files(target, spec, &names)?, &names)
+            } else {
+                Seen::Absent
+            },
             copier: process(units.as_ref().map(|units| &units.0), &names.copier).await?,
             lake: process(units.as_ref().map(|units| &units.1), &names.lake).await?,
             route: self.route_seen(&self.lake_route(target, spec, &names)).await,
             progress: if tree { self.progress(&names) } else { None },
+            unknown: spec.from.elsewhere().and_then(|elsewhere| known(target, elsewhere).err()),
+            leaving: if tree { self.leaving(&names).await? } else { Leaving::Unasked },
         })
     }
 
     /// The server that is read, where it is.
     fn server_of(&self, target: &Target, spec: &Spec) -> Result<Option<Place>, DriverError> {
-        let Some(used) = target.uses.get(&spec.from) else { return Ok(None) };
+        let used = spec.from.server().and_then(|server| target.uses.get(server));
+        let Some(used) = used else { return Ok(None) };
         for place in [component::Place::First, component::Place::Second] {
             let place = Place::named(&used.id.handle(), place)?;
             if self.tree_dir(&place.tree).is_dir() {
@@ -117,8 +125,9 @@ impl Local {
         spec: &Spec,
         names: &Names,
     ) -> Result<(Server, Option<Inside>), DriverError> {
+        let Origin::Server(server) = &spec.from else { return Ok((Server::Elsewhere, None)) };
         let Some(place) = self.server_of(target, spec)? else {
-            let is_used = target.uses.contains_key(&spec.from);
+            let is_used = target.uses.contains_key(server);
             return Ok((if is_used { Server::Down } else { Server::Gone }, None));
         };
         match self.unit_seen(&place.unit).await? {
@@ -127,7 +136,7 @@ impl Local {
             _ => return Ok((Server::Down, None)),
         }
         let look = async {
-            let client = admin(&self.socket_dir(&place.tree), spec.from.local.as_str()).await?;
+            let client = admin(&self.socket_dir(&place.tree), server.local.as_str()).await?;
             client.query_one(publish::look(&names.inside).as_str(), &[]).await
         };
         // Its database may not have been made yet.
@@ -149,62 +158,125 @@ impl Local {
         spec: &Spec,
         names: &Names,
     ) -> Result<Option<(Unit, Unit)>, DriverError> {
-        let Some(place) = self.server_of(target, spec)? else { return Ok(None) };
-        // What runs is of the binary that the keeper would start now.
-        let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await?;
-        let unit = |name: &Name, runs, settings: &str, words: &[String], mib: u64| {
-            let mut env = files::environment();
-            env.insert("STEAD_PROGRAM".into(), program.clone());
-            // Another text, and what goes by it is started anew.
-            let digest = Sha256::new_with_prefix(words.join("\n")).finalize();
-            env.insert("STEAD_SETTINGS".into(), format!("{digest:x?}"));
-            if fail::has_failpoints()
-                && let Ok(points) = std::env::var("STEAD_TRANSFER_FAILPOINTS")
-            {
-                env.insert("FAILPOINTS".into(), points);
-            }
-            Unit {
-                name: name.clone(),
-                generation: 1,
-                wanted: Wanted::Running,
-                runs,
-                args: vec![format!("/stead/conf/{settings}")],
-                env,
-                limits: Limits { memory_bytes: Some(mib * 1024 * 1024), pids: Some(THREADS) },
-                stop: Stop { signal: StopSignal::Term, timeout_ms: STOP_MS },
-                restart: Restart::Always,
-                sleeps: false,
+        let place = self.server_of(target, spec)?;
+        let texts = self.transfer_files(target, spec, names)?;
+        let (Some(copier), lake) = (texts.copier, texts.lake) else { return Ok(None) };
+        let (runs, words) = match (&spec.from, place) {
+            (Origin::Elsewhere(_), _) => (Runs::TransferElsewhere { tree: names.tree.clone() }, vec![copier]),
+            (Origin::Server(_), None) => return Ok(None),
+            (Origin::Server(_), Some(place)) => {
+                // A folder that was made anew under the same name has another number, and the process sees the old one.
+                let number = std::fs::metadata(self.socket_dir(&place.tree));
+                let number = number.map_or(0, |meta| std::os::unix::fs::MetadataExt::ino(&meta));
+                let runs = Runs::Transfer { tree: names.tree.clone(), from: place.tree };
+                (runs, vec![copier, number.to_string()])
             }
         };
-        let texts = self.transfer_files(target, spec, names)?;
-        // A folder that was made anew under the same name has another number, and the process sees the old one.
-        let number = std::fs::metadata(self.socket_dir(&place.tree));
-        let number = number.map_or(0, |meta| std::os::unix::fs::MetadataExt::ino(&meta));
         let wanted = if spec.paused { Wanted::Stopped } else { Wanted::Running };
-        let copier = Runs::Transfer { tree: names.tree.clone(), from: place.tree.clone() };
-        let lake = Runs::Lake { tree: names.tree.clone() };
-        let words = [texts.copier.clone(), number.to_string()];
-        Ok(Some((
-            Unit { wanted, ..unit(&names.copier, copier, COPIER, &words, COPIER_MIB) },
-            unit(&names.lake, lake, LAKE, std::slice::from_ref(&texts.lake), LAKE_MIB),
-        )))
+        let copier = self.transfer_unit(&names.copier, runs, COPIER, &words, COPIER_MIB).await?;
+        let runs = Runs::Lake { tree: names.tree.clone() };
+        let lake = self.transfer_unit(&names.lake, runs, LAKE, &[lake], LAKE_MIB).await?;
+        Ok(Some((Unit { wanted, ..copier }, lake)))
+    }
+
+    /// One of them; where `words` are others than before, its process is started anew.
+    async fn transfer_unit(
+        &self,
+        name: &Name,
+        runs: Runs,
+        settings: &str,
+        words: &[String],
+        mib: u64,
+    ) -> Result<Unit, DriverError> {
+        // What runs is of the binary that the keeper would start now.
+        let program = self.keeper(|keeper| Ok(keeper.host()?.program)).await?;
+        let mut env = files::environment();
+        env.insert("STEAD_PROGRAM".into(), program);
+        let digest = Sha256::new_with_prefix(words.join("\n")).finalize();
+        env.insert("STEAD_SETTINGS".into(), format!("{digest:x?}"));
+        if fail::has_failpoints()
+            && let Ok(points) = std::env::var("STEAD_TRANSFER_FAILPOINTS")
+        {
+            env.insert("FAILPOINTS".into(), points);
+        }
+        Ok(Unit {
+            name: name.clone(),
+            generation: 1,
+            wanted: Wanted::Running,
+            runs,
+            args: vec![format!("/stead/conf/{settings}")],
+            env,
+            limits: Limits { memory_bytes: Some(mib * 1024 * 1024), pids: Some(THREADS) },
+            stop: Stop { signal: StopSignal::Term, timeout_ms: STOP_MS },
+            restart: Restart::Always,
+            sleeps: false,
+        })
+    }
+
+    /// The unit that copies from elsewhere, going by this text.
+    pub(crate) async fn copier_elsewhere(&self, names: &Names, text: String) -> Result<Unit, DriverError> {
+        let runs = Runs::TransferElsewhere { tree: names.tree.clone() };
+        self.transfer_unit(&names.copier, runs, COPIER, &[text], COPIER_MIB).await
     }
 
     fn transfer_files(&self, target: &Target, spec: &Spec, names: &Names) -> Result<Texts, DriverError> {
-        let place = self.server_of(target, spec)?;
-        let host = &self.0.host;
-        let seen = host.seen_at(&self.0.home, &names.tree);
-        let socket_dir = match place {
-            Some(place) if !host.isolated => self.socket_dir(&place.tree),
-            _ => PathBuf::from(SOURCE),
+        let seen = self.0.host.seen_at(&self.0.home, &names.tree);
+        let (copier, way) = match &spec.from {
+            Origin::Server(server) => {
+                let socket_dir = match self.server_of(target, spec)? {
+                    Some(place) if !self.0.host.isolated => self.socket_dir(&place.tree),
+                    _ => PathBuf::from(SOURCE),
+                };
+                let sign_in = (server.local.to_string(), role_password(target));
+                (Some(self.copier_settings(spec, names, socket_dir, sign_in, None)), None)
+            }
+            Origin::Elsewhere(elsewhere) => match known(target, elsewhere) {
+                Err(_) => (None, None),
+                Ok(known) => {
+                    let settings = known.settings(self, names, spec, elsewhere);
+                    let way = known.route();
+                    let Known { address, .. } = known;
+                    let sign_in = (address.database, address.password);
+                    let copier =
+                        self.copier_settings(spec, names, PathBuf::from(SOURCE), sign_in, Some(settings));
+                    (Some(copier), Some(way))
+                }
+            },
         };
-        let copier = json!(transfer::wire::Settings {
+        let copier = copier.map(|settings| json!(settings).to_string());
+        let verifier = target.verifier.expose_secret();
+        let lake = json!({
+            "socket_dir": seen.join("run"),
+            "lake": seen.join("data/lake"),
+            "database": target.name.local,
+            "verifiers": { OWNER_ROLE: verifier },
+            "gateway_uid": self.0.host.gateway_uid(),
+            "memory_bytes": LAKE_MIB * 1024 * 1024 / 2,
+            "timeout_ms": LAKE_TIMEOUT_MS,
+            "sessions": LAKE_SESSIONS,
+        });
+        let conf = self.tree_dir(&names.tree).join("conf");
+        Ok(Texts { conf, copier, lake: lake.to_string(), way })
+    }
+
+    /// What the copier goes by; `sign_in` is database and password.
+    fn copier_settings(
+        &self,
+        spec: &Spec,
+        names: &Names,
+        socket_dir: PathBuf,
+        (database, password): (String, SecretString),
+        elsewhere: Option<transfer::wire::Elsewhere>,
+    ) -> transfer::wire::Settings {
+        let seen = self.0.host.seen_at(&self.0.home, &names.tree);
+        transfer::wire::Settings {
             name: names.handle.clone(),
             mode: mode(spec),
             socket_dir,
-            database: spec.from.local.to_string(),
+            database,
             role: names.inside.to_string(),
-            password: role_password(target),
+            password,
+            elsewhere,
             lake: seen.join("data/lake"),
             memory: seen.join("data/memory.json"),
             status: seen.join("run/status.json"),
@@ -219,20 +291,7 @@ impl Local {
                 .map(|(table, count)| (table.to_string(), *count))
                 .collect(),
             asked: spec.asked,
-        });
-        let verifier = target.verifier.expose_secret();
-        let lake = json!({
-            "socket_dir": seen.join("run"),
-            "lake": seen.join("data/lake"),
-            "database": target.name.local,
-            "verifiers": { OWNER_ROLE: verifier },
-            "gateway_uid": self.0.host.gateway_uid(),
-            "memory_bytes": LAKE_MIB * 1024 * 1024 / 2,
-            "timeout_ms": LAKE_TIMEOUT_MS,
-            "sessions": LAKE_SESSIONS,
-        });
-        let conf = self.tree_dir(&names.tree).join("conf");
-        Ok(Texts { conf, copier: copier.to_string(), lake: lake.to_string() })
+        }
     }
 
     fn lake_route(&self, target: &Target, spec: &Spec, names: &Names) -> gateway::route::Route {
@@ -250,15 +309,30 @@ impl Local {
         }
     }
 
-    /// What the copier says of itself. The folder is its own, to put anything into.
+    fn files_seen(&self, texts: &Texts, names: &Names) -> Seen {
+        let files = texts.files().map(|(name, text)| files::compare(&texts.conf.join(name), text));
+        let way = texts.way.as_ref().map(|way| self.way_seen(names, way));
+        let seen: Vec<_> = files.chain(way).collect();
+        match seen.as_slice() {
+            seen if seen.iter().all(|seen| *seen == Seen::Same) => Seen::Same,
+            seen if seen.iter().all(|seen| *seen == Seen::Absent) => Seen::Absent,
+            _ => Seen::Differs,
+        }
+    }
+
     fn progress(&self, names: &Names) -> Option<Progress> {
+        serde_json::from_slice(&self.said(names)?).ok()
+    }
+
+    /// What the copier says of itself. The folder is its own, to put anything into.
+    pub(crate) fn said(&self, names: &Names) -> Option<Vec<u8>> {
         let path = self.socket_dir(&names.tree).join("status.json");
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = i32::try_from(flags.bits()).ok()?;
         let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
         let mut text = Vec::new();
         file.take(LARGEST_STATUS).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+        Some(text)
     }
 
     pub(crate) async fn act_transfer(
@@ -298,6 +372,9 @@ impl Local {
                 for (name, text) in texts.files() {
                     files::write_atomically(&texts.conf.join(name), text, 0o640)?;
                 }
+                if let Some(way) = &texts.way {
+                    self.open_way(&names, way).await?;
+                }
                 fail_point!("driver-local::transfer-files-written");
                 Ok(())
             }
@@ -329,11 +406,13 @@ impl Local {
                 fail_point!("driver-local::transfer-forgotten");
                 Ok(())
             }
-            Step::Remove => {
+            Step::Leave => self.take_leave(&names).await,
+            Step::Remove(_) => {
                 for name in [&names.copier, &names.lake] {
                     self.forget_unit(name).await?;
                 }
                 fail_point!("driver-local::transfer-units-removed");
+                self.shut_way(&names).await?;
                 if let Some(leaving) = self.0.leaving.get() {
                     leaving().await;
                 }
@@ -352,7 +431,8 @@ impl Local {
 
     async fn inside_server(&self, target: &Target, spec: &Spec, script: &str) -> Result<(), DriverError> {
         let socket = self.socket_dir(&self.server(target, spec)?.tree);
-        let client = admin(&socket, spec.from.local.as_str()).await.map_err(unavailable)?;
+        let database = spec.from.server().map_or("", |server| server.local.as_str());
+        let client = admin(&socket, database).await.map_err(unavailable)?;
         client.batch_execute(script).await.map_err(unavailable)
     }
 
@@ -369,7 +449,7 @@ impl Local {
         status.version = Some(spec.mode.as_str().to_owned());
         status.transfer = observed.progress.clone();
         if let Some(progress) = &mut status.transfer
-            && observed.server != Server::Up
+            && !matches!(observed.server, Server::Up | Server::Elsewhere)
             && !progress.stopped
         {
             // A server that does not answer because it sleeps is no trouble; one that is down says so itself.
@@ -387,25 +467,20 @@ impl Local {
 /// What a transfer's processes go by.
 struct Texts {
     conf: PathBuf,
-    copier: String,
+    /// Nothing where it is not known where the server is.
+    copier: Option<String>,
     lake: String,
+    /// The way to a server elsewhere.
+    way: Option<relay::wire::Route>,
 }
 
-const COPIER: &str = "transfer.json";
+pub(crate) const COPIER: &str = "transfer.json";
 const LAKE: &str = "lake.json";
 
 impl Texts {
-    fn files(&self) -> [(&str, &str); 2] {
-        [(COPIER, &self.copier), (LAKE, &self.lake)]
-    }
-
-    fn seen(&self) -> Seen {
-        let seen = self.files().map(|(name, text)| files::compare(&self.conf.join(name), text));
-        match seen {
-            [Seen::Same, Seen::Same] => Seen::Same,
-            [Seen::Absent, Seen::Absent] => Seen::Absent,
-            _ => Seen::Differs,
-        }
+    fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let copier = self.copier.as_deref().map(|copier| (COPIER, copier));
+        copier.into_iter().chain([(LAKE, self.lake.as_str())])
     }
 }
 

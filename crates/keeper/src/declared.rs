@@ -65,7 +65,9 @@ fn check(unit: &Unit) -> Result<(), Refusal> {
         | Runs::Gateway
         | Runs::Archiver
         | Runs::Functions
+        | Runs::Relay
         | Runs::Transfer { .. }
+        | Runs::TransferElsewhere { .. }
         | Runs::Lake { .. } => None,
         Runs::Engine { program, .. } => Some(program.name()),
         Runs::Tool { tool, .. } => Some(tool.name()),
@@ -82,8 +84,11 @@ impl Unit {
     /// The tree it works on; that which a lake's process only reads is not its own.
     pub(crate) fn tree(&self) -> Option<&Tree> {
         match &self.runs {
-            Runs::Engine { tree, .. } | Runs::Tool { tree, .. } | Runs::Transfer { tree, .. } => Some(tree),
-            Runs::Lake { .. } | Runs::Gateway | Runs::Archiver | Runs::Functions => None,
+            Runs::Engine { tree, .. }
+            | Runs::Tool { tree, .. }
+            | Runs::Transfer { tree, .. }
+            | Runs::TransferElsewhere { tree } => Some(tree),
+            Runs::Lake { .. } | Runs::Gateway | Runs::Archiver | Runs::Functions | Runs::Relay => None,
         }
     }
 

@@ -75,6 +75,16 @@ impl Host {
         if self.isolated { self.uid_first + 2 } else { getegid().as_raw() }
     }
 
+    /// The user that the relay to servers elsewhere runs as ("stead-relay").
+    pub fn relay_uid(&self) -> u32 {
+        if self.isolated { self.uid_first + 3 } else { geteuid().as_raw() }
+    }
+
+    /// That user's own group, of the same number, and the only one that it is in.
+    pub fn relay_gid(&self) -> u32 {
+        if self.isolated { self.uid_first + 3 } else { getegid().as_raw() }
+    }
+
     /// The group of the control plane and the gateway ("stead").
     pub fn gid(&self) -> u32 {
         if self.isolated { self.uid_first } else { getegid().as_raw() }

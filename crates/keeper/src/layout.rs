@@ -20,6 +20,12 @@ enum Owner {
     ControlFunctions,
     /// The function front door's.
     Functions,
+    /// The control plane's, with the group of the relay.
+    ControlRelay,
+    /// The relay's.
+    Relay,
+    /// The relay's, with the group "stead".
+    RelayStead,
 }
 
 /// Every platform folder, parents first. Where two of Stead's users write, the folder is sticky: each
@@ -47,6 +53,11 @@ const FOLDERS: &[(&str, Owner, u32)] = &[
     // What the control plane writes there gets the group, by the set-group-id bit.
     ("functions/routes", Owner::ControlFunctions, 0o2750),
     ("functions/spool", Owner::Functions, 0o700),
+    ("relay", Owner::ControlRelay, 0o2750),
+    ("relay/routes", Owner::ControlRelay, 0o2750),
+    // Copiers get there by their sandboxes alone, each to its own.
+    ("relay/sockets", Owner::Relay, 0o700),
+    ("relay/run", Owner::RelayStead, 0o2750),
     ("keeper", Owner::RootStead, 0o710),
     ("keeper/state", Owner::Root, 0o700),
     ("keeper/locks", Owner::Root, 0o700),
@@ -72,6 +83,9 @@ pub(crate) fn ensure(home: impl AsFd, host: &Host) -> Result<Vec<String>, Error>
             Owner::Control => (host.control_uid(), host.gid()),
             Owner::ControlFunctions => (host.control_uid(), host.functions_gid()),
             Owner::Functions => (host.functions_uid(), host.functions_gid()),
+            Owner::ControlRelay => (host.control_uid(), host.relay_gid()),
+            Owner::Relay => (host.relay_uid(), host.relay_gid()),
+            Owner::RelayStead => (host.relay_uid(), host.gid()),
         };
         let wanted = Access { uid, gid, mode: *mode };
         let (made, had) = folder(home, path, wanted).during(|| {

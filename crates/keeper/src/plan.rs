@@ -22,9 +22,14 @@ const SHM_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Where a process's standard output and error go, below the folder for it.
 pub(crate) const OUTPUT: &str = "stderr.log";
+/// That of Stead's own processes.
+const LOGS: &str = "logs";
 pub(crate) const GATEWAY_OUTPUT: &str = "gateway.log";
 pub(crate) const ARCHIVER_OUTPUT: &str = "archiver.log";
 pub(crate) const FUNCTIONS_OUTPUT: &str = "functions.log";
+/// The relay may write in its own folder alone.
+pub(crate) const RELAY: &str = "relay/run";
+pub(crate) const RELAY_OUTPUT: &str = "relay.log";
 pub(crate) const LAKE_OUTPUT: &str = "lake.log";
 
 /// A plan, or who is in the way.
@@ -41,8 +46,10 @@ struct InTree {
     env: Vec<CString>,
     /// The engine's folder, which the sandbox must show.
     engine: Option<PathBuf>,
-    /// The tree of the server whose socket it must show.
-    source: Option<Tree>,
+    /// The folder below the home with the socket that it must show.
+    source: Option<PathBuf>,
+    /// Whether it must show which authorities the host trusts.
+    authorities: bool,
     /// Whether the data of the tree are only to be read.
     reads_only: bool,
     /// Whether it is one of Stead's own processes, which others of them leave files for.
@@ -60,6 +67,7 @@ impl InTree {
             program: Program::Open(program),
             engine: None,
             source: None,
+            authorities: false,
             reads_only: false,
             own: false,
             output,
@@ -80,8 +88,11 @@ impl Keeper {
                 engine::find(bin, *program, &self.engine_dirs, &self.trees.host).map_err(invalid)?;
                 tree
             }
-            Runs::Tool { tree, .. } | Runs::Transfer { tree, .. } | Runs::Lake { tree } => tree,
-            Runs::Gateway | Runs::Archiver | Runs::Functions => return Ok(()),
+            Runs::Tool { tree, .. }
+            | Runs::Transfer { tree, .. }
+            | Runs::TransferElsewhere { tree }
+            | Runs::Lake { tree } => tree,
+            Runs::Gateway | Runs::Archiver | Runs::Functions | Runs::Relay => return Ok(()),
         };
         let there = files::exists(&self.trees.root, host::relative(tree));
         if !there.map_err(|error| system("cannot look for the tree", &error))? {
@@ -108,14 +119,13 @@ impl Keeper {
                 Err(holder) => Planned::Held(holder),
             }),
             Runs::Transfer { tree, from } => {
-                Ok(match self.trees.ready(tree, self.guard.status.read_only)? {
-                    Ok(ready) => {
-                        let own = InTree::own(self.own_program()?, &["stead", "transfer"], OUTPUT)?;
-                        let in_tree = InTree { source: Some(from.clone()), own: true, ..own };
-                        self.tree_plan(unit, tree, in_tree, ready)?
-                    }
-                    Err(holder) => Planned::Held(holder),
-                })
+                self.transfer_plan(unit, tree, host::relative(from).join("run"), false)
+            }
+            Runs::TransferElsewhere { tree } => {
+                let Some(name) = tree.name() else {
+                    return Err(invalid("a transfer from elsewhere works on a tree with a name"));
+                };
+                self.transfer_plan(unit, tree, PathBuf::from("relay/sockets").join(name.as_str()), true)
             }
             Runs::Lake { tree } => {
                 let locked = self.trees.unit_lock(unit.name.as_str());
@@ -129,20 +139,42 @@ impl Keeper {
             }
             Runs::Gateway => {
                 let user = User { uid: host.gateway_uid(), gid: host.gid(), groups: Vec::new() };
-                self.own_plan(unit, "gateway", GATEWAY_OUTPUT, user)
+                self.own_plan(unit, "gateway", (LOGS, GATEWAY_OUTPUT), user)
             }
             Runs::Archiver => {
                 let user = User { uid: host.control_uid(), gid: host.gid(), groups: Vec::new() };
-                self.own_plan(unit, "archiver", ARCHIVER_OUTPUT, user)
+                self.own_plan(unit, "archiver", (LOGS, ARCHIVER_OUTPUT), user)
             }
             Runs::Functions => {
                 // What it makes is for Stead's own processes to read and to reach; its own group lets it read what no
                 // other of them may: environments and passwords.
                 let groups = vec![Gid::from_raw(host.functions_gid())];
                 let user = User { uid: host.functions_uid(), gid: host.gid(), groups };
-                self.own_plan(unit, "functions", FUNCTIONS_OUTPUT, user)
+                self.own_plan(unit, "functions", (LOGS, FUNCTIONS_OUTPUT), user)
+            }
+            Runs::Relay => {
+                let user = User { uid: host.relay_uid(), gid: host.relay_gid(), groups: Vec::new() };
+                self.own_plan(unit, "relay", (RELAY, RELAY_OUTPUT), user)
             }
         }
+    }
+
+    /// What copies into a tree, from the socket in a folder below the home.
+    fn transfer_plan(
+        &self,
+        unit: &Unit,
+        tree: &Tree,
+        source: PathBuf,
+        authorities: bool,
+    ) -> Result<Planned, Refusal> {
+        Ok(match self.trees.ready(tree, self.guard.status.read_only)? {
+            Ok(ready) => {
+                let own = InTree::own(self.own_program()?, &["stead", "transfer"], OUTPUT)?;
+                let in_tree = InTree { source: Some(source), authorities, own: true, ..own };
+                self.tree_plan(unit, tree, in_tree, ready)?
+            }
+            Err(holder) => Planned::Held(holder),
+        })
     }
 
     fn engine_plan(
@@ -172,6 +204,7 @@ impl Keeper {
             program: Program::Path(path),
             engine: engine.folder,
             source: None,
+            authorities: false,
             reads_only: false,
             own: false,
             output: OUTPUT,
@@ -192,8 +225,18 @@ impl Keeper {
     /// What works on a tree: as the tree's user, in its sandbox.
     fn tree_plan(&self, unit: &Unit, tree: &Tree, in_tree: InTree, ready: Ready) -> Result<Planned, Refusal> {
         let host = &self.trees.host;
-        let InTree { program, mut args, mut env, engine, source, reads_only, own, output, hold_signals_back } =
-            in_tree;
+        let InTree {
+            program,
+            mut args,
+            mut env,
+            engine,
+            source,
+            authorities,
+            reads_only,
+            own,
+            output,
+            hold_signals_back,
+        } = in_tree;
         let real = tree_dir(&self.trees.home, tree).to_string_lossy().into_owned();
         let sandbox = host.isolated.then(|| Sandbox {
             home: self.trees.home.clone(),
@@ -201,7 +244,8 @@ impl Keeper {
             uid: ready.uid,
             gid: ready.gid,
             engine,
-            source: source.map(|tree| host::relative(&tree).join("run")),
+            source,
+            authorities,
             reads_only,
             control_uid: host.control_uid(),
             gateway_uid: host.gateway_uid(),
@@ -238,7 +282,7 @@ impl Keeper {
         &self,
         unit: &Unit,
         verb: &str,
-        output: &'static str,
+        (folder, output): (&str, &'static str),
         user: User,
     ) -> Result<Planned, Refusal> {
         let locked = self.trees.unit_lock(unit.name.as_str());
@@ -260,7 +304,7 @@ impl Keeper {
             env,
             user: host.isolated.then_some(user),
             sandbox: None,
-            output: (self.trees.home.join("logs"), output),
+            output: (self.trees.home.join(folder), output),
             hold_signals_back: false,
             lock,
         };

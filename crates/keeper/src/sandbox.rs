@@ -60,8 +60,10 @@ pub(crate) struct Sandbox {
     pub(crate) gid: u32,
     /// The engine's folder, shown at [`ENGINE`].
     pub(crate) engine: Option<PathBuf>,
-    /// The folder below the home, with a server's socket, that is shown at [`SOURCE`].
+    /// The folder below the home, with a server's socket or a way to one, that is shown at [`SOURCE`].
     pub(crate) source: Option<PathBuf>,
+    /// Whether it is shown which authorities the host trusts.
+    pub(crate) authorities: bool,
     /// Whether the tree's data are only to be read.
     pub(crate) reads_only: bool,
     pub(crate) control_uid: u32,
@@ -162,7 +164,7 @@ impl Sandbox {
         );
         let group = format!("root:x:0:\nstead:x:{stead}:\npostgres:x:{}:\n", self.gid);
         etc(
-            &[],
+            if self.authorities { &["ssl/certs"] } else { &[] },
             &[
                 ("passwd", passwd.as_str()),
                 ("group", group.as_str()),

@@ -11,7 +11,10 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::keeper::Keeper;
 use crate::launch;
-use crate::plan::{ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, LAKE_OUTPUT, OUTPUT, Planned, held};
+use crate::plan::{
+    ARCHIVER_OUTPUT, FUNCTIONS_OUTPUT, GATEWAY_OUTPUT, LAKE_OUTPUT, OUTPUT, Planned, RELAY, RELAY_OUTPUT,
+    held,
+};
 use crate::record::{Holder, Identity, Outcome, Record};
 use crate::units::{Action, Entry, Escalation, Phase, Process, QUIT_PATIENCE};
 use crate::wire::{Name, Reason, Refusal, Restart, Runs, Unit};
@@ -380,13 +383,15 @@ impl Keeper {
     fn output(&self, unit: &Unit, flags: OFlags) -> io::Result<std::fs::File> {
         let log = |tree| host::relative(tree).join("log");
         let (folder, name) = match &unit.runs {
-            Runs::Engine { tree, .. } | Runs::Tool { tree, .. } | Runs::Transfer { tree, .. } => {
-                (log(tree), OUTPUT)
-            }
+            Runs::Engine { tree, .. }
+            | Runs::Tool { tree, .. }
+            | Runs::Transfer { tree, .. }
+            | Runs::TransferElsewhere { tree } => (log(tree), OUTPUT),
             Runs::Lake { tree } => (log(tree), LAKE_OUTPUT),
             Runs::Gateway => (PathBuf::from("logs"), GATEWAY_OUTPUT),
             Runs::Archiver => (PathBuf::from("logs"), ARCHIVER_OUTPUT),
             Runs::Functions => (PathBuf::from("logs"), FUNCTIONS_OUTPUT),
+            Runs::Relay => (PathBuf::from(RELAY), RELAY_OUTPUT),
         };
         files::open_file(files::open_dir(&self.trees.root, folder)?, name, flags, 0)
     }

@@ -75,6 +75,16 @@ pub enum Tree {
     Control,
 }
 
+impl Tree {
+    /// Its name, where it has one.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Servers(name) | Self::Spares(name) => Some(name),
+            Self::Control => None,
+        }
+    }
+}
+
 /// What the process of a unit is, and so as whom and in which sandbox it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +115,12 @@ pub enum Runs {
         /// That of the server.
         from: Tree,
     },
+    /// The same, but the server is elsewhere: at [`SOURCE`] is the folder `relay/sockets/<tree>` with the socket of a way to
+    /// it, and the sandbox shows which authorities the host trusts.
+    TransferElsewhere {
+        /// The tree that it works on.
+        tree: Tree,
+    },
     /// This same binary as `stead lake`, in the same way, with the data of its tree to be read only. The tree may be one
     /// that a transfer works on meanwhile.
     Lake {
@@ -118,6 +134,9 @@ pub enum Runs {
     /// This same binary as `stead functions --home $STEAD_HOME`, as a user and group of its own and besides in the group
     /// "stead", in the host's network. Only it may ask for workers.
     Functions,
+    /// This same binary as `stead relay --home $STEAD_HOME`, as a user and group of its own and in no other, in the host's
+    /// network.
+    Relay,
 }
 
 /// Where a transfer finds the socket of the server that it reads; where the keeper is not root, the server's own folder

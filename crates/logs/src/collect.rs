@@ -8,7 +8,7 @@
 //! | `control/log/*.json` | the installation's |
 //! | `logs/function-<handle>.jsonl` | all of them the tenant's of that function, by its name |
 //! | `logs/gateway.jsonl`, `spool/keeper.jsonl` | each line the tenant's of the server that it names; others the installation's |
-//! | `logs/gateway.log`, `logs/archiver.log`, `logs/server.log`, `logs/functions.log` | the installation's |
+//! | `logs/gateway.log`, `logs/archiver.log`, `logs/server.log`, `logs/functions.log`, `relay/run/relay.log` | the installation's |
 //!
 //! Whose a server is the collector is told ([`Owners`]); a line of a server that it was not told of waits, and everything
 //! behind it in its file.
@@ -111,6 +111,7 @@ impl Collector {
             ("logs", "archiver.log", own(Source::Archiver, None)),
             ("logs", "server.log", own(Source::Stead, None)),
             ("logs", "functions.log", own(Source::Engine, None)),
+            ("relay/run", "relay.log", own(Source::Stead, None)),
         ] {
             let is = |entry: &DirEntry| {
                 let name = entry.file_name();

@@ -246,9 +246,10 @@ impl Pass {
 
     async fn finish(mut self, end: End) -> Result<(), store::Error> {
         if let End::Gone = end {
-            let line = self.line("component.removed");
+            let removed = self.line("component.removed");
+            self.lines.push(removed);
             fail_point!("reconciler::before-gone");
-            return self.store.record_gone(self.lease, line).await;
+            return self.store.record_gone(self.lease, &self.lines).await;
         }
         if self.status.drill != self.lease.component.status.drill {
             let drilled = self.status.drill.clone();

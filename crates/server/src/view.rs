@@ -83,6 +83,7 @@ fn transfer(mode: Mode, progress: Progress) -> wire::Transfer {
         kept_bytes: progress.behind.map(|behind| behind.kept_bytes),
         room_bytes: progress.behind.and_then(|behind| behind.room_bytes),
         trouble: progress.trouble,
+        remark: progress.remark,
     }
 }
 

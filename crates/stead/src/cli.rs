@@ -409,6 +409,9 @@ pub(crate) enum Verb {
     /// Run the engine of functions of this host (started by the keeper).
     #[command(hide = true)]
     Functions,
+    /// Connect transfers to servers elsewhere (started by the keeper).
+    #[command(hide = true)]
+    Relay,
     /// Copy what is in a server into its lake (started by the keeper).
     #[command(hide = true)]
     Transfer {

@@ -15,8 +15,10 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         ("scram", Some(vec![])),
         // Asks the keeper for sleep and waking.
         ("gateway", Some(vec!["keeper", "scram"])),
-        // Asks the keeper for workers.
-        ("functions", Some(vec!["keeper"])),
+        // Asks the keeper for workers, and which addresses may be dialled.
+        ("functions", Some(vec!["keeper", "relay"])),
+        // Knows addresses, and nobody here.
+        ("relay", Some(vec![])),
         // Knows bytes and folders, and no database.
         ("package", Some(vec!["component"])),
         // Asks the keeper whether a server takes sessions.
@@ -32,7 +34,16 @@ fn allowed() -> BTreeMap<&'static str, Option<Vec<&'static str>>> {
         // Speaks to the data planes by their own files and sockets; writes no SQL to the store.
         (
             "driver-local",
-            Some(vec!["archiver", "component", "functions", "gateway", "keeper", "package", "transfer"]),
+            Some(vec![
+                "archiver",
+                "component",
+                "functions",
+                "gateway",
+                "keeper",
+                "package",
+                "relay",
+                "transfer",
+            ]),
         ),
         // Knows ids of tenants, and no clock, network or database.
         ("logs", Some(vec!["component"])),

@@ -348,7 +348,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Fenced`].
-    pub async fn record_gone(&self, lease: Lease, line: Entry) -> Result<(), Error> {
+    pub async fn record_gone(&self, lease: Lease, lines: &[Entry]) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
         let stead = sqlx::query_scalar!(
             "delete from components where id = $1 and lease = $2 returning stead_id",
@@ -358,7 +358,9 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(Error::Fenced)?;
-        journal::write(&mut tx, &line).await?;
+        for line in lines {
+            journal::write(&mut tx, line).await?;
+        }
         close_targets(&mut tx, lease.component.id, lease.component.generation, true, None).await?;
         sqlx::query!(
             "delete from steads s where id = $1 and not exists (select from components c where c.stead_id = s.id)",

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// Debian 12's own engine, which every machine that builds Stead has.
 const MAJOR: u16 = 15;
 
+/// The port in the name of a socket, unless it listens over TCP, too.
+const PORT: u16 = 5432;
+
 /// How long the server may take to answer first.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -69,14 +72,34 @@ impl ControlDatabase {
 
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 
+/// How a server listens at 127.0.0.1.
+#[derive(Debug, Clone, Default)]
+pub struct Listening {
+    /// Certificate and key, PEM; without, it speaks no TLS.
+    pub tls: Option<(String, String)>,
+    /// Settings that are others than usual, like `wal_level=replica`.
+    pub settings: Vec<String>,
+}
+
 /// A server of its own, of any engine that `script/setup` installs, that can be killed and started again.
 pub struct Cluster(Server);
 
 impl Cluster {
     /// Starts one of this major version.
     pub async fn start(major: u16) -> Self {
-        let started = tokio::task::spawn_blocking(move || Server::start(major));
+        let started = tokio::task::spawn_blocking(move || Server::start(major, None));
         Self(started.await.expect("start a PostgreSQL server"))
+    }
+
+    /// Starts one that everybody reaches over TCP, too, and signs in to by password.
+    pub async fn listening(major: u16, listening: Listening) -> Self {
+        let started = tokio::task::spawn_blocking(move || Server::start(major, Some(listening)));
+        Self(started.await.expect("start a PostgreSQL server"))
+    }
+
+    /// The port of its socket, and of 127.0.0.1 where it listens there.
+    pub fn port(&self) -> u16 {
+        self.0.port
     }
 
     /// Where a database of it is.
@@ -112,6 +135,8 @@ impl Cluster {
 struct Server {
     dir: TempDir,
     run: PathBuf,
+    port: u16,
+    settings: Vec<String>,
     user: User,
     /// Dropped, it tells the thread that minds the process to end it.
     stop: Option<mpsc::Sender<()>>,
@@ -124,12 +149,12 @@ impl Server {
         if let Some(server) = shared.upgrade() {
             return server;
         }
-        let server = Arc::new(Self::start(MAJOR));
+        let server = Arc::new(Self::start(MAJOR, None));
         *shared = Arc::downgrade(&server);
         server
     }
 
-    fn start(major: u16) -> Self {
+    fn start(major: u16, listening: Option<Listening>) -> Self {
         let user = User::find(major);
         assert!(user.engine.join("postgres").exists(), "{:?} is missing; run script/setup", user.engine);
         // Short, because of the socket's path.
@@ -145,7 +170,13 @@ impl Server {
             }
             None => user.initdb(&data),
         }
-        let mut server = Self { dir, run, user, stop: None, minder: None };
+        let (mut port, mut settings) = (PORT, Vec::new());
+        if let Some(listening) = listening {
+            port = free_port();
+            settings.extend(["listen_addresses=127.0.0.1".to_owned(), format!("port={port}")]);
+            settings.extend(listen(&user, &data, listening));
+        }
+        let mut server = Self { dir, run, port, settings, user, stop: None, minder: None };
         assert!(server.run(), "PostgreSQL ended at once: {}", server.said());
         server
     }
@@ -162,12 +193,12 @@ impl Server {
     fn run(&mut self) -> bool {
         let (stop, stopped) = mpsc::channel();
         let (started, starts) = mpsc::channel();
-        let command = postgres(&self.user, &self.data(), &self.run);
+        let command = postgres(&self.user, &self.data(), &self.run, &self.settings);
         self.minder = Some(std::thread::spawn(move || mind(command, &started, &stopped)));
         self.stop = Some(stop);
         starts.recv().expect("start PostgreSQL");
         let begun = Instant::now();
-        let socket = self.run.join(".s.PGSQL.5432");
+        let socket = self.run.join(format!(".s.PGSQL.{}", self.port));
         // Asked with the client's own greeting: the socket is there before the server is ready.
         while !ready(&socket) {
             assert!(begun.elapsed() < START_WITHIN, "PostgreSQL does not answer: {}", self.said());
@@ -188,7 +219,7 @@ impl Server {
 
     fn config(&self, database: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(&self.run).user("postgres").dbname(database);
+        config.host_path(&self.run).port(self.port).user("postgres").dbname(database);
         config
     }
 
@@ -249,7 +280,33 @@ fn ready(socket: &Path) -> bool {
         && answer == *b"R"
 }
 
-fn postgres(user: &User, data: &Path, run: &Path) -> Command {
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("find a port");
+    listener.local_addr().expect("find a port").port()
+}
+
+/// Writes what a server needs that is reached over TCP; answers its settings.
+fn listen(user: &User, data: &Path, listening: Listening) -> Vec<String> {
+    let hba = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    let mut settings = listening.settings;
+    let mut files = vec![("pg_hba.conf", hba.to_owned())];
+    if let Some((certificate, key)) = listening.tls {
+        files.extend([("server.crt", certificate), ("server.key", key)]);
+        settings.push("ssl=on".to_owned());
+    }
+    for (name, text) in files {
+        let path = data.join(name);
+        std::fs::write(&path, text).expect("write a file");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("close a file");
+        if let Some((uid, gid)) = user.ids {
+            chown(&path, Some(uid), Some(gid)).expect("give a file away");
+        }
+    }
+    settings
+}
+
+fn postgres(user: &User, data: &Path, run: &Path, more: &[String]) -> Command {
     let mut command = user.command("postgres");
     let mut settings = String::from("unix_socket_permissions=0777");
     let _ = write!(settings, " unix_socket_directories={}", run.display());
@@ -269,7 +326,7 @@ fn postgres(user: &User, data: &Path, run: &Path) -> Command {
     ] {
         let _ = write!(settings, " {fixed}");
     }
-    for setting in settings.split(' ') {
+    for setting in settings.split(' ').chain(more.iter().map(String::as_str)) {
         command.arg("-c").arg(setting);
     }
     let log = std::fs::File::create(run.join("log")).expect("make a log");

@@ -10,7 +10,7 @@ mod installed;
 mod provider;
 mod s3;
 
-pub use control::{Cluster, ControlDatabase};
+pub use control::{Cluster, ControlDatabase, Listening};
 pub use installed::{installed, place};
 pub use provider::{CLIENT_SECRET, IdentityProvider};
 pub use s3::{Fault, S3};

@@ -1,4 +1,4 @@
-//! What the server's catalog says of the published tables.
+//! What the server's catalog says of the tables that are read.
 
 use std::collections::HashMap;
 
@@ -8,24 +8,24 @@ use crate::Error;
 use crate::change::{Catalog, Column, Facts, Relation, Storage};
 use crate::lists;
 use crate::parts::Parts;
-use crate::source::Texts;
+use crate::source::{Texts, Which};
 
-/// The published tables, as SQL has their names.
-pub(crate) async fn names(client: &Client, publication: &str) -> Result<Vec<String>, Error> {
-    let names = "select format('%I.%I', schemaname, tablename) from pg_catalog.pg_publication_tables
-        where pubname = $1 order by 1";
-    Ok(client.query(names, &[&publication]).await?.iter().map(|row| row.get(0)).collect())
+/// The tables that are read, as SQL has their names.
+pub(crate) async fn names(client: &Client, which: &Which) -> Result<Vec<String>, Error> {
+    let names = format!("select format('%I.%I', p.schemaname, p.tablename) from {which} p order by 1");
+    Ok(client.query(names.as_str(), &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// The published tables and what of them is published, by name.
+/// The tables that are read and what of them is, by name.
 pub(crate) async fn tables(
     client: &Client,
-    publication: &str,
+    which: &Which,
     texts: &Texts,
     parts: &Parts,
 ) -> Result<Vec<Relation>, Error> {
     // What identifies a row is what the replica identity says, and the primary key where that is the whole row.
-    let columns = "select c.oid, p.schemaname::text, p.tablename::text, a.attname::text,
+    let columns = format!(
+        "select c.oid, p.schemaname::text, p.tablename::text, a.attname::text,
             (with recursive base (id, next) as (
                  select t.oid, t.typbasetype from pg_type t where t.oid = a.atttypid
                  union all select t.oid, t.typbasetype from base join pg_type t on t.oid = base.next)
@@ -37,16 +37,17 @@ pub(crate) async fn tables(
                  join pg_attribute l on l.attrelid = t.relid and l.attname = a.attname and l.atthasmissing
                  limit 1) end,
             c.relnatts, p.rowfilter
-        from pg_publication_tables p
+        from {which} p
         join pg_namespace n on n.nspname = p.schemaname
         join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid
         join pg_attribute a on a.attrelid = c.oid and a.attname = any(p.attnames) and not a.attisdropped
         left join pg_index i on i.indrelid = c.oid
             and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end
-        where p.pubname = $1 order by 2, 3, a.attnum";
-    let mut files = files(client, publication).await?;
+        order by 2, 3, a.attnum"
+    );
+    let mut files = files(client, which).await?;
     let mut tables: Vec<Relation> = Vec::new();
-    for row in client.query(columns, &[&publication]).await? {
+    for row in client.query(columns.as_str(), &[]).await? {
         let oid: u32 = row.get(0);
         let column =
             Column { name: row.get(3), type_id: row.get(4), modifier: row.get(5), is_key: row.get(6) };
@@ -86,13 +87,14 @@ pub(crate) async fn tables(
     Ok(tables)
 }
 
-/// The files of each published table.
-async fn files(client: &Client, publication: &str) -> Result<HashMap<u32, Vec<Storage>>, Error> {
+/// The files of each of them.
+async fn files(client: &Client, which: &Which) -> Result<HashMap<u32, Vec<Storage>>, Error> {
     // A partition that was made as one has been so since the transaction that made it.
-    let files = "with published as (
-            select c.oid, c.relkind from pg_publication_tables p
+    let files = format!(
+        "with published as (
+            select c.oid, c.relkind from {which} p
             join pg_namespace n on n.nspname = p.schemaname
-            join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid where p.pubname = $1)
+            join pg_class c on c.relname = p.tablename and c.relnamespace = n.oid)
         select p.oid, leaf.oid, leaf.relfilenode, coalesce(own.xmin::text <> i.xmin::text, false)
         from published p
         cross join lateral (
@@ -101,9 +103,10 @@ async fn files(client: &Client, publication: &str) -> Result<HashMap<u32, Vec<St
         join pg_class leaf on leaf.oid = t.relid
         left join pg_inherits i on i.inhrelid = leaf.oid and p.relkind = 'p'
         left join pg_attribute own on own.attrelid = leaf.oid and own.attnum = -1
-        order by 1, 2";
+        order by 1, 2"
+    );
     let mut found: HashMap<u32, Vec<Storage>> = HashMap::new();
-    for row in client.query(files, &[&publication]).await? {
+    for row in client.query(files.as_str(), &[]).await? {
         let storage = Storage { oid: row.get(1), file: row.get(2), was_attached: row.get(3) };
         found.entry(row.get(0)).or_default().push(storage);
     }

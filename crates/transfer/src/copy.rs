@@ -19,13 +19,14 @@ use deltalake::logstore::ObjectStoreRef;
 use futures::TryStreamExt;
 use futures::future::{Either, select, try_join_all};
 use tokio::runtime::Handle;
-use tokio_postgres::{Client, Config, CopyOutStream, NoTls};
+use tokio_postgres::{Client, CopyOutStream};
 
 use crate::binary::{Rows, Wire};
 use crate::change::Relation;
 use crate::files::Files;
 use crate::lake::LakeTable;
 use crate::source::{Snapshot, named, quoted};
+use crate::way::Way;
 use crate::{Error, fail_point};
 
 /// Bytes of the server's that one session reads at once: at least so many, and more of what is larger, up to so many.
@@ -150,9 +151,8 @@ impl Snapshot<'_> {
         let mut come: Vec<Add> = Vec::new();
         if helpers > 0 {
             let snapshot = self.exported.get_or_try_init(|| self.export()).await?;
-            let mut config = self.config.clone();
-            config.application_name("stead transfer copy");
-            let helped = (0..helpers).map(|_| aside(reader.clone().help(config.clone(), snapshot.clone())));
+            let way = self.way.called("stead transfer copy");
+            let helped = (0..helpers).map(|_| aside(reader.clone().help(way.clone(), snapshot.clone())));
             come.extend(try_join_all(helped).await?.into_iter().flatten());
         }
         // What is left no other session could read.
@@ -233,8 +233,8 @@ impl Snapshot<'_> {
 
 impl Reader {
     /// Reads ranges in a session of its own, until there are none or the session breaks.
-    async fn help(self, config: Config, snapshot: String) -> Result<Vec<Add>, Error> {
-        let (client, connection) = match config.connect(NoTls).await {
+    async fn help(self, way: Way, snapshot: String) -> Result<Vec<Add>, Error> {
+        let (client, connection) = match way.connect().await {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::warn!(%error, table = self.from, "a copy goes on without one of its sessions");

@@ -11,6 +11,7 @@
 //!
 //! Nothing here knows the control plane.
 
+pub mod address;
 mod binary;
 mod catalog;
 mod cells;
@@ -20,6 +21,8 @@ mod copy;
 pub mod current;
 mod damage;
 mod decode;
+mod elsewhere;
+mod explain;
 mod files;
 mod fold;
 mod forms;
@@ -41,8 +44,10 @@ mod slot;
 mod source;
 mod status;
 pub mod stream;
+mod tls;
 mod upkeep;
 mod visibility;
+mod way;
 pub mod wire;
 
 pub use copy::Tell;
@@ -50,6 +55,7 @@ pub use postgres_types::PgLsn as Lsn;
 pub use source::{BadName, Publication, Slot, Snapshot, Source};
 pub use upkeep::Keep;
 pub use visibility::Visibility;
+pub use way::Way;
 
 /// Why a transfer stops.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +63,12 @@ pub enum Error {
     /// The server refused something, or cannot be reached.
     #[error("the source: {0}")]
     Source(#[from] tokio_postgres::Error),
+    /// There is no way to the server.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// Somebody has to do something in the server before it can be read.
+    #[error("the server cannot be read like this: {0}")]
+    Unready(String),
     /// What the server said of its changes is not understood.
     #[error("the source's changes are not understood: {0}")]
     Strange(String),

@@ -47,8 +47,8 @@ pub fn script(name: &Publication, verifier: &str, meant: &Meant<'_>, declared: &
         let _ =
             write!(meant, " or (n.nspname like {} and c.relname like {})", literal(schema), literal(table));
     }
-    let (why, parts) = (why(mode), values(parts));
-    let (unfit, same) = (unfit(mode), literal(&parts));
+    let (why, parts) = (unfit(mode), values(parts));
+    let (unfit_part, same) = (unfit_part(mode), literal(&parts));
     let (verifier, declared) = (literal(verifier), literal(declared));
     format!(
         r#"begin;
@@ -78,7 +78,7 @@ declare
 begin
     for t in
         select n.nspname, c.relname, format('%I.%I', n.nspname, c.relname) as named, c.oid, c.relkind,
-               coalesce({unfit}, {why}) as why, {meant} as meant, p.rows, r.prrelid is not null as published,
+               coalesce({unfit_part}, {why}) as why, {meant} as meant, p.rows, r.prrelid is not null as published,
                r.prqual is not null as is_filtered,
                has_schema_privilege('{name}', n.oid, 'usage') and has_table_privilege('{name}', c.oid, 'select') as may
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -143,8 +143,8 @@ commit;"#
     )
 }
 
-/// Why a table cannot be read in this way, as SQL; null where it can.
-fn why(mode: &Mode) -> String {
+/// Why a table (`c`) cannot be read like this, and what to do, as SQL; null where it can.
+pub(crate) fn unfit(mode: &Mode) -> String {
     match mode {
         Mode::Snapshot => "null::text".to_owned(),
         Mode::Query(Cursor { column, .. }) => format!(
@@ -169,7 +169,7 @@ fn why(mode: &Mode) -> String {
 }
 
 /// Why a part of a table cannot be read, as SQL; null where it can.
-fn unfit(mode: &Mode) -> String {
+fn unfit_part(mode: &Mode) -> String {
     let refused = if matches!(mode, Mode::Stream) {
         // An update of a row that PostgreSQL cannot tell to be meant or not it refuses, the application's too.
         "when p.rows is not null and c.relreplident <> 'f' and not p.named <@ coalesce(k.keys, '{}')

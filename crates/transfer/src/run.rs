@@ -11,23 +11,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_postgres::Config;
 use url::Url;
 
 use crate::change::Relation;
 use crate::current::{Current, Newer};
 use crate::damage::{self, Asked};
+use crate::elsewhere::Meant;
+use crate::explain;
 use crate::lake::{LakeTable, Writer, place, place_of_changes};
 use crate::memory::{Beginning, Memory};
 use crate::settling::Settling;
-use crate::slot::Unpublished;
+use crate::slot::{SlotState, Unpublished};
 use crate::status::Board;
 use crate::stream::{self, Stopped, Stream};
-use crate::wire::{Cursor, Mode, Settings, TableState};
+use crate::way::Way;
+use crate::wire::{Cursor, Elsewhere, Left, Mode, Settings, TableState};
 use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source};
 
 /// Between two looks at whether the server has written anything.
@@ -51,6 +52,15 @@ const SOON: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(200);
 const AT_MOST: Duration = Duration::from_secs(5);
 
+/// How long a server elsewhere may take to let in.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long it is tried to take away what is of a transfer there.
+const LEAVE: Duration = Duration::from_secs(30);
+/// What whoever operates the server should know.
+const UNLIMITED: &str = "the server's `max_slot_wal_keep_size` is -1: it keeps its log for this transfer without limit, also \
+                         while that is paused or this host is down; have it set, like `alter system set \
+                         max_slot_wal_keep_size = '20GB'`";
+
 /// Goes by the settings of a file until it is told to stop.
 ///
 /// # Errors
@@ -62,7 +72,7 @@ pub async fn run(settings: &Path, stop: impl Future<Output = ()>) -> Result<(), 
     let transfer = Arc::new(Transfer::new(settings)?);
     tokio::select! {
         () = transfer.board.clone().write_down(transfer.settings.status.clone()) => {}
-        () = transfer.again_and_again() => {}
+        () = transfer.work() => {}
         () = stop => {}
     }
     Ok(())
@@ -131,6 +141,42 @@ impl Transfer {
         is_time
     }
 
+    async fn work(self: &Arc<Self>) {
+        match &self.settings.elsewhere {
+            Some(elsewhere) if elsewhere.leaves => self.leave(elsewhere).await,
+            _ => self.again_and_again().await,
+        }
+    }
+
+    /// Takes away what is of it in a server elsewhere, or gives up; what came of it is said until it is ended.
+    async fn leave(&self, elsewhere: &Elsewhere) {
+        let began = Instant::now();
+        let mut wait = AGAIN;
+        let left = loop {
+            let left = async { self.connect().await?.leave().await };
+            let why = match tokio::time::timeout(LEAVE, left).await {
+                Ok(Ok(())) => break Left::Nothing,
+                Ok(Err(error)) => explain::told(&error, Some(elsewhere)),
+                Err(_) => "it does not answer".to_owned(),
+            };
+            if began.elapsed() > LEAVE {
+                break Left::Remains(format!(
+                    "the replication slot {slot} may be left at {}, which then keeps its log for it and fills its disk: run \
+                     `select pg_drop_replication_slot('{slot}'); drop publication if exists {}` there, in its database {} \
+                     ({why})",
+                    elsewhere.host,
+                    self.publication,
+                    self.settings.database,
+                    slot = self.slot,
+                ));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AT_MOST);
+        };
+        self.board.left(left);
+        std::future::pending::<()>().await;
+    }
+
     async fn again_and_again(self: &Arc<Self>) {
         let mut wait = AGAIN;
         loop {
@@ -144,9 +190,10 @@ impl Transfer {
             if began.elapsed() > AT_MOST * 2 {
                 wait = AGAIN;
             }
-            tracing::warn!(error = told(&error), "the transfer does not go on");
+            let told = explain::told(&error, self.settings.elsewhere.as_ref());
+            tracing::warn!(error = told, "the transfer does not go on");
             let stopped = matches!(error, Error::Stopped(_));
-            self.board.trouble(Some(told(&error)), stopped);
+            self.board.trouble(Some(told), stopped);
             if stopped {
                 // Only another declaration helps, and that is another process.
                 std::future::pending::<()>().await;
@@ -157,20 +204,34 @@ impl Transfer {
     }
 
     async fn connect(&self) -> Result<Source, Error> {
-        let Settings { socket_dir, database, role, password, .. } = &self.settings;
-        let mut config = Config::new();
-        config.host_path(socket_dir).dbname(database).user(role).password(password.expose_secret());
-        let mut source = Source::connect(config, self.slot.clone(), self.publication.clone()).await?;
+        let way = Way::of(&self.settings)?;
+        let connect = Source::connect(way, self.slot.clone(), self.publication.clone());
+        let elsewhere = self.settings.elsewhere.as_ref();
+        let meant = elsewhere.map(|elsewhere| Meant::new(elsewhere, &self.settings.mode));
+        let mut source = match meant {
+            None => connect.await?,
+            Some(meant) => {
+                // Over the network a server can be silent for ever.
+                let silent = |_| Error::Unreachable("it does not answer".to_owned());
+                let source = tokio::time::timeout(CONNECT, connect).await.map_err(silent)??;
+                source.elsewhere(meant)
+            }
+        };
         source.leave_out(self.settings.parts.clone());
         Ok(source)
     }
 
     /// Every change, and the tables as they are.
     async fn follow(self: &Arc<Self>) -> Result<Infallible, Error> {
-        let mut source = self.connect().await?;
+        let source = self.connect().await?;
+        if let Some(meant) = &source.meant {
+            source.check(meant).await?;
+            // What a slot tells of is published by what was there when it was made.
+            self.tables(&source).await?;
+        }
         let memory = self.begin(&source).await?;
         self.board.trouble(None, false);
-        let (tell, told) = watch::channel(self.tables(&mut source).await?.0);
+        let (tell, told) = watch::channel(self.tables(&source).await?.0);
         // Each on its own, so that a copy keeps no change waiting; whichever ends, the other does with it.
         let mut halves = JoinSet::new();
         halves.spawn(Arc::clone(self).take_changes(source, memory.clone(), tell));
@@ -186,7 +247,10 @@ impl Transfer {
     async fn begin(&self, source: &Source) -> Result<Memory, Error> {
         let path = &self.settings.memory;
         let mut memory = Memory::read(path)?;
-        let (history, slot) = (source.history().await?, source.slot().await?);
+        let (history, mut slot) = (source.history().await?, source.slot().await?);
+        if let Some(is) = slot.filter(|is| !is.is_lost && self.settings.resyncs <= memory.resyncs) {
+            slot = Some(self.bounded(source, is).await?);
+        }
         match memory.beginning(&history, slot.as_ref(), self.settings.resyncs) {
             Beginning::Stopped(why) => return Err(Error::Stopped(why)),
             Beginning::GoOn => {}
@@ -208,8 +272,26 @@ impl Transfer {
         Ok(memory)
     }
 
+    /// How the slot stands, with a limit of the transfer's own in a server elsewhere that has none: beyond it the slot is
+    /// dropped, because its reader must not fill a disk that is somebody else's.
+    async fn bounded(&self, source: &Source, slot: SlotState) -> Result<SlotState, Error> {
+        let Some(Elsewhere { most_kept_bytes, .. }) = &self.settings.elsewhere else { return Ok(slot) };
+        let own = slot.room.is_none();
+        self.board.remark(own.then(|| UNLIMITED.to_owned()));
+        if own && slot.kept > *most_kept_bytes {
+            source.drop_slot().await?;
+            return Err(Error::Stopped(format!(
+                "the server kept {} MiB of log for it, more than it should, and was let go of it: changes since then cannot be \
+                 had any more; `stead resync` copies everything anew",
+                slot.kept / (1024 * 1024)
+            )));
+        }
+        let room = slot.room.or_else(|| Some(most_kept_bytes.saturating_sub(slot.kept)));
+        Ok(SlotState { room, ..slot })
+    }
+
     /// The tables that are meant and published; the others are told.
-    async fn tables(&self, source: &mut Source) -> Result<(Vec<Relation>, Vec<Unpublished>), Error> {
+    async fn tables(&self, source: &Source) -> Result<(Vec<Relation>, Vec<Unpublished>), Error> {
         let unpublished = source.publish().await?;
         let tables = source.tables().await?;
         let names: Vec<String> = tables.iter().map(Relation::full_name).collect();
@@ -235,7 +317,7 @@ impl Transfer {
         if matches!(error, Error::Source(_) | Error::Fenced { .. } | Error::Ended(_)) {
             return Err(error);
         }
-        let why = told(&error);
+        let why = explain::told(&error, self.settings.elsewhere.as_ref());
         tracing::warn!(table, why, "the table stands still");
         let why = if matches!(error, Error::Damaged { .. }) { anew(table, &why) } else { why };
         self.board.stands(table, why);
@@ -244,7 +326,7 @@ impl Transfer {
 
     async fn take_changes(
         self: Arc<Self>,
-        mut source: Source,
+        source: Source,
         memory: Memory,
         tell: watch::Sender<Vec<Relation>>,
     ) -> Result<Infallible, Error> {
@@ -300,7 +382,7 @@ impl Transfer {
                 }
             }
             if looked.elapsed() > TABLES {
-                let (tables, unpublished) = self.tables(&mut source).await?;
+                let (tables, unpublished) = self.tables(&source).await?;
                 stream.withhold(&unpublished).await?;
                 for relation in &tables {
                     if stream.is_withheld(relation).await? && settling.is_over(&source, relation).await? {
@@ -316,7 +398,10 @@ impl Transfer {
                 });
                 match source.slot().await? {
                     Some(slot) if slot.is_lost => return Err(Error::Strange("its slot was lost".to_owned())),
-                    Some(slot) => self.board.slot(&slot, slot.end <= seen),
+                    Some(slot) => {
+                        let slot = self.bounded(&source, slot).await?;
+                        self.board.slot(&slot, slot.end <= seen);
+                    }
                     None => return Err(Error::Strange("its slot was dropped".to_owned())),
                 }
                 looked = Instant::now();
@@ -449,7 +534,10 @@ impl Transfer {
                 continue;
             }
             let mut source = self.connect().await?;
-            self.tables(&mut source).await?;
+            if let Some(meant) = &source.meant {
+                source.check(meant).await?;
+            }
+            self.tables(&source).await?;
             let history = source.history().await?;
             // Rows that a restored server no longer has are in the lake for good where only newer ones are asked for.
             if cursor.is_some()
@@ -507,35 +595,4 @@ impl Transfer {
 /// What to do where a table cannot go on.
 fn anew(table: &str, why: &str) -> String {
     format!("{why}; `stead resync --table {table}` copies it anew")
-}
-
-/// An error with what it comes from.
-fn told(error: &Error) -> String {
-    match error {
-        Error::Source(source) => match source.as_db_error() {
-            Some(said) => format!("the server said: {}", said.message()),
-            None => format!("the server does not answer: {}", root(source)),
-        },
-        other if is_full(other) => {
-            "the lake's disk is full: nothing is lost, and it goes on by itself once there is room".to_owned()
-        }
-        Error::Lake(source) => match damage::io_error(source) {
-            Some(said) => format!("the lake: {said}"),
-            None => error.to_string(),
-        },
-        other => other.to_string(),
-    }
-}
-
-fn is_full(error: &Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    damage::io_error(error).is_some_and(|error| [StorageFull, QuotaExceeded].contains(&error.kind()))
-}
-
-fn root(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

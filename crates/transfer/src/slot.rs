@@ -22,7 +22,7 @@ pub(crate) struct SlotState {
     pub(crate) confirmed: Lsn,
     /// Bytes of log that are kept for it.
     pub(crate) kept: u64,
-    /// Bytes that may still be kept.
+    /// Bytes that may still be kept, by the server's own limit.
     pub(crate) room: Option<u64>,
 }
 
@@ -87,8 +87,11 @@ impl Source {
         Ok(self.client.query_one("select pg_current_wal_insert_lsn()", &[]).await?.get(0))
     }
 
-    /// Has the tables that are meant published, new ones too; those that cannot be.
+    /// Has the tables that are meant published, new ones too; those that cannot be, or elsewhere not read.
     pub(crate) async fn publish(&self) -> Result<Vec<Unpublished>, Error> {
+        if let Some(meant) = &self.meant {
+            return self.prepare(meant).await;
+        }
         let publish = format!(
             "select \"schema\", \"table\", why from {}.{}()",
             crate::publish::SCHEMA,

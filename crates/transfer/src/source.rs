@@ -16,12 +16,14 @@ use futures::StreamExt;
 use postgres_types::Type;
 use tokio::sync::OnceCell;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
-use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::change::Relation;
 use crate::decode::Decoder;
+use crate::elsewhere::Meant;
 use crate::parts::Parts;
 use crate::visibility::{BadSnapshot, Visibility};
+use crate::way::Way;
 use crate::wire::Part;
 use crate::{Error, Lsn, catalog};
 
@@ -89,11 +91,22 @@ impl fmt::Display for Publication {
 /// A connection to the server.
 pub struct Source {
     pub(crate) client: Client,
-    config: Config,
+    way: Way,
     pub(crate) slot: Slot,
     pub(crate) publication: Publication,
+    /// What is read of it, where it is elsewhere.
+    pub(crate) meant: Option<Meant>,
     texts: Texts,
     parts: Parts,
+}
+
+/// Schema, name, columns and row filter of the tables that are read, as SQL that stands in a `from`.
+pub(crate) struct Which(String);
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Columns that are held as text, whatever their type is: schema, table, column.
@@ -112,12 +125,33 @@ impl Texts {
 }
 
 impl Source {
-    /// Connects, over a Unix socket or in plain text: TLS is whoever's makes the connection.
-    pub async fn connect(mut config: Config, slot: Slot, publication: Publication) -> Result<Self, Error> {
-        config.application_name("stead transfer").options(FORMS);
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+    /// Connects.
+    ///
+    /// # Errors
+    /// Where there is no way to the server, or it does not let in.
+    pub async fn connect(way: impl Into<Way>, slot: Slot, publication: Publication) -> Result<Self, Error> {
+        let mut way = way.into();
+        way.session("stead transfer", FORMS);
+        let (client, connection) = way.connect().await?;
         tokio::spawn(connection);
-        Ok(Self { client, config, slot, publication, texts: Texts::default(), parts: Parts::default() })
+        let (texts, parts) = (Texts::default(), Parts::default());
+        Ok(Self { client, way, slot, publication, meant: None, texts, parts })
+    }
+
+    /// Reads tables of the catalog, in a server in which nothing is published by a function of Stead's.
+    pub(crate) fn elsewhere(self, meant: Meant) -> Self {
+        Self { meant: Some(meant), ..self }
+    }
+
+    fn which(&self) -> Which {
+        let Self { meant, publication, .. } = self;
+        Which(match meant {
+            Some(meant) => meant.tables(publication),
+            None => format!(
+                "(select schemaname, tablename, attnames, rowfilter from pg_publication_tables
+                  where pubname = '{publication}')"
+            ),
+        })
     }
 
     /// Holds columns as PostgreSQL's own text of them, each a schema, a table and a column: for what the form of their
@@ -146,16 +180,16 @@ impl Source {
         Ok(())
     }
 
-    /// The tables that are published.
+    /// The tables that are read: those that are published, and elsewhere those that are meant.
     pub async fn tables(&self) -> Result<Vec<Relation>, Error> {
-        catalog::tables(&self.client, &self.publication.to_string(), &self.texts, &self.parts).await
+        catalog::tables(&self.client, &self.which(), &self.texts, &self.parts).await
     }
 
-    /// Begins a copy of all published tables: a transaction that sees one moment. Until it is over none of them can be
+    /// Begins a copy of all tables that are read: a transaction that sees one moment. Until it is over none of them can be
     /// declared otherwise or emptied: PostgreSQL would show a table whose rows were written anew in the meantime as
     /// empty.
     pub async fn snapshot(&mut self) -> Result<Snapshot<'_>, Error> {
-        let names = catalog::names(&self.client, &self.publication.to_string()).await?;
+        let names = catalog::names(&self.client, &self.which()).await?;
         self.snapshot_with(&names).await
     }
 
@@ -165,7 +199,7 @@ impl Source {
     }
 
     async fn snapshot_with(&mut self, names: &[String]) -> Result<Snapshot<'_>, Error> {
-        let publication = self.publication.to_string();
+        let which = self.which();
         let transaction = self
             .client
             .build_transaction()
@@ -178,14 +212,16 @@ impl Source {
             let lock = format!("lock table {} in access share mode", names.join(", "));
             transaction.batch_execute(&lock).await?;
         }
-        let moment = "select pg_current_snapshot()::text, pg_current_wal_insert_lsn()";
+        // A standby writes no log of its own.
+        let moment = "select pg_current_snapshot()::text, case when pg_is_in_recovery()
+            then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end";
         let row = transaction.query_one(moment, &[]).await?;
         let visibility: String = row.get(0);
         let visibility =
             visibility.parse().map_err(|error: BadSnapshot| Error::Strange(error.to_string()))?;
-        let tables = catalog::tables(transaction.client(), &publication, &self.texts, &self.parts).await?;
-        let (config, exported) = (self.config.clone(), OnceCell::new());
-        Ok(Snapshot { transaction, config, exported, visibility, at: row.get(1), tables })
+        let tables = catalog::tables(transaction.client(), &which, &self.texts, &self.parts).await?;
+        let (way, exported) = (self.way.clone(), OnceCell::new());
+        Ok(Snapshot { transaction, way, exported, visibility, at: row.get(1), tables })
     }
 
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
@@ -243,7 +279,7 @@ impl Messages {
 pub struct Snapshot<'s> {
     transaction: Transaction<'s>,
     /// How other sessions reach the server, and what they call this moment there.
-    pub(crate) config: Config,
+    pub(crate) way: Way,
     pub(crate) exported: OnceCell<String>,
     visibility: Visibility,
     at: Lsn,
@@ -261,7 +297,7 @@ impl Snapshot<'_> {
         self.at
     }
 
-    /// The published tables, as they are at this moment and stay until it is over.
+    /// The tables that are read, as they are at this moment and stay until it is over.
     pub fn tables(&self) -> &[Relation] {
         &self.tables
     }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::copy::Tell;
 use crate::memory::replace;
 use crate::slot::{SlotState, Unpublished};
-use crate::wire::{Behind, Copying, Status, TableState, TableStatus};
+use crate::wire::{Behind, Copying, Left, Status, TableState, TableStatus};
 
 /// Shared by all parts.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ struct Known {
     as_of: Option<Timestamp>,
     trouble: Option<String>,
     stopped: bool,
+    remark: Option<String>,
+    left: Option<Left>,
 }
 
 impl Board {
@@ -149,6 +151,16 @@ impl Board {
         self.with(|known| (known.trouble, known.stopped) = (why, stopped));
     }
 
+    /// Something should be otherwise in the server.
+    pub(crate) fn remark(&self, remark: Option<String>) {
+        self.with(|known| known.remark = remark);
+    }
+
+    /// What is left in the server is known.
+    pub(crate) fn left(&self, left: Left) {
+        self.with(|known| known.left = Some(left));
+    }
+
     fn status(&self) -> Status {
         self.with(|known| Status {
             at: Timestamp::now(),
@@ -158,6 +170,8 @@ impl Board {
             trouble: known.trouble.clone(),
             stopped: known.stopped,
             asked: self.asked,
+            remark: known.remark.clone(),
+            left: known.left.clone(),
         })
     }
 

@@ -177,6 +177,10 @@ impl Stream {
         step.transactions += transactions.len();
         for ((schema, name), segments) in by_table(transactions) {
             let Some((first, _)) = segments.first() else { continue };
+            // Somebody else's publication may tell of more.
+            if self.source.meant.as_ref().is_some_and(|meant| !meant.has(schema, name)) {
+                continue;
+            }
             let (place, asked) = (self.place(first), self.asked(first));
             let table = self.table(first).await?;
             let rows = table.whole(&place, asked, async |changes| changes.take(&segments, end).await).await?;

@@ -24,6 +24,9 @@ pub struct Settings {
     /// The role's password.
     #[serde(serialize_with = "exposed")]
     pub password: SecretString,
+    /// Where the server is, when it is not behind that socket: then the password is of the role that is named here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// Folder of the lake.
     pub lake: PathBuf,
     /// File of what it has to remember itself.
@@ -44,6 +47,47 @@ pub struct Settings {
     pub table_resyncs: BTreeMap<String, u32>,
     /// How often either was asked for.
     pub asked: u32,
+}
+
+/// A server in which nothing of Stead's is, behind a relay: TLS is between it and the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// The relay's socket.
+    pub socket: PathBuf,
+    /// What the server is called, as its certificate has it.
+    pub host: String,
+    /// As whom it is signed in to.
+    pub user: String,
+    /// How the connection is encrypted, and what is believed.
+    pub tls: Tls,
+    /// The authority that its certificate is of, in PEM; those that the host trusts where there is none.
+    pub ca: Option<String>,
+    /// Tables that are meant: patterns of SQL's `like`, of schema and of name.
+    pub tables: Vec<(String, String)>,
+    /// Bytes of log that it may keep where it has no limit of its own; beyond, the slot is dropped.
+    pub most_kept_bytes: u64,
+    /// The secret that said all this, for messages.
+    pub secret: String,
+    /// Nothing is read: what is of the transfer there is taken away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves: bool,
+}
+
+/// The `sslmode` of a URL, in `libpq`'s words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// In the clear.
+    Disable,
+    /// Encrypted where the server can; whoever it is.
+    Prefer,
+    /// Encrypted; whoever it is, unless an authority is named.
+    Require,
+    /// The same, and it has a certificate of an authority that is believed.
+    VerifyCa,
+    /// The same, for the name that it was called by.
+    VerifyFull,
 }
 
 /// How a transfer reads.
@@ -126,6 +170,22 @@ pub struct Status {
     pub stopped: bool,
     /// The `asked` of its settings: what was asked for since is not in this.
     pub asked: u32,
+    /// Something that should be otherwise in the server, though all goes on.
+    #[serde(default)]
+    pub remark: Option<String>,
+    /// What became of taking away what is of it in the server, once that is known.
+    #[serde(default)]
+    pub left: Option<Left>,
+}
+
+/// What became of what is of a transfer in a server elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    /// There is nothing of it.
+    Nothing,
+    /// This may be there, with what has to be done.
+    Remains(String),
 }
 
 /// How far the lake is behind the server.

@@ -145,7 +145,7 @@ impl Condition {
                     self.sql.push_str(digits);
                     Ok(())
                 }
-                Value::SingleQuotedString(text) => {
+                Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
                     self.text(text);
                     Ok(())
                 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Column, Condition, Every, Kept, Mode, Overlap, Part, Pattern, Tables, Wish};
+use super::{Column, Condition, Elsewhere, Every, Kept, Mode, Origin, Overlap, Part, Pattern, Tables, Wish};
+use crate::function::Variable;
 use crate::manifest::{Fault, Node, Notation, Problems, Table, fields};
 use crate::postgres::network;
 use crate::{ComponentName, Kind};
@@ -39,7 +40,7 @@ const FIELDS: &[&str] = &[
 pub(crate) fn transfer(table: &Table<'_>, problems: &mut Problems<'_>) -> Wish {
     table.refuse_unknown(FIELDS, problems, other_word);
     Wish {
-        from: table.read("from", problems, from),
+        from: from(table, problems),
         mode: table.read("mode", problems, mode),
         tables: tables(table, problems),
         every: table.read("every", problems, every),
@@ -79,10 +80,48 @@ fn other_word(key: &str) -> Option<String> {
     Some(format!("that is called `{meant}` here"))
 }
 
-fn from(node: &Node<'_>) -> Result<ComponentName, Fault> {
-    const LIKE: &str = "write it like \"postgres.main\"";
+/// A server of the stead by its name, any other by a secret.
+fn from(table: &Table<'_>, problems: &mut Problems<'_>) -> Option<Origin> {
+    let elsewhere = table.get("from").and_then(Node::table);
+    let Some(elsewhere) = elsewhere else { return table.read("from", problems, server).map(Origin::Server) };
+    elsewhere.refuse_unknown(&["secret", "ca"], problems, |key| match key {
+        "url" | "host" | "password" | "dsn" | "uri" => Some(
+            "that belongs into a secret: write { secret = \"LEGACY_URL\" } and `stead secret set LEGACY_URL`"
+                .into(),
+        ),
+        _ => None,
+    });
+    let ca = elsewhere.read("ca", problems, secret);
+    match elsewhere.get("secret") {
+        Some(_) => {
+            Some(Origin::Elsewhere(Elsewhere { secret: elsewhere.read("secret", problems, secret)?, ca }))
+        }
+        None => {
+            let help = "name the secret that holds the server's URL, like { secret = \"LEGACY_URL\" }";
+            problems.add(table.get("from")?, Fault::new("names no secret", "no secret", help));
+            None
+        }
+    }
+}
+
+fn server(node: &Node<'_>) -> Result<ComponentName, Fault> {
+    const LIKE: &str =
+        "write it like \"postgres.main\", or { secret = \"LEGACY_URL\" } for a server elsewhere";
     let text = node.text().ok_or_else(|| node.not("a server", LIKE))?;
+    if text.contains("://") {
+        // It may hold a password, which is not repeated.
+        return Err(Fault::new("is a URL, which belongs into a secret", "a URL", LIKE));
+    }
     text.parse::<ComponentName>().map_err(|bad| fields::told(&bad, "not a server", LIKE))
+}
+
+fn secret(node: &Node<'_>) -> Result<Variable, Fault> {
+    const LIKE: &str = "write it like \"LEGACY_URL\"";
+    let text = node.text().ok_or_else(|| node.not("the name of a secret", LIKE))?;
+    if text.contains("://") || text.contains("-----") {
+        return Err(Fault::new("is no name of a secret", "no name", "write its name, like \"LEGACY_URL\""));
+    }
+    text.parse::<Variable>().map_err(|bad| fields::told(&bad, "not the name of a secret", LIKE))
 }
 
 fn mode(node: &Node<'_>) -> Result<Mode, Fault> {

@@ -1,10 +1,11 @@
-//! The kind `transfer`: what is in a server of the stead, and every change of it, in a lake of its own.
+//! The kind `transfer`: what is in a server, of the stead or elsewhere, and every change of it, in a lake of its own.
 
 pub mod advice;
 mod column;
 mod condition;
 pub(crate) mod manifest;
 mod observed;
+mod origin;
 mod overlap;
 mod pattern;
 mod plan;
@@ -15,7 +16,8 @@ mod tables;
 pub use crate::Seen;
 pub use column::{BadColumn, Column};
 pub use condition::{BadCondition, Condition};
-pub use observed::{Inside, Observed, Process, Server};
+pub use observed::{Inside, Leaving, Observed, Process, Server, Unknown};
+pub use origin::{Elsewhere, Origin};
 pub use overlap::{BadOverlap, Overlap};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{Step, drift, plan};

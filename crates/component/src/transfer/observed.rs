@@ -1,8 +1,9 @@
 //! What a driver saw of a transfer.
 
 use super::Progress;
-use crate::Seen;
+use crate::function::Variable;
 use crate::postgres::{Route, Unit};
+use crate::{Condition, ConditionKind, Seen};
 
 /// A transfer as it was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +24,47 @@ pub struct Observed {
     pub route: Route,
     /// What the copier says.
     pub progress: Option<Progress>,
+    /// Why it is not known where a server elsewhere is.
+    pub unknown: Option<Unknown>,
+    /// Whether the copier has taken away what is of it at a server elsewhere.
+    pub leaving: Leaving,
+}
+
+/// Why it is not known where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// The secret that says so was never set.
+    Unset(Variable),
+    /// What it holds is of no use; why not, without a word of it.
+    Unfit(Variable, String),
+}
+
+impl Unknown {
+    /// What a person should know.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        let message = match self {
+            Self::Unset(name) => format!("there is no secret {name}; set it with `stead secret set {name}`"),
+            Self::Unfit(name, why) => {
+                format!("the secret {name} {why}; set it again with `stead secret set {name}`")
+            }
+        };
+        Condition { kind: ConditionKind::SecretMissing, message }
+    }
+}
+
+/// How far the copier of a transfer that goes has come with what is of it at a server elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Leaving {
+    /// It was not told to take anything away.
+    #[default]
+    Unasked,
+    /// It was, and has not answered.
+    UnderWay,
+    /// Nothing is left there.
+    Done,
+    /// It could not: what is left, and what has to be done by somebody else.
+    Remains(String),
 }
 
 /// The server that a transfer reads.
@@ -37,6 +79,8 @@ pub enum Server {
     Asleep,
     /// It answers.
     Up,
+    /// It is no part of the stead: what is known of it the copier says.
+    Elsewhere,
 }
 
 /// What of a transfer is inside its server.

@@ -1,9 +1,12 @@
 //! The next step from what is to what is wanted of a transfer.
 //!
 //! What the copier may do inside the server comes before the copier, and the copier before the way to the lake. A
-//! server that sleeps is woken for an edit alone; one that is down is waited for, and what runs goes on meanwhile.
+//! server that sleeps is woken for an edit alone; one that is down is waited for, and what runs goes on meanwhile. Of a
+//! server elsewhere nothing is known here: what has to be done there the copier does, also when the transfer goes.
 
-use super::{Observed, Process, Progress, Seen, Server, Spec};
+use serde_json::json;
+
+use super::{Leaving, Mode, Observed, Process, Progress, Seen, Server, Spec};
 use crate::postgres::Unit;
 use crate::{Condition, ConditionKind, Decision, Difference, Standing};
 
@@ -37,8 +40,10 @@ pub enum Step {
     Stop,
     /// Have the server forget it.
     Forget,
-    /// Remove lake, files and units.
-    Remove,
+    /// Have the copier take away what is of it at a server elsewhere.
+    Leave,
+    /// Remove lake, files and units; with what is left at a server elsewhere.
+    Remove(Option<String>),
 }
 
 impl Step {
@@ -56,9 +61,19 @@ impl Step {
             Self::CloseRoute => "close",
             Self::Stop => "stop",
             Self::Forget => "forget",
-            Self::Remove => "remove",
+            Self::Leave => "leave",
+            Self::Remove(_) => "remove",
         }
         .into()
+    }
+
+    /// See [`crate::Step::on_record`]: what was left behind is somebody's to remove.
+    #[must_use]
+    pub(crate) fn on_record(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Remove(Some(left)) => Some(json!({ "left_behind": left })),
+            _ => None,
+        }
     }
 }
 
@@ -70,7 +85,7 @@ fn act(step: Step) -> Decision {
 #[must_use]
 pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
     if standing.deleting {
-        return removal(observed);
+        return removal(spec, observed);
     }
     if standing.provisioned && !observed.tree {
         return Decision::Blocked(Condition {
@@ -98,7 +113,11 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
 
 /// Role and rights.
 fn inside(spec: &Spec, observed: &Observed, standing: Standing) -> Option<Decision> {
+    if let Some(unknown) = &observed.unknown {
+        return Some(Decision::Blocked(unknown.condition()));
+    }
     match (observed.server, observed.inside) {
+        (Server::Elsewhere, _) => None,
         (Server::Up, Some(inside)) => (inside.role != Seen::Same).then(|| act(Step::Role)),
         (Server::Asleep, _) if !standing.settled => Some(act(Step::Wake)),
         // What was right before it slept is right.
@@ -169,7 +188,7 @@ fn stopped(spec: &Spec, observed: &Observed) -> Option<Decision> {
     Some(Decision::Blocked(Condition { kind: ConditionKind::TransferStopped, message }))
 }
 
-fn removal(observed: &Observed) -> Decision {
+fn removal(spec: &Spec, observed: &Observed) -> Decision {
     if observed.route.declared != Seen::Absent {
         return act(Step::CloseRoute);
     }
@@ -177,6 +196,10 @@ fn removal(observed: &Observed) -> Decision {
         let reason = "the gateway lets go of the route".into();
         return Decision::Wait { reason, again_ms: STOPPING_MS, condition: None };
     }
+    let left = match leaving(spec, observed) {
+        Ok(left) => left,
+        Err(decision) => return decision,
+    };
     let processes = [&observed.copier, &observed.lake];
     if processes.iter().any(|process| matches!(process.unit, Unit::Running | Unit::Failing(_))) {
         return act(Step::Stop);
@@ -200,7 +223,30 @@ fn removal(observed: &Observed) -> Decision {
     }
     let is_there = observed.tree
         || processes.iter().any(|process| process.declared != Seen::Absent || process.unit != Unit::Absent);
-    if is_there { act(Step::Remove) } else { Decision::Gone }
+    if is_there { act(Step::Remove(left)) } else { Decision::Gone }
+}
+
+/// What is left at a server elsewhere, once that is known. A stream alone leaves anything there, and only if it ever ran.
+fn leaving(spec: &Spec, observed: &Observed) -> Result<Option<String>, Decision> {
+    let is_there = observed.tree && observed.copier.declared != Seen::Absent;
+    if observed.server != Server::Elsewhere || spec.mode != Mode::Stream || !is_there {
+        return Ok(None);
+    }
+    match (&observed.leaving, &observed.copier.unit) {
+        (Leaving::Done, _) => Ok(None),
+        (Leaving::Remains(left), _) => Ok(Some(left.clone())),
+        (Leaving::UnderWay, Unit::Failing(said)) => Ok(Some(format!(
+            "its slot may be left at {}, which nobody could drop: the process that would have ended with: {}",
+            spec.from,
+            said.trim()
+        ))),
+        (Leaving::UnderWay, Unit::Running | Unit::Stopping) => Err(Decision::Wait {
+            reason: format!("{} forgets it, or does not answer for half a minute", spec.from),
+            again_ms: PROCESS_MS,
+            condition: None,
+        }),
+        _ => Err(act(Step::Leave)),
+    }
 }
 
 /// What differs though nobody asked for it.

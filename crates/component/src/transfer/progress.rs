@@ -23,6 +23,9 @@ pub struct Progress {
     /// The spec's `asked` that it went by: what was asked for since is not in this.
     #[serde(default)]
     pub asked: u32,
+    /// Something that should be otherwise in the server, though all goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// How far the lake is behind the server.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Overlap, Pattern, Tables};
+use super::{Column, Origin, Overlap, Pattern, Tables};
 use crate::manifest::shown;
 use crate::postgres::loopback;
 use crate::{ComponentName, Kind, Offer, Refused};
@@ -17,7 +17,7 @@ use crate::{ComponentName, Kind, Offer, Refused};
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// The server that is read.
-    pub from: ComponentName,
+    pub from: Origin,
     /// How.
     pub mode: Mode,
     /// Which tables of it, and what of them.
@@ -219,7 +219,7 @@ impl From<Kept> for String {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
     /// The server that is read.
-    pub from: Option<ComponentName>,
+    pub from: Option<Origin>,
     /// How.
     pub mode: Option<Mode>,
     /// Which tables, and what of them.
@@ -254,7 +254,7 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         field: "from",
         message: "reads no server; name one, like from = \"postgres.main\"".into(),
     })?;
-    if let Some(current) = current.filter(|current| current.from != from) {
+    if let Some(current) = current.filter(|current| !current.from.is_same(&from)) {
         let message = format!(
             "reads {} and cannot read another server into the same lake; remove it, or add a second transfer",
             current.from
@@ -270,6 +270,11 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         return Err(Refused { field: "mode", message });
     }
     let (cursor, overlap) = cursor(wish, mode, current)?;
+    let has_rows = || wish.tables.iter().flat_map(Tables::parts).any(|(_, part)| part.rows.is_some());
+    if from.elsewhere().is_some() && has_rows() {
+        let message = "says which rows are read of a server elsewhere, which is done for servers of the stead alone; leave `where` out".into();
+        return Err(Refused { field: "tables", message });
+    }
     if wish.keep_changes.is_some() && mode != Mode::Stream {
         let message = "is for mode = \"stream\" alone, as no other has changes; leave it out".into();
         return Err(Refused { field: "keep_changes", message });
@@ -329,6 +334,8 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
     let mut spec = current.clone();
     for field in named {
         match *field {
+            // The same server; its authority may be another.
+            "from" => spec.from.clone_from(&asked.from),
             "tables" => spec.tables.clone_from(&asked.tables),
             "every" => spec.every = asked.every,
             "cursor" => spec.cursor.clone_from(&asked.cursor),
@@ -339,7 +346,7 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
             "owner" => spec.owner.clone_from(&asked.owner),
             "consumers" => spec.consumers.clone_from(&asked.consumers),
             "runbook" => spec.runbook.clone_from(&asked.runbook),
-            // Server and mode are those that they were.
+            // The mode is that which it was.
             _ => {}
         }
     }
@@ -425,10 +432,11 @@ pub(crate) fn reads_what_is_there<'c>(
     spec: &Spec,
     mut there: impl Iterator<Item = &'c ComponentName>,
 ) -> Result<(), Refused> {
-    let message = if spec.from.kind != Kind::Postgres {
-        format!("`{}` cannot be read by a transfer; servers can, like postgres.main", spec.from)
-    } else if !there.any(|name| *name == spec.from) {
-        format!("there is no `{}` in this stead", spec.from)
+    let Origin::Server(server) = &spec.from else { return Ok(()) };
+    let message = if server.kind != Kind::Postgres {
+        format!("`{server}` cannot be read by a transfer; servers can, like postgres.main")
+    } else if !there.any(|name| name == server) {
+        format!("there is no `{server}` in this stead")
     } else {
         return Ok(());
     };

@@ -8,17 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::{Column, Condition, Pattern};
 
 /// What of a table is meant; all where nothing is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
     /// These columns, and those that identify the rows; all where there are none.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub columns: BTreeSet<Column>,
     /// All columns but these.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub without: BTreeSet<Column>,
     /// The rows of which this is true.
-    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub rows: Option<Condition>,
 }
 
@@ -32,11 +28,19 @@ pub struct Tables(BTreeMap<Pattern, Part>);
 #[serde(untagged)]
 enum Item {
     Whole(Pattern),
-    Part {
-        name: Pattern,
-        #[serde(flatten)]
-        part: Part,
-    },
+    Part(Named),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: Pattern,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    columns: BTreeSet<Column>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    without: BTreeSet<Column>,
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    rows: Option<Condition>,
 }
 
 impl Part {
@@ -91,7 +95,7 @@ impl From<Vec<Item>> for Tables {
     fn from(items: Vec<Item>) -> Self {
         let tables = items.into_iter().map(|item| match item {
             Item::Whole(name) => (name, Part::default()),
-            Item::Part { name, part } => (name, part),
+            Item::Part(Named { name, columns, without, rows }) => (name, Part { columns, without, rows }),
         });
         tables.collect()
     }
@@ -101,7 +105,10 @@ impl From<Tables> for Vec<Item> {
     fn from(tables: Tables) -> Self {
         let items = tables.0.into_iter().map(|(name, part)| match part.is_whole() {
             true => Item::Whole(name),
-            false => Item::Part { name, part },
+            false => {
+                let Part { columns, without, rows } = part;
+                Item::Part(Named { name, columns, without, rows })
+            }
         });
         items.collect()
     }

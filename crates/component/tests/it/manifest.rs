@@ -1,6 +1,5 @@
 //! What is read out of manifests, and what a person is told of bad ones.
 
-
 use component::function::{Access, Digest, Runtime};
 use component::manifest::{self, Manifest};
 use component::postgres::{Major, Size};
@@ -124,4 +123,29 @@ fn an_empty_body_is_a_stead_without_servers() {
     assert_eq!(manifest.app, app());
     assert_eq!(manifest.postgres.len(), 1);
     assert!(manifest::from_json(&json!({}), &app()).expect("a manifest").postgres.is_empty());
+}
+
+/// A server elsewhere is named by secrets, and a URL that is written in their place is not repeated.
+#[test]
+fn a_server_elsewhere_is_a_secret() {
+    let text = "app = \"a\"\n[transfer.t]\nfrom = { secret = \"LEGACY_URL\", ca = \"LEGACY_CA\" }\n";
+    let read = manifest::parse("stead.toml", text).expect("a manifest");
+    let from = read.transfer.values().next().and_then(|wish| wish.from.clone()).expect("a server");
+    assert_eq!(from.secrets().map(ToString::to_string).collect::<Vec<_>>(), ["LEGACY_URL", "LEGACY_CA"]);
+    assert_eq!(manifest::from_json(&manifest::to_json(&read), &app()), Ok(read));
+    let url = "postgres://a:s3cret@h/d";
+    for (from, said) in [
+        (json!(url), "is a URL, which belongs into a secret"),
+        (json!({ "secret": url }), "is no name of a secret"),
+        (json!({ "url": url }), "names no secret"),
+        (json!({ "url": url }), "stead secret set"),
+        (json!({ "secret": "A", "ca": "-----BEGIN s3cret" }), "is no name of a secret"),
+        (json!({ "secret": "1" }), "cannot be the name of a variable"),
+        (json!(["postgres.main"]), "is not a server"),
+    ] {
+        let bad = manifest::from_json(&json!({ "transfer": { "t": { "from": from } } }), &app()).unwrap_err();
+        let bad: Vec<_> = bad.into_iter().map(|error| error.message).collect();
+        assert!(bad.iter().any(|message| message.contains(said)), "{bad:?}");
+        assert!(!bad.concat().contains("s3cret"), "{bad:?}");
+    }
 }

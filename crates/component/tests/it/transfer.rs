@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use component::postgres::{Route, Unit};
 use component::transfer::{
-    Asked, Inside, Mode, Observed, Overlap, Process, Progress, Seen, Server, Spec, Wish, amend, plan, resolve,
+    Asked, Elsewhere, Inside, Leaving, Mode, Observed, Origin, Overlap, Process, Progress, Seen, Server,
+    Spec, Step, Unknown, Wish, amend, plan, resolve,
 };
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing};
 
@@ -13,7 +14,7 @@ fn name(text: &str) -> ComponentName {
 }
 
 fn wish() -> Wish {
-    Wish { from: Some(name("postgres.main")), ..Wish::default() }
+    Wish { from: Some(name("postgres.main").into()), ..Wish::default() }
 }
 
 fn spec() -> Spec {
@@ -26,7 +27,7 @@ fn a_wish_needs_a_server_that_is_there_and_stays_the_same() {
         |wish: &Wish, current: Option<&Spec>| resolve(wish, current, &Offer::default()).unwrap_err().field;
     let there = spec();
     assert_eq!(refused(&Wish::default(), None), "from");
-    assert_eq!(refused(&Wish { from: Some(name("postgres.other")), ..wish() }, Some(&there)), "from");
+    assert_eq!(refused(&Wish { from: Some(name("postgres.other").into()), ..wish() }, Some(&there)), "from");
     assert_eq!(refused(&Wish { mode: Some(Mode::Snapshot), ..wish() }, Some(&there)), "mode");
     assert_eq!((spec().mode, spec().every.as_secs(), spec().tables.len()), (Mode::Stream, 60, 1));
     let query = Wish { mode: Some(Mode::Query), ..wish() };
@@ -40,7 +41,7 @@ fn a_wish_needs_a_server_that_is_there_and_stays_the_same() {
         (Mode::Query, 60, Some(Overlap::Count(5)))
     );
     let fits = |from: &str| {
-        let spec = Spec { from: name(from), ..spec() };
+        let spec = Spec { from: name(from).into(), ..spec() };
         let stead = BTreeMap::from([(name("transfer.lake"), component::Spec::Transfer(spec))]);
         component::fit(&stead).unwrap_err().1.message
     };
@@ -68,6 +69,8 @@ fn well() -> Observed {
         lake: process(),
         route: Route { declared: Seen::Same, in_force: true, ..Route::default() },
         progress: Some(Progress::default()),
+        unknown: None,
+        leaving: Leaving::Unasked,
     }
 }
 
@@ -180,4 +183,79 @@ fn nothing_is_left_of_one_that_goes() {
     assert_eq!(next(&gone, going), "stop");
     let stopped = Process { declared: Seen::Same, unit: Unit::Stopped };
     assert_eq!(next(&Observed { copier: stopped.clone(), lake: stopped, ..gone }, going), "remove");
+}
+
+/// A stream from elsewhere, and all of it as it should be.
+fn elsewhere() -> (Spec, Observed) {
+    let from = Origin::Elsewhere(Elsewhere { secret: "LEGACY_URL".parse().expect("a name"), ca: None });
+    let wish = Wish { from: Some(from), ..Wish::default() };
+    let spec = resolve(&wish, None, &Offer::default()).expect("a spec");
+    (spec, Observed { server: Server::Elsewhere, inside: None, ..well() })
+}
+
+#[test]
+fn one_from_elsewhere_waits_for_its_secret() {
+    let (spec, observed) = elsewhere();
+    assert_eq!(plan(&spec, &observed, Standing::default()), Decision::Settled);
+    let url = "LEGACY_URL".parse::<component::function::Variable>().unwrap();
+    for (unknown, said) in [
+        (Unknown::Unset(url.clone()), "there is no secret LEGACY_URL; set it with"),
+        (
+            Unknown::Unfit(url, "names no host".into()),
+            "the secret LEGACY_URL names no host; set it again with",
+        ),
+    ] {
+        let observed = Observed { unknown: Some(unknown), ..observed.clone() };
+        match plan(&spec, &observed, Standing::default()) {
+            Decision::Blocked(condition) => {
+                assert_eq!(condition.kind, ConditionKind::SecretMissing);
+                assert!(
+                    condition.message.contains(said)
+                        && condition.message.contains("stead secret set LEGACY_URL")
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The same server with another authority is the same; another secret is another server.
+    let with = |secret: &str, ca: Option<&str>| {
+        let ca = ca.map(|ca| ca.parse().unwrap());
+        let from = Origin::Elsewhere(Elsewhere { secret: secret.parse().unwrap(), ca });
+        resolve(&Wish { from: Some(from), ..Wish::default() }, Some(&spec), &Offer::default())
+    };
+    assert_eq!(with("LEGACY_URL", Some("CA")).unwrap().from.secrets().count(), 2);
+    assert_eq!(with("OTHER_URL", None).unwrap_err().field, "from");
+    assert_eq!(resolve(&wish(), Some(&spec), &Offer::default()).unwrap_err().field, "from");
+}
+
+#[test]
+fn what_is_left_elsewhere_is_taken_away_or_told() {
+    let going = Standing { deleting: true, provisioned: true, ..Standing::default() };
+    let (spec, observed) = elsewhere();
+    let observed = Observed { route: Route::default(), ..observed };
+    let after = |leaving: Leaving, unit: Unit| {
+        let copier = Process { declared: Seen::Differs, unit };
+        plan(&spec, &Observed { leaving, copier, ..observed.clone() }, going)
+    };
+    let label = |decision: Decision| match decision {
+        Decision::Act(step) => step.label(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(label(after(Leaving::Unasked, Unit::Running)), "leave");
+    assert!(matches!(after(Leaving::UnderWay, Unit::Running), Decision::Wait { .. }));
+    // Whoever ended it meanwhile.
+    assert_eq!(label(after(Leaving::UnderWay, Unit::Stopped)), "leave");
+    assert_eq!(label(after(Leaving::Done, Unit::Running)), "stop");
+    let left = Leaving::Remains("a slot".into());
+    assert_eq!(label(after(left.clone(), Unit::Running)), "stop");
+    let stopped = Process { declared: Seen::Same, unit: Unit::Stopped };
+    let ended = Observed { leaving: left, copier: stopped.clone(), lake: stopped, ..observed.clone() };
+    assert_eq!(
+        plan(&spec, &ended, going),
+        Decision::Act(component::Step::Transfer(Step::Remove(Some("a slot".into()))))
+    );
+    // One that never ran, and one that is no stream, leave nothing there.
+    let never = Process { declared: Seen::Absent, unit: Unit::Absent };
+    assert_eq!(label(plan(&spec, &Observed { copier: never, ..observed.clone() }, going)), "stop");
+    assert_eq!(label(plan(&Spec { mode: Mode::Snapshot, ..spec }, &observed, going)), "stop");
 }

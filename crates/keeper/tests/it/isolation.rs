@@ -162,7 +162,7 @@ fn the_platform_reaches_socket_and_logs_and_other_tenants_do_not() {
     // Declarations hold environments, which of Stead's own users the control plane alone reads.
     let units = home.path.join("units").display().to_string();
     assert!(can(host.control_uid(), host.gid(), "/bin/ls", &[&units]));
-    for uid in [host.gateway_uid(), host.functions_uid()] {
+    for uid in [host.gateway_uid(), host.functions_uid(), host.relay_uid()] {
         assert!(!can(uid, host.gid(), "/bin/ls", &[&units]), "{uid}");
         assert!(!can(uid, host.gid(), "/bin/cat", &[&format!("{units}/pg-one.json")]), "{uid}");
     }

@@ -5,7 +5,9 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use client::wire::{Component, HistoryLine, Operation, Page, Stead};
+use component::transfer::Origin;
 use component::{SteadName, TenantName};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Site;
@@ -104,7 +106,8 @@ fn function(spec: &Value) -> Vec<(&'static str, String)> {
 pub(crate) fn tables_and_server(spec: &Value) -> String {
     let tables: Vec<&str> =
         spec["tables"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    format!("{} of {}", tables.join(", "), spec["from"].as_str().unwrap_or_default())
+    let from = Origin::deserialize(&spec["from"]).map_or_else(|_| String::new(), |from| from.to_string());
+    format!("{} of {from}", tables.join(", "))
 }
 
 /// What a transfer is set to and how far it has come, in words.
@@ -124,6 +127,7 @@ fn transfer(component: &Component) -> Vec<(&'static str, String)> {
     rows.retain(|(_, said)| !said.is_empty());
     if let Some(transfer) = &component.transfer {
         rows.push(("Promise", transfer.promise.clone()));
+        rows.extend(transfer.remark.clone().map(|remark| ("Remark", remark)));
         if spec["paused"] == true {
             rows.push(("Paused", "nothing is read until it is asked to go on".to_owned()));
         }

@@ -1,8 +1,8 @@
 //! A transfer as it is asked for.
 
 use serde_json::json;
-use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder};
-use utoipa::openapi::{Schema, Type};
+use utoipa::openapi::Schema;
+use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
 
 use super::function::texts;
 use super::{or_null, text};
@@ -24,12 +24,33 @@ fn tables() -> ArrayBuilder {
         .description(Some("Tables with their schema, like `public.orders`, `public.*`, or what of them is meant; left out: `public.*`."))
 }
 
+fn from() -> OneOfBuilder {
+    let name = |description: &str| {
+        ObjectBuilder::new().schema_type(Type::String).max_length(Some(128)).description(Some(description))
+    };
+    let elsewhere = ObjectBuilder::new()
+        .description(Some("A server elsewhere."))
+        .property("secret", name("The secret of the stead that holds its URL, like `LEGACY_URL`."))
+        .property(
+            "ca",
+            name(
+                "The secret that holds the certificate of the authority that its certificate is of, in PEM.",
+            ),
+        )
+        .required("secret")
+        .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+    OneOfBuilder::new()
+        .description(Some("The server that is read; it cannot be another one later."))
+        .item(text("A server of the stead, like `postgres.main`."))
+        .item(elsewhere)
+}
+
 pub(super) fn transfer() -> Schema {
     let modes = ["stream", "snapshot", "query"].map(|mode| json!(mode)).into_iter().chain([json!(null)]);
     let none_else = AdditionalProperties::<Schema>::FreeForm(false);
     ObjectBuilder::new()
         .description(Some("A transfer as it is asked for: a server's data in a lake of its own."))
-        .property("from", text("The server that is read, like `postgres.main`; it cannot be another one later."))
+        .property("from", from())
         .property(
             "mode",
             text("`stream`: every change, within a second. `snapshot`: whole tables of one moment, again and again. `query`: rows that are newer, told by `cursor`. Left out: `stream`.")

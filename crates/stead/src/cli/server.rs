@@ -30,6 +30,9 @@ pub(crate) struct ServerArgs {
     /// How long sessions may go on in a gateway that was replaced, at most a day.
     #[arg(long, env = "STEAD_GATEWAY_DRAIN", hide_env_values = true, value_name = "TIME", default_value = "24h", value_parser = seconds)]
     pub(crate) gateway_drain: u64,
+    /// Network that is not public and that functions and transfers may reach all the same; more than once for several.
+    #[arg(long = "egress-network", env = "STEAD_EGRESS_NETWORKS", hide_env_values = true, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    pub(crate) egress_networks: Vec<IpNet>,
     /// The name of this host that clients are told.
     #[arg(
         long,

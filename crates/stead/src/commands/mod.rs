@@ -92,6 +92,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
                 archiver::run(&context.home, host::told_to_stop()).await.map_err(Failure::failed)
             })
         }
+        Verb::Relay => {
+            quiet_log();
+            asynchronously(async {
+                relay::run(&context.home, host::told_to_stop()).await.map_err(Failure::failed)
+            })
+        }
         Verb::Recover { backups, key } => {
             quiet_log();
             let said = host::recover::run(&context.home, &host::recover::Recovery { backups, key })?;
@@ -220,6 +226,7 @@ async fn asked(context: Context, verb: Verb) -> Result<(), Failure> {
         | Verb::Gateway { .. }
         | Verb::Archiver
         | Verb::Functions
+        | Verb::Relay
         | Verb::Recover { .. }
         | Verb::Tool(_)
         | Verb::Transfer { .. }

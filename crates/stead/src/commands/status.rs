@@ -2,6 +2,8 @@
 
 use client::wire::{Canary, Component, Stead};
 use client::{Client, Part};
+use component::transfer::Origin;
+use serde::Deserialize;
 
 use crate::cli::Which;
 use crate::context::Context;
@@ -160,13 +162,18 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
         "" => field("mode"),
         cursor => format!("{} of {cursor}", field("mode")),
     };
-    row("reads", format!("{} of {}, by {by} every {}", field("tables"), field("from"), field("every")));
+    let from =
+        Origin::deserialize(&component.spec["from"]).map_or_else(|_| field("from"), |from| from.to_string());
+    row("reads", format!("{} of {from}, by {by} every {}", field("tables"), field("every")));
     if let Some(endpoint) = &component.endpoint {
         row("asked at", format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database));
     }
     row("allows", field("allow"));
     let Some(transfer) = &component.transfer else { return rows };
     row("promise", transfer.promise.clone());
+    if let Some(remark) = &transfer.remark {
+        row("remark", remark.clone());
+    }
     if component.spec["paused"] == true {
         row("paused", format!("nothing is read until `stead resume {}`", component.name));
     }

@@ -186,7 +186,11 @@ async fn serve(home: &Path, args: ServerArgs, engine_dirs: &[PathBuf]) -> Result
         }
     };
     local.gateway().await.map_err(Failure::failed)?;
-    local.functions(args.gateway_listen.clone()).await.map_err(Failure::failed)?;
+    local
+        .functions(args.gateway_listen.clone(), args.egress_networks.clone())
+        .await
+        .map_err(Failure::failed)?;
+    local.relay(args.egress_networks.clone()).await.map_err(Failure::failed)?;
     let key_path = home.join("keys/installation.key");
     let key = InstallationKey::read_or_make(&key_path).map_err(Failure::failed)?;
     let wrapping = wrapping(&key);

@@ -94,7 +94,7 @@ fn every_fail_point_is_driven() {
     for name in ["store", "reconciler", "driver-local", "server"] {
         fail_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src"), &mut found);
     }
-    let lists: [&[&str]; 24] = [
+    let lists: [&[&str]; 26] = [
         &CREATE,
         &CREATE_FURTHER,
         &EDIT,
@@ -119,6 +119,8 @@ fn every_fail_point_is_driven() {
         &crate::transfers::MADE,
         &crate::transfers::RESYNC,
         &crate::transfers::REMOVED,
+        &crate::elsewhere::MADE,
+        &crate::elsewhere::REMOVED,
     ];
     let driven = lists.concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, driven);

@@ -14,7 +14,7 @@ pub(crate) const SET: [&str; 1] = ["store::secret-before-commit"];
 const CODE: &str = "export const handler = async () => process.env.STRIPE_KEY;\n";
 
 /// `stead secret set`, with the value on standard input.
-fn set(stead: &Installation, folder: &Path, name: &str, value: &[u8]) -> Output {
+pub(crate) fn set(stead: &Installation, folder: &Path, name: &str, value: &[u8]) -> Output {
     let mut command = stead.command(&["secret", "set", name]);
     command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

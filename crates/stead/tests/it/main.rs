@@ -15,6 +15,7 @@ mod damage;
 mod database;
 mod disk;
 mod drift;
+mod elsewhere;
 mod function_secrets;
 mod functions;
 mod gateway;

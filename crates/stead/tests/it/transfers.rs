@@ -32,7 +32,7 @@ pub(crate) const REMOVED: [&str; 4] = [
 const LAKE: &str = "[transfer.lake]\nfrom = \"postgres.main\"\nevery = \"1s\"\ntables = [\"public.items\", \"public.lo*\"]\n";
 
 /// Asks the lake as any client does.
-fn ask(url: &str, sql: &str) -> Result<String, String> {
+pub(crate) fn ask(url: &str, sql: &str) -> Result<String, String> {
     let output = Command::new("psql").args(["-XAtq", "-c", sql, url]).output().unwrap();
     if output.status.success() {
         Ok(text(&output.stdout).trim().to_owned())
@@ -42,7 +42,7 @@ fn ask(url: &str, sql: &str) -> Result<String, String> {
 }
 
 /// Asks until the lake says so; what it said last otherwise.
-fn says(url: &str, sql: &str, wanted: &str) {
+pub(crate) fn says(url: &str, sql: &str, wanted: &str) {
     let mut last = Err("nothing yet".to_owned());
     until(&format!("{sql} to be {wanted}"), || {
         last = ask(url, sql);

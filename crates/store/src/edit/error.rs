@@ -70,7 +70,7 @@ pub enum EditError {
     #[error("stead `{0}` has no secret {1}")]
     NoSecret(SteadName, Variable),
     /// A component needs it.
-    #[error("{1} uses the secret {0}; take it out of its `secrets` first")]
+    #[error("{1} uses the secret {0}; take it out of the manifest first")]
     SecretUsed(Variable, ComponentName),
     /// Only transfers have what is asked for.
     #[error("{0} is no transfer; name one, like transfer.lake")]

@@ -1,4 +1,5 @@
-//! Secrets of a stead: values that its functions find in their environment, under the secret's name.
+//! Secrets of a stead: values that its functions find in their environment, under the secret's name, and addresses of
+//! servers elsewhere that its transfers read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -143,7 +144,9 @@ impl Store {
         let rows = sqlx::query!(
             r#"select name, version, set_by, set_at as "set_at: jiff_sqlx::Timestamp",
                       array(select c.name from components c where c.stead_id = $1
-                            and jsonb_exists(c.spec -> 'secrets', k.name) order by c.name) as "used_by!"
+                            and (jsonb_exists(c.spec -> 'secrets', k.name)
+                                 or k.name in (c.spec -> 'from' ->> 'secret', c.spec -> 'from' ->> 'ca'))
+                            order by c.name) as "used_by!"
                from stead_secrets k where stead_id = $1 order by name"#,
             id
         )
@@ -169,11 +172,10 @@ impl Store {
         stead: uuid::Uuid,
         spec: &Spec,
     ) -> Result<BTreeMap<Variable, SecretString>, Error> {
-        let Spec::Function(spec) = spec else { return Ok(BTreeMap::new()) };
-        if spec.secrets.is_empty() {
+        let names: Vec<String> = spec.secrets().map(ToString::to_string).collect();
+        if names.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let names: Vec<String> = spec.secrets.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
             "select name, sealed from stead_secrets where stead_id = $1 and name = any($2)",
             stead,
@@ -202,7 +204,7 @@ async fn users(
     stead: uuid::Uuid,
     name: &Variable,
 ) -> Result<BTreeSet<ComponentName>, EditError> {
-    let wants = |spec: &Spec| matches!(spec, Spec::Function(spec) if spec.secrets.contains(name));
+    let wants = |spec: &Spec| spec.secrets().any(|wanted| wanted == name);
     let wanting = held.current.iter().filter(|(_, current)| wants(&current.spec) && !current.deleting);
     let mut users: BTreeSet<_> = wanting.map(|(name, _)| name.clone()).collect();
     let answering = sqlx::query_scalar!(

@@ -6,6 +6,7 @@ mod copied;
 mod current;
 mod damaged;
 mod declared;
+mod elsewhere;
 mod exactly_once;
 mod parts;
 mod process;

@@ -39,6 +39,7 @@ impl Process {
             database: "postgres".to_owned(),
             role: ROLE.to_owned(),
             password: PASSWORD.to_owned().into(),
+            elsewhere: None,
             lake: site.lake.path().to_owned(),
             memory: beside.join("memory.json"),
             status: status.clone(),

@@ -9,8 +9,11 @@ use crate::postgres::written;
 
 /// The block of the manifest.
 pub(super) fn manifest(situation: &Situation, way: Way) -> String {
-    let from = situation.from.as_ref().map_or_else(|| "postgres.main".to_owned(), ToString::to_string);
-    let mut block = format!("[transfer.lake]\nfrom = \"{from}\"\nmode = \"{}\"\n", way.mode().as_str());
+    let from = match &situation.from {
+        Some(server) => format!("\"{server}\""),
+        None => "{ secret = \"SOURCE_URL\" }".to_owned(),
+    };
+    let mut block = format!("[transfer.lake]\nfrom = {from}\nmode = \"{}\"\n", way.mode().as_str());
     if let (Way::Query, Cursors::Column(cursor)) = (way, &situation.cursor) {
         let column = toml::Value::String(cursor.column.clone());
         let overlap = time(load::OVERLAP_S.into());
@@ -232,7 +235,8 @@ pub(super) fn warnings(situation: &Situation, choice: Option<Choice>) -> Vec<Str
     }
     if situation.from.is_none() && choice.is_some() {
         warnings.push(
-            "the block reads `postgres.main`, a server of the stead; name the one that is meant".to_owned(),
+            "the server's URL goes into a secret: `stead secret set SOURCE_URL`; one of the stead has a name"
+                .to_owned(),
         );
     } else if situation.from.is_some() && situation.server.sleeps == Some(true) {
         warnings.push(

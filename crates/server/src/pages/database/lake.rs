@@ -44,6 +44,7 @@ impl Lake {
             return Self { told, facts, tables: Vec::new() };
         };
         told.extend(transfer.trouble);
+        told.extend(transfer.remark);
         facts.push(("Mode", format!("{mode}: {}", transfer.promise)));
         if let Some(ms) = transfer.behind_ms {
             let log = transfer.behind_bytes.filter(|log| *log > 0);

@@ -61,6 +61,7 @@ impl Copier {
             database: database.to_owned(),
             role: name.clone(),
             password: PASSWORD.to_owned().into(),
+            elsewhere: None,
             lake: home.join("lake"),
             memory: home.join("memory.json"),
             status: home.join("status.json"),
