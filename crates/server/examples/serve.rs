@@ -79,7 +79,7 @@ async fn reconcile(store: Store) -> Result<(), Box<dyn std::error::Error>> {
                     tenant: Some(lease.tenant.clone()),
                     ..Entry::new(&Actor::stead(), "component.removed", Outcome::Done)
                 };
-                store.record_gone(lease, line).await?;
+                store.record_gone(lease, &[line]).await?;
                 continue;
             }
             let endpoint = Endpoint {

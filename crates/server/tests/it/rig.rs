@@ -285,7 +285,7 @@ impl Rig {
     pub(crate) async fn settle(&self, lease: Lease) {
         if lease.component.deletion_requested_at.is_some() {
             let line = about(&lease, "component.removed", Outcome::Done);
-            self.store.record_gone(lease, line).await.unwrap();
+            self.store.record_gone(lease, &[line]).await.unwrap();
         } else {
             let record = settled(&lease);
             self.store.record(lease, record).await.unwrap();
@@ -301,7 +301,7 @@ impl Rig {
                 while let Some(lease) = store.claim(HOST).await.unwrap() {
                     if lease.component.deletion_requested_at.is_some() {
                         let line = about(&lease, "component.removed", Outcome::Done);
-                        store.record_gone(lease, line).await.unwrap();
+                        store.record_gone(lease, &[line]).await.unwrap();
                     } else {
                         let record = settled(&lease);
                         store.record(lease, record).await.unwrap();

@@ -54,9 +54,9 @@ async fn a_late_removal_removes_nothing() {
     let second = rig.claim().await.unwrap();
     let line = || Entry::new(&Actor::stead(), "component.removed", Outcome::Done);
     assert!(matches!(rig.store.next_port(&first).await, Err(Error::Fenced)));
-    assert!(matches!(rig.store.record_gone(first, line()).await, Err(Error::Fenced)));
+    assert!(matches!(rig.store.record_gone(first, &[line()]).await, Err(Error::Fenced)));
     assert_eq!(rig.number("select count(*) from components").await, 1);
-    rig.store.record_gone(second, line()).await.unwrap();
+    rig.store.record_gone(second, &[line()]).await.unwrap();
     assert_eq!(rig.number("select count(*) from components").await, 0);
     assert_eq!(rig.number("select count(*) from steads").await, 0);
     assert_eq!(rig.number("select count(*) from secrets").await, 0);

@@ -57,7 +57,7 @@ async fn a_damaged_table_of_changes_stands_still_until_it_is_asked_for() {
     for _ in 0..2 {
         let mut stream = stream(&site, 0).await;
         stream.begin(&tables).await.unwrap();
-        assert!(stream.stopped(&tables[0]).await.unwrap().is_some_and(|why| why.contains("JSON")));
+        assert_ne!(stream.stopped(&tables[0]).await.unwrap(), None);
         assert_eq!(stream.stopped(&tables[1]).await.unwrap(), None);
         let step = stream.step().await.unwrap();
         assert!(step.stopped.iter().all(|stopped| stopped.table == "items"), "{step:?}");
@@ -78,7 +78,7 @@ async fn a_damaged_table_of_changes_stands_still_until_it_is_asked_for() {
     assert_eq!(stream.step().await.unwrap().stopped, []);
     assert_eq!(ops(&site, "items__changes"), ["gap", "insert"], "all before is told as not there");
     let aside = std::fs::read_dir(site.lake.path().join("public/_damaged")).unwrap().count();
-    assert_eq!(aside, 3, "what was left is kept, and that of two that were ended half way");
+    assert_eq!(aside, 2, "what was left is kept, and the beginning of whoever was ended behind it");
     scenario.teardown();
 }
 
@@ -136,6 +136,7 @@ async fn a_damaged_table_is_copied_anew_when_it_is_asked_for() {
         .await;
     let process = Process::start(&site, beside.path(), asked(1)).await;
     process.says("both follow again", follows).await;
+    process.has_merged(&site, &["items", "others"]).await;
     process.stop().await;
     let relation = site.relation_of("items", ROLE).await;
     let source = source_rows(&site.client, &relation).await;
@@ -192,10 +193,7 @@ async fn on_a_small_disk() {
             && is(status, "public.items", "following")
     };
     process.says("it goes on", all).await;
-    process.stop().await;
-    // Once more, so that the last changes are merged.
-    let process = Process::start(&site, beside.path(), asked(0)).await;
-    process.says("it follows", all).await;
+    process.has_merged(&site, &["items"]).await;
     process.stop().await;
     let rows = |table: &str| lake_rows("duckdb", &site.lake.path().join("public").join(table));
     let relation = site.relation_of("items", ROLE).await;

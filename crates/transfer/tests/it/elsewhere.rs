@@ -260,7 +260,7 @@ async fn rows_are_read_with_select_alone() {
         let status = away.says(&settings, |status| table(status, "shut.t").is_some()).await;
         assert!(
             why(&status, "shut.t")
-                .contains("grant usage on schema shut to \"reader\"; grant select on shut.t")
+                .contains("grant usage on schema \"shut\" to \"reader\"; grant select on shut.t")
         );
         // Nothing was made there.
         let made =

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postgres_types::PgLsn;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -64,6 +65,22 @@ impl Process {
         self.task.await.unwrap().unwrap();
     }
 
+    /// Waits until what is committed now is in these tables.
+    pub(crate) async fn has_merged(&self, site: &Site, tables: &[&str]) {
+        let now: PgLsn =
+            site.client.query_one("select pg_current_wal_flush_lsn()", &[]).await.unwrap().get(0);
+        let slot = format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{ROLE}'");
+        let lake = site.lake.path().join("public");
+        let is_merged =
+            |table: &&str| position(&lake.join(table)) >= position(&lake.join(format!("{table}__changes")));
+        while site.client.query_one(&slot, &[]).await.unwrap().get::<_, PgLsn>(0) < now
+            || !tables.iter().all(is_merged)
+        {
+            assert!(!self.task.is_finished(), "it ended");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until it says something of itself.
     pub(crate) async fn says(&self, what: &str, is_said: impl Fn(&Value) -> bool) -> Value {
         loop {
@@ -76,6 +93,24 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// How far a table has come, as its log says.
+fn position(table: &Path) -> i64 {
+    let mut position = 0;
+    for version in 0.. {
+        let Ok(text) = std::fs::read_to_string(table.join(format!("_delta_log/{version:020}.json"))) else {
+            return position;
+        };
+        for line in text.lines() {
+            let action: Value = serde_json::from_str(line).unwrap_or_default();
+            let app = action["txn"]["appId"].as_str().unwrap_or("/seq");
+            if !app.ends_with("/seq") && !app.ends_with("/note") {
+                position = action["txn"]["version"].as_i64().unwrap();
+            }
+        }
+    }
+    position
 }
 
 pub(crate) fn table<'s>(status: &'s Value, name: &str) -> &'s Value {
