@@ -3,7 +3,7 @@
 //! Of each key that is named only the last state counts. A value that the source did not say again, being long and the
 //! same as before, is that of an earlier change, or else of the table as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deltalake::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
@@ -11,7 +11,7 @@ use deltalake::arrow::array::{
 use deltalake::arrow::compute::{cast, filter_record_batch, interleave};
 use deltalake::arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use deltalake::arrow::row::{RowConverter, Rows, SortField};
-use foldhash::{HashMap, HashSet};
+use foldhash::fast::RandomState;
 
 use crate::Error;
 use crate::files::Part;
@@ -58,7 +58,7 @@ pub(crate) struct Fold {
     shape: Shape,
     keys: Keys,
     batches: Vec<RecordBatch>,
-    last: HashMap<Key, Last>,
+    last: HashMap<Key, Last, RandomState>,
     /// What the first column of the keys is in them, where it is of whole numbers.
     firsts: Option<BTreeSet<i64>>,
     /// All rows that were there before have gone.
@@ -282,7 +282,7 @@ impl Fold {
     pub(crate) fn rows(&self, before: &[RecordBatch]) -> Result<RecordBatch, Error> {
         let rows: Vec<&Last> = self.last.values().filter(|last| !matches!(last, Last::Gone)).collect();
         let needed = self.needed().keys;
-        let mut found: HashMap<Key, Spot> = HashMap::default();
+        let mut found: HashMap<Key, Spot, RandomState> = HashMap::default();
         for (at, batch) in before.iter().enumerate() {
             for (row, key) in self.keys.of(batch, &self.shape)?.iter().enumerate() {
                 if needed.contains(key.as_ref()) {
@@ -315,7 +315,7 @@ impl Fold {
 /// See [`Fold::needed`].
 pub(crate) struct Needed<'f> {
     fold: &'f Fold,
-    keys: HashSet<&'f [u8]>,
+    keys: HashSet<&'f [u8], RandomState>,
 }
 
 impl Needed<'_> {
