@@ -292,6 +292,32 @@ fn a_table_that_stands_still_goes_on_when_it_is_asked_for() {
     stead.finish();
 }
 
+/// Of a table only what is meant comes into the lake, by its changes too.
+#[test]
+fn a_part_of_a_table_is_read() {
+    let stead = Installation::started();
+    let more = "[transfer.lake]\nfrom = \"postgres.main\"\nevery = \"1s\"\n\
+                tables = [{ name = \"public.people\", without = [\"email\"], where = \"country <> 'it''s $x$'\" }]\n";
+    let story = Story::up(&stead, "shop", more);
+    let sql = |sql: &str| story.sql(sql).unwrap();
+    sql("create table people (id int primary key, country text, email text);
+         insert into people values (1, 'DE', 'a@example.com'), (2, 'it''s $x$', 'b@example.com')");
+    let url = story.ok(&["url", "lake"]).trim().to_owned();
+    until("what keeps the table from being read", || {
+        text(&story.run(&["status"]).stdout).contains("replica identity full").then_some(())
+    });
+    sql("alter table people replica identity full");
+    says(&url, "select string_agg(country, ' ') from people", "DE");
+    assert!(ask(&url, "select email from people").is_err());
+    sql(
+        "update people set country = 'FR' where id = 2; update people set country = 'it''s $x$' where id = 1;
+         alter table people drop column email; insert into people values (3, 'IT')",
+    );
+    says(&url, "select string_agg(country, ' ' order by id) from people", "FR IT");
+    says(&url, "select count(*) from people__changes where country like '%x%'", "0");
+    stead.finish();
+}
+
 /// A transfer keeps no server awake, and what only a person can repair is repaired by one command.
 #[test]
 fn a_server_that_sleeps_is_let_sleep_and_one_that_lost_its_slot_is_copied_anew() {
