@@ -52,6 +52,11 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
+    /// Nothing of it is there.
+    pub(crate) fn of_all(why: String) -> Self {
+        Self { since: 1, why, is_unpublished: false }
+    }
+
     /// The same to somebody who may ask for the table; nothing where it goes on by itself.
     pub(crate) fn told(&self, schema: &str, table: &str) -> Option<Stopped> {
         let (schema, table) = (schema.to_owned(), table.to_owned());
@@ -82,10 +87,10 @@ impl Changes {
         place: &Url,
         writer: Writer,
         relation: &Relation,
-        why: String,
+        stop: Stop,
     ) -> Result<Self, Error> {
         let lake = LakeTable::open_changes(place, writer, relation).await?;
-        Ok(Self { lake, stop: Some(Stop { since: 1, why, is_unpublished: false }) })
+        Ok(Self { lake, stop: Some(stop) })
     }
 
     pub(crate) fn stop(&self) -> Option<&Stop> {

@@ -11,8 +11,8 @@ use deltalake::DeltaTableError;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::Error;
 use crate::memory::replace;
+use crate::{Error, explain};
 
 /// Where notes are and what was put aside, in a schema's folder; the lake shows nothing that is called so.
 const FOLDER: &str = "_damaged";
@@ -118,24 +118,10 @@ pub(crate) async fn open<T>(
 
 /// Why a table could not be read: because of what is in it, unless the system refused.
 pub(crate) fn found(error: DeltaTableError) -> Error {
-    if io_error(&error).is_some_and(|error| error.kind() != io::ErrorKind::NotFound) {
+    if explain::io_error(&error).is_some_and(|error| error.kind() != io::ErrorKind::NotFound) {
         return error.into();
     }
     Error::Damaged { why: error.to_string() }
-}
-
-/// What the system said, where an error comes of that.
-pub(crate) fn io_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        next = match error.downcast_ref::<io::Error>() {
-            Some(found) if found.raw_os_error().is_some() => return Some(found),
-            // Somebody's own, which may come of another: that is in it, not behind it.
-            Some(own) => own.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// Whether a folder without a log has files of a table all the same.

@@ -115,7 +115,7 @@ impl Decoder {
         }
         let open = self.open.as_mut().ok_or_else(|| strange("a change outside a transaction"))?;
         let kind = match kept {
-            Some(kept) => kind.map(|row| kept.row(row)),
+            Some(kept) => kind.map(|row| kept.of(row)),
             None => kind,
         };
         open.changes.push(Change { relation: relation.clone(), kind });

@@ -1,12 +1,13 @@
 //! What went wrong, as the person who can mend it should hear it. Nothing of this repeats a password.
 
 use std::error::Error as Cause;
+use std::io;
 
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
+use crate::Error;
 use crate::wire::Elsewhere;
-use crate::{Error, damage};
 
 /// An error with what it comes from.
 pub(crate) fn told(error: &Error, elsewhere: Option<&Elsewhere>) -> String {
@@ -20,7 +21,7 @@ pub(crate) fn told(error: &Error, elsewhere: Option<&Elsewhere>) -> String {
         (other, _) if is_full(other) => {
             "the lake's disk is full: nothing is lost, and it goes on by itself once there is room".to_owned()
         }
-        (Error::Lake(source), _) => match damage::io_error(source) {
+        (Error::Lake(source), _) => match io_error(source) {
             Some(said) => format!("the lake: {said}"),
             None => error.to_string(),
         },
@@ -29,8 +30,8 @@ pub(crate) fn told(error: &Error, elsewhere: Option<&Elsewhere>) -> String {
 }
 
 fn is_full(error: &Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    damage::io_error(error).is_some_and(|error| [StorageFull, QuotaExceeded].contains(&error.kind()))
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    io_error(error).is_some_and(|error| [StorageFull, QuotaExceeded].contains(&error.kind()))
 }
 
 fn plain(source: &tokio_postgres::Error) -> String {
@@ -85,17 +86,7 @@ fn of_session(source: &tokio_postgres::Error, elsewhere: &Elsewhere) -> Option<S
 
 /// What is wrong with the certificate that a server shows.
 fn of_certificate(source: &tokio_postgres::Error, elsewhere: &Elsewhere) -> Option<String> {
-    let mut cause: Option<&(dyn Cause + 'static)> = source.source();
-    let error = loop {
-        let error = cause?;
-        // What an `io::Error` wraps is not its source.
-        let inside = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-        let inside = inside.and_then(|inside| inside.downcast_ref::<rustls::Error>());
-        if let Some(found) = inside.or_else(|| error.downcast_ref()) {
-            break found;
-        }
-        cause = error.source();
-    };
+    let error: &rustls::Error = causes(source).find_map(|cause| cause.downcast_ref())?;
     let Elsewhere { host, .. } = elsewhere;
     let rustls::Error::InvalidCertificate(why) = error else {
         return Some(format!("no TLS with the server at {host}: {error}"));
@@ -117,6 +108,24 @@ fn of_certificate(source: &tokio_postgres::Error, elsewhere: &Elsewhere) -> Opti
             "the certificate of {host} is not believed ({other:?}); have it replaced, or end the URL with ?sslmode=require, \
              which believes anybody"
         ),
+    })
+}
+
+/// What the system said, where an error comes of that.
+pub(crate) fn io_error<'e>(error: &'e (dyn Cause + 'static)) -> Option<&'e io::Error> {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref())
+        .find(|said: &&io::Error| said.raw_os_error().is_some())
+}
+
+/// An error, what it comes of, and so on.
+fn causes<'e>(error: &'e (dyn Cause + 'static)) -> impl Iterator<Item = &'e (dyn Cause + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // What an `io::Error` wraps is not its source, and may come of another.
+        match error.downcast_ref().and_then(io::Error::get_ref) {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        }
     })
 }
 

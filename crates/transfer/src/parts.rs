@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wildmatch::WildMatchPattern;
 
-use crate::change::{Relation, Row};
+use crate::change::Relation;
 use crate::wire::Part;
 
 /// What of tables is meant; of several that mean a table the first counts.
@@ -49,12 +49,8 @@ impl Part {
 }
 
 impl Kept {
-    /// Those of a row.
-    pub(crate) fn row(&self, row: Row) -> Row {
-        self.of(row)
-    }
-
-    fn of<T>(&self, all: Vec<T>) -> Vec<T> {
+    /// Those of whatever there is one of for each column.
+    pub(crate) fn of<T>(&self, all: Vec<T>) -> Vec<T> {
         all.into_iter().zip(&self.0).filter_map(|(one, stays)| stays.then_some(one)).collect()
     }
 }

@@ -339,18 +339,17 @@ impl Transfer {
         let mut stream = Stream::new(self.connect().await?, settings);
         let tables = tell.borrow().clone();
         stream.begin(&tables).await?;
-        for relation in &tables {
-            if let Some(why) = stream.stopped(relation).await? {
-                let name = relation.full_name();
-                self.board.halt(&name, anew(&name, &why));
-            }
-        }
-        let halt = |stopped: &[Stopped]| {
+        let halt = |name: &str, why: &str| self.board.halt(name, anew(name, why));
+        let halt_all = |stopped: &[Stopped]| {
             for Stopped { schema, table, why, .. } in stopped {
-                let name = format!("{schema}.{table}");
-                self.board.halt(&name, anew(&name, why));
+                halt(&format!("{schema}.{table}"), why);
             }
         };
+        for relation in &tables {
+            if let Some(why) = stream.stopped(relation).await? {
+                halt(&relation.full_name(), &why);
+            }
+        }
         let (mut seen, mut looked, mut let_go) = (Lsn::from(0), Instant::now(), Instant::now());
         let mut tidied = Instant::now();
         let (mut unmerged, mut settling) = (0, Settling::default());
@@ -369,7 +368,7 @@ impl Transfer {
                     for (table, rows) in &step.tables {
                         self.board.changed(table, *rows);
                     }
-                    halt(&step.stopped);
+                    halt_all(&step.stopped);
                     if is_over {
                         break;
                     }
@@ -408,7 +407,7 @@ impl Transfer {
             }
             if tidied.elapsed() > TIDY {
                 let tables = tell.borrow().clone();
-                halt(&stream.tidy(self.keep(), &tables, |table| self.merged(table)).await?);
+                halt_all(&stream.tidy(self.keep(), &tables, |table| self.merged(table)).await?);
                 tidied = Instant::now();
             }
             tokio::time::sleep(LOOK).await;

@@ -67,44 +67,43 @@ pub struct Stream {
     most: u32,
 }
 
-/// A table of changes.
-enum Table {
+/// A table of changes, and what it is asked for by.
+struct Table {
+    place: Url,
+    writer: Writer,
+    asked: Asked,
+    held: Held,
+}
+
+/// What the lake has of it.
+enum Held {
     Whole(Box<Changes>),
-    /// It cannot be read, and so cannot go on.
-    Damaged(Stop),
+    /// It cannot be read, and so cannot go on; what it was asked for by when that was found.
+    Damaged(Stop, Asked),
 }
 
 impl Table {
-    async fn open(place: &Url, writer: Writer, relation: &Relation, asked: Asked) -> Result<Self, Error> {
-        let damage = Beside::of(place).map(|beside| beside.damage()).transpose()?;
-        if let Some(Damage { why, .. }) = damage.flatten() {
-            return Ok(Self::Damaged(Stop { since: 1, why, is_unpublished: false }));
-        }
-        match Changes::open(place, writer, relation).await {
-            Err(Error::Damaged { why }) => Self::found_damaged(place, why, asked),
-            opened => Ok(Self::Whole(Box::new(opened?))),
-        }
-    }
-
-    /// Notes it. Its old changes are none of the new one's.
-    fn found_damaged(place: &Url, why: String, asked: Asked) -> Result<Self, Error> {
-        if let Some(beside) = Beside::of(place) {
-            beside.is_damaged(&Damage { why: why.clone(), asked })?;
-        }
-        Ok(Self::Damaged(Stop { since: 1, why, is_unpublished: false }))
+    async fn open(place: Url, writer: Writer, relation: &Relation, asked: Asked) -> Result<Self, Error> {
+        let noted = Beside::of(&place).map(|beside| beside.damage()).transpose()?.flatten();
+        let held = match noted {
+            Some(Damage { why, asked }) => Held::Damaged(Stop::of_all(why), asked),
+            None => match Changes::open(&place, writer.clone(), relation).await {
+                Err(Error::Damaged { why }) => Held::found_damaged(&place, why, &asked)?,
+                opened => Held::Whole(Box::new(opened?)),
+            },
+        };
+        Ok(Self { place, writer, asked, held })
     }
 
     /// Does something with a table that can be read; nothing is done, from then on, with one that cannot.
     async fn whole<T>(
         &mut self,
-        place: &Url,
-        asked: Asked,
         act: impl AsyncFnOnce(&mut Changes) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        let Self::Whole(changes) = self else { return Ok(None) };
+        let Held::Whole(changes) = &mut self.held else { return Ok(None) };
         match act(changes).await {
             Err(Error::Damaged { why }) => {
-                *self = Self::found_damaged(place, why, asked)?;
+                self.held = Held::found_damaged(&self.place, why, &self.asked)?;
                 Ok(None)
             }
             done => done.map(Some),
@@ -112,10 +111,50 @@ impl Table {
     }
 
     fn stop(&self) -> Option<&Stop> {
-        match self {
-            Self::Whole(changes) => changes.stop(),
-            Self::Damaged(stop) => Some(stop),
+        match &self.held {
+            Held::Whole(changes) => changes.stop(),
+            Held::Damaged(stop, _) => Some(stop),
         }
+    }
+
+    /// Whether it was stopped in an earlier epoch, or was asked for since.
+    async fn is_to_go_on(&mut self) -> Result<bool, Error> {
+        match &mut self.held {
+            Held::Whole(changes) => {
+                let is_asked = changes.is_asked(self.asked.count).await?;
+                Ok(changes.is_of_before() || (is_asked && changes.stop().is_some()))
+            }
+            Held::Damaged(_, noted) => Ok(*noted != self.asked),
+        }
+    }
+
+    async fn resume(&mut self, relation: &Relation, at: Lsn) -> Result<(), Error> {
+        let count = self.asked.count;
+        match &mut self.held {
+            Held::Whole(changes) => changes.resume(relation, at, count).await,
+            Held::Damaged(stop, _) => {
+                let Some(beside) = Beside::of(&self.place) else { return Ok(()) };
+                beside.put_aside()?;
+                fail_point!("transfer::stream.put-aside");
+                let (writer, stop) = (self.writer.clone(), stop.clone());
+                let mut changes = Changes::begin_anew(&self.place, writer, relation, stop).await?;
+                changes.resume(relation, at, count).await?;
+                fail_point!("transfer::stream.begun-anew");
+                beside.is_whole()?;
+                self.held = Held::Whole(Box::new(changes));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Notes it. Its old changes are none of the new one's.
+    fn found_damaged(place: &Url, why: String, asked: &Asked) -> Result<Self, Error> {
+        if let Some(beside) = Beside::of(place) {
+            beside.is_damaged(&Damage { why: why.clone(), asked: asked.clone() })?;
+        }
+        Ok(Self::Damaged(Stop::of_all(why), asked.clone()))
     }
 }
 
@@ -181,9 +220,8 @@ impl Stream {
             if self.source.meant.as_ref().is_some_and(|meant| !meant.has(schema, name)) {
                 continue;
             }
-            let (place, asked) = (self.place(first), self.asked(first));
             let table = self.table(first).await?;
-            let rows = table.whole(&place, asked, async |changes| changes.take(&segments, end).await).await?;
+            let rows = table.whole(async |changes| changes.take(&segments, end).await).await?;
             let rows = rows.unwrap_or_default();
             step.rows += rows;
             step.tables.push((first.full_name(), rows));
@@ -212,10 +250,9 @@ impl Stream {
         for Unpublished { schema, name, why } in tables {
             let (schema, name) = (schema.clone(), name.clone());
             let relation = Relation { schema, name, oid: 0, columns: Vec::new(), catalog: None };
-            let (place, asked) = (self.place(&relation), self.asked(&relation));
-            if LakeTable::is_there(&place) {
+            if LakeTable::is_there(&self.place(&relation)) {
                 let table = self.table(&relation).await?;
-                table.whole(&place, asked, async |changes| changes.withhold(why).await).await?;
+                table.whole(async |changes| changes.withhold(why).await).await?;
             }
         }
         Ok(())
@@ -236,10 +273,9 @@ impl Stream {
     ) -> Result<Vec<Stopped>, Error> {
         let mut stopped = Vec::new();
         for relation in relations {
-            let (place, asked) = (self.place(relation), self.asked(relation));
             let merged = merged(&relation.full_name());
             let table = self.table(relation).await?;
-            table.whole(&place, asked, async |changes| changes.tidy(keep, merged).await).await?;
+            table.whole(async |changes| changes.tidy(keep, merged).await).await?;
             let stop = table.stop();
             stopped.extend(stop.and_then(|stop| stop.told(&relation.schema, &relation.name)));
         }
@@ -249,37 +285,15 @@ impl Stream {
     /// Lets tables go on that were stopped in an earlier epoch, or were asked for since.
     pub async fn begin(&mut self, relations: &[Relation]) -> Result<(), Error> {
         for relation in relations {
-            let asked = self.asked(relation);
-            let goes_on = match self.table(relation).await? {
-                Table::Whole(changes) => {
-                    let is_asked = changes.is_asked(asked.count).await?;
-                    changes.is_of_before() || (is_asked && changes.stop().is_some())
-                }
-                Table::Damaged(_) => {
-                    let damage =
-                        Beside::of(&self.place(relation)).map(|beside| beside.damage()).transpose()?;
-                    damage.flatten().is_none_or(|damage| damage.asked != asked)
-                }
-            };
-            if goes_on {
+            if self.table(relation).await?.is_to_go_on().await? {
                 self.resume(relation).await?;
             }
         }
         Ok(())
     }
 
-    fn asked(&self, relation: &Relation) -> Asked {
-        let count = self.settings.asked.get(&relation.full_name()).copied().unwrap_or_default();
-        Asked { epoch: self.settings.epoch.clone(), count }
-    }
-
     fn place(&self, relation: &Relation) -> Url {
         place_of_changes(&self.settings.lake, &relation.schema, &relation.name)
-    }
-
-    fn writer(&self, relation: &Relation) -> Writer {
-        let name = format!("{}/{}", self.settings.transfer, relation.full_name());
-        Writer { name, epoch: self.settings.epoch.clone() }
     }
 
     /// Lets a table go on that was stopped, with the columns that it has now. What came in between is in its changes only
@@ -291,31 +305,22 @@ impl Stream {
 
     /// The same, with what comes behind a position.
     pub(crate) async fn resume_at(&mut self, relation: &Relation, at: Lsn) -> Result<(), Error> {
-        let (asked, place, writer) = (self.asked(relation), self.place(relation), self.writer(relation));
-        match self.table(relation).await? {
-            Table::Whole(changes) => changes.resume(relation, at, asked.count).await,
-            table @ Table::Damaged(_) => {
-                let Some((beside, stop)) = Beside::of(&place).zip(table.stop().cloned()) else {
-                    return Ok(());
-                };
-                beside.put_aside()?;
-                fail_point!("transfer::stream.put-aside");
-                let mut changes = Changes::begin_anew(&place, writer, relation, stop.why).await?;
-                changes.resume(relation, at, asked.count).await?;
-                fail_point!("transfer::stream.begun-anew");
-                beside.is_whole()?;
-                *table = Table::Whole(Box::new(changes));
-                Ok(())
-            }
-        }
+        self.table(relation).await?.resume(relation, at).await
     }
 
     async fn table(&mut self, relation: &Relation) -> Result<&mut Table, Error> {
         use std::collections::btree_map::Entry;
-        let (place, writer, asked) = (self.place(relation), self.writer(relation), self.asked(relation));
+        let place = self.place(relation);
+        let Settings { transfer, epoch, asked, .. } = &self.settings;
         match self.tables.entry((relation.schema.clone(), relation.name.clone())) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => Ok(entry.insert(Table::open(&place, writer, relation, asked).await?)),
+            Entry::Vacant(entry) => {
+                let name = relation.full_name();
+                let count = asked.get(&name).copied().unwrap_or_default();
+                let asked = Asked { epoch: epoch.clone(), count };
+                let writer = Writer { name: format!("{transfer}/{name}"), epoch: epoch.clone() };
+                Ok(entry.insert(Table::open(place, writer, relation, asked).await?))
+            }
         }
     }
 }

@@ -17,9 +17,13 @@ pub(crate) fn config(mode: Tls, ca: Option<&str>) -> Result<Option<Arc<ClientCon
     let provider = Arc::new(ring::default_provider());
     let believed: Arc<dyn ServerCertVerifier> = match (mode, ca) {
         (Tls::Disable, _) => return Ok(None),
-        (Tls::Prefer, _) | (Tls::Require, None) => Arc::new(Anybody(provider.clone())),
         (Tls::VerifyFull, _) => known(ca, &provider)?,
-        (Tls::VerifyCa | Tls::Require, _) => Arc::new(AnyName(known(ca, &provider)?)),
+        (Tls::Prefer, _) | (Tls::Require, None) => {
+            Arc::new(AnyName { authority: None, provider: provider.clone() })
+        }
+        (Tls::VerifyCa | Tls::Require, _) => {
+            Arc::new(AnyName { authority: Some(known(ca, &provider)?), provider: provider.clone() })
+        }
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -55,48 +59,13 @@ fn known(ca: Option<&str>, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiS
     verifier.map_err(|error| Error::Strange(error.to_string()))
 }
 
-/// `require`: whoever answers; the other end has the key of the certificate that it shows, whosever that is.
+/// Whoever answers under whatever name, with the key of the certificate that he shows; where an authority is asked
+/// (`verify-ca`), with a certificate of that one.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct AnyName {
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
-
-/// `verify-ca`: whoever has a certificate of the authority's, under whatever name.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
 
 impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
@@ -107,8 +76,9 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
         // The name is looked at last: all else is as it should be.
-        match self.0.verify_server_cert(certificate, between, name, ocsp, now) {
+        match authority.verify_server_cert(certificate, between, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -122,7 +92,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -131,10 +101,10 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
