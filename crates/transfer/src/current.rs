@@ -18,7 +18,7 @@ use crate::change::Relation;
 use crate::changes::ASKED;
 use crate::copy::Tell;
 use crate::files::Files;
-use crate::fold::Fold;
+use crate::fold::{Fold, only};
 use crate::lake::{LakeTable, Note, Writer};
 use crate::query::Reached;
 use crate::rows::{LSN, ORDER};
@@ -32,7 +32,7 @@ use crate::{Error, Lsn, fail_point, forms};
 pub use newer::Newer;
 
 /// Changes that are merged at once, about, and bytes of them: they are held in memory.
-const AT_ONCE: usize = 250_000;
+const AT_ONCE: usize = 400_000;
 const BYTES_AT_ONCE: usize = 64 * 1024 * 1024;
 
 /// What is noted of a copy.
@@ -383,7 +383,7 @@ async fn later(changes: &LakeTable, from: u64) -> Result<(Vec<RecordBatch>, Opti
             bytes += batch.get_array_memory_size();
             reached = lsn.values().iter().copied().fold(reached, i64::max);
             if let Some(first) = is_later.values().set_indices().next() {
-                later.push(((lsn.value(first), order.value(first)), filter_record_batch(&batch, &is_later)?));
+                later.push(((lsn.value(first), order.value(first)), only(batch, &is_later)?));
             }
         }
     }

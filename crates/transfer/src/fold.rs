@@ -116,7 +116,7 @@ impl Fold {
                 Some(!is_known(told.op.value(row), xid, told.lsn.value(row)))
             })
             .collect();
-        let batch = filter_record_batch(batch, &is_new)?;
+        let batch = only(batch.clone(), &is_new)?;
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -329,8 +329,13 @@ impl Needed<'_> {
         if !are_needed.contains(&true) {
             return Ok(None);
         }
-        Ok(Some(filter_record_batch(batch, &are_needed.into())?))
+        Ok(Some(only(batch.clone(), &are_needed.into())?))
     }
+}
+
+/// These rows of a batch, which is not copied where they are all.
+pub(crate) fn only(batch: RecordBatch, rows: &BooleanArray) -> Result<RecordBatch, Error> {
+    if rows.true_count() == batch.num_rows() { Ok(batch) } else { Ok(filter_record_batch(&batch, rows)?) }
 }
 
 /// Rows of batches, column by column.

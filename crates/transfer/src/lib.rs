@@ -12,6 +12,7 @@
 //! Nothing here knows the control plane.
 
 pub mod address;
+mod ahead;
 mod binary;
 mod catalog;
 mod cells;

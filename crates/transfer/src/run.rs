@@ -40,7 +40,7 @@ const LET_GO: Duration = Duration::from_secs(5);
 /// Changes that are merged before their time, as questions to the lake would feel them; and while there are more to come,
 /// as each merge rewrites what the next one does.
 const MANY: usize = 50_000;
-const VERY_MANY: usize = 200_000;
+const VERY_MANY: usize = 400_000;
 /// Between two times that small files are made large ones, and that files are removed which no version needs.
 const TIDY: Duration = Duration::from_secs(60);
 const VACUUM: Duration = Duration::from_secs(60 * 60);

@@ -224,15 +224,18 @@ impl Source {
         Ok(Snapshot { transaction, way, exported, visibility, at: row.get(1), tables })
     }
 
+    /// Another session of the same sign-in.
+    pub(crate) async fn another(&self, name: &str) -> Result<Client, Error> {
+        let (client, connection) = self.way.called(name).connect().await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
     /// The next messages of the slot: whole transactions, with at least `most` rows unless there are not so many.
     pub(crate) async fn peek(&self, most: u32) -> Result<Messages, Error> {
-        let Self { slot, publication, .. } = self;
-        let peek = format!(
-            "copy (select data from pg_logical_slot_peek_binary_changes('{slot}', null, {most}, \
-             'proto_version', '1', 'publication_names', '{publication}')) to stdout (format binary)"
-        );
-        let rows = BinaryCopyOutStream::new(self.client.copy_out(peek.as_str()).await?, &[Type::BYTEA]);
-        Ok(Messages(Box::pin(rows)))
+        let Self { client, slot, publication, .. } = self;
+        Messages::of(client, "pg_logical_slot_peek_binary_changes", &slot.to_string(), publication, most)
+            .await
     }
 
     /// Lets go of everything before a position.
@@ -247,6 +250,12 @@ impl Source {
         let confirmed = "select confirmed_flush_lsn from pg_replication_slots where slot_name = $1";
         let row = self.client.query_opt(confirmed, &[&self.slot.to_string()]).await?;
         row.map(|row| row.get(0)).ok_or_else(|| Error::Strange(format!("there is no slot {}", self.slot)))
+    }
+
+    /// How many bytes of the server's log the slot has not let go of, which need not be its own.
+    pub(crate) async fn behind(&self) -> Result<u64, Error> {
+        let (end, let_go_of) = (self.end().await?, self.let_go_of().await?);
+        Ok(u64::from(end).saturating_sub(let_go_of.into()))
     }
 
     /// Waits until everybody sees what these transactions did: a stream is told of a commit a moment earlier.
@@ -266,12 +275,61 @@ impl Source {
 }
 
 /// Messages of a slot, as they come.
-pub(crate) struct Messages(Pin<Box<BinaryCopyOutStream>>);
+pub(crate) struct Messages {
+    rows: Pin<Box<BinaryCopyOutStream>>,
+    /// What was waited for.
+    first: Option<Bytes>,
+    is_over: bool,
+    most: u32,
+}
 
 impl Messages {
+    async fn of(
+        client: &Client,
+        function: &str,
+        slot: &str,
+        publication: &Publication,
+        most: u32,
+    ) -> Result<Self, Error> {
+        let ask = format!(
+            "copy (select data from {function}('{slot}', null, {most}, 'proto_version', '1', \
+             'publication_names', '{publication}')) to stdout (format binary)"
+        );
+        let rows = BinaryCopyOutStream::new(client.copy_out(ask.as_str()).await?, &[Type::BYTEA]);
+        Ok(Self { rows: Box::pin(rows), first: None, is_over: false, most })
+    }
+
+    /// Those of a slot, which begins behind them afterwards.
+    pub(crate) async fn used_up(
+        client: &Client,
+        slot: &str,
+        publication: &Publication,
+        most: u32,
+    ) -> Result<Self, Error> {
+        Self::of(client, "pg_logical_slot_get_binary_changes", slot, publication, most).await
+    }
+
+    /// How many were asked for.
+    pub(crate) fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Waits until the server has all of them: it says none before.
+    pub(crate) async fn wait(&mut self) -> Result<(), Error> {
+        self.first = self.next().await?;
+        Ok(())
+    }
+
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let Some(row) = self.0.next().await else { return Ok(None) };
-        Ok(Some(Bytes::copy_from_slice(row?.try_get(0)?)))
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        if self.is_over {
+            return Ok(None);
+        }
+        let row = self.rows.next().await.transpose()?;
+        self.is_over = row.is_none();
+        row.map(|row| Ok(Bytes::copy_from_slice(row.try_get(0)?))).transpose()
     }
 }
 

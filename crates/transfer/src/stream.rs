@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use url::Url;
 
+use crate::ahead::{self, Ahead};
 use crate::change::{Change, Relation, Transaction};
 use crate::changes::{Changes, Segment, Stop};
 use crate::damage::{Asked, Beside, Damage};
 use crate::lake::{LakeTable, Writer, place_of_changes};
 use crate::slot::Unpublished;
+use crate::source::Messages;
 use crate::upkeep::Keep;
 use crate::{Error, Lsn, Source, fail_point};
 
-/// Messages that the slot is asked for, at least, where there are so many; and at most, where there were more each time.
-const BATCH: u32 = 100_000;
-const MOST: u32 = 800_000;
 /// Rows that are held and written at once, about.
 const AT_ONCE: usize = 50_000;
 
@@ -65,6 +64,11 @@ pub struct Stream {
     tables: BTreeMap<(String, String), Table>,
     /// Messages that the slot is asked for next.
     most: u32,
+    ahead: Option<Ahead>,
+    /// The slot may be far behind.
+    is_behind: bool,
+    /// Nobody can read ahead of it.
+    is_alone: bool,
 }
 
 /// A table of changes, and what it is asked for by.
@@ -161,7 +165,15 @@ impl Held {
 impl Stream {
     /// Goes on where the lake's tables say that it was.
     pub fn new(source: Source, settings: Settings) -> Self {
-        Self { source, settings, tables: BTreeMap::new(), most: BATCH }
+        Self {
+            source,
+            settings,
+            tables: BTreeMap::new(),
+            most: ahead::first(),
+            ahead: None,
+            is_behind: true,
+            is_alone: false,
+        }
     }
 
     /// Takes what the slot has next, writes it, and lets the source forget it.
@@ -169,7 +181,7 @@ impl Stream {
     /// A table that cannot hold what comes is stopped, and told among what the step has done; the others go on. What is
     /// wrong with the lake itself is an error of the step, after which the source keeps everything.
     pub async fn step(&mut self) -> Result<Step, Error> {
-        let mut messages = self.source.peek(self.most).await?;
+        let mut messages = self.messages().await?;
         let mut decoder = self.source.decoder();
         let (mut step, mut skipped, mut end) = (Step::default(), Vec::new(), None);
         let (mut count, mut transactions, mut rows) = (0, Vec::new(), 0);
@@ -192,8 +204,12 @@ impl Stream {
                 break;
             }
         }
-        // Each time the server goes through its log from where it keeps it: the more is asked of it the better.
-        self.most = if count >= self.most { (self.most * 2).min(MOST) } else { BATCH };
+        self.is_behind = count >= messages.most();
+        if self.is_behind {
+            self.most = ahead::more(messages.most());
+        } else {
+            (self.most, self.ahead) = (ahead::first(), None);
+        }
         let Some(end) = end else { return Ok(step) };
         fail_point!("transfer::stream.written");
         // A copy that is made after this holds what was not written.
@@ -202,6 +218,28 @@ impl Stream {
         self.source.advance(end).await?;
         fail_point!("transfer::stream.advanced");
         Ok(step)
+    }
+
+    /// What the slot has next, from whoever reads ahead of it where there is much.
+    async fn messages(&mut self) -> Result<Messages, Error> {
+        let may_begin = self.is_behind && !self.is_alone && self.ahead.is_none();
+        if may_begin && ahead::is_much(self.source.behind().await?) {
+            match Ahead::begin(&self.source, self.most).await {
+                Ok(ahead) => self.ahead = Some(ahead),
+                // It would only be quicker.
+                Err(error) => {
+                    tracing::info!(%error, "nobody reads ahead of the slot");
+                    self.is_alone = true;
+                }
+            }
+        }
+        if let Some(ahead) = &mut self.ahead {
+            match ahead.next().await? {
+                Some(messages) => return Ok(messages),
+                None => self.ahead = None,
+            }
+        }
+        self.source.peek(self.most).await
     }
 
     /// Writes transactions; answers where the last one ends. Those of which something was not written are added to

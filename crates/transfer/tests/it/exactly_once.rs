@@ -1,10 +1,14 @@
 //! Every change is in the lake once, whatever is ended when.
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio_postgres::Client;
 use transfer::Error;
 use transfer::stream::Stream;
 
+use crate::site::Site;
 use crate::source::{Changed, Fixture, replay};
 
 /// Where a writer can be ended.
@@ -82,6 +86,77 @@ async fn whatever_is_ended_when_every_change_is_there_once() {
     drain(&mut fixture.stream().await).await.unwrap();
     assert!(assert_exact(&fixture).await.len() > 100);
     assert!(ends > 30, "only {ends} writers were ended");
+}
+
+/// How many sessions read ahead.
+async fn ahead(client: &Client) -> i64 {
+    let ask = "select count(*) from pg_stat_activity
+        where application_name = 'stead transfer, ahead' and datname = current_database()";
+    client.query_one(ask, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn what_is_read_ahead_of_the_slot_is_there_once() {
+    let fixture = Fixture::new().await;
+    fail::cfg("transfer::ahead.always", "return").unwrap();
+    fail::cfg("transfer::ahead.first", "return(5)").unwrap();
+    let mut random = StdRng::seed_from_u64(11);
+    let (mut ends, mut read) = (0, 0);
+    for round in 0..30 {
+        for _ in 0..random.random_range(10..40) {
+            fixture.sql(&transaction(&mut random)).await;
+        }
+        let point = ENDS[round % ENDS.len()];
+        // Not at once, so that others are on their way.
+        fail::cfg(point, "3*off->return").unwrap();
+        let mut stream = fixture.stream().await;
+        loop {
+            match stream.step().await {
+                Ok(step) if step.transactions == 0 => break,
+                Ok(_) => read += ahead(&fixture.client).await,
+                Err(Error::Ended(_)) => {
+                    ends += 1;
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        fail::remove(point);
+    }
+    drain(&mut fixture.stream().await).await.unwrap();
+    assert!(assert_exact(&fixture).await.len() > 500);
+    assert!(ends > 10 && read > 10, "{ends} were ended, {read} sessions read ahead");
+    while ahead(&fixture.client).await > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let slots = "select count(*) from pg_replication_slots where temporary and database = current_database()";
+    assert_eq!(fixture.client.query_one(slots, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_for_more_slots_nobody_reads_ahead() {
+    let alone = fail::FailScenario::setup();
+    let site =
+        Site::new(16, "create table items (id int primary key); create publication lake for all tables")
+            .await;
+    let take = "select pg_create_physical_replication_slot('other_' || n, false, true)
+        from generate_series(1, current_setting('max_replication_slots')::int - 2) n";
+    site.sql(take).await;
+    fail::cfg("transfer::ahead.always", "return").unwrap();
+    fail::cfg("transfer::ahead.first", "return(5)").unwrap();
+    for id in 0..20 {
+        site.sql(&format!("insert into items values ({id})")).await;
+    }
+    let (mut stream, mut rows) = (site.stream().await, 0);
+    loop {
+        let step = stream.step().await.unwrap();
+        rows += step.rows;
+        if step.transactions == 0 {
+            break;
+        }
+    }
+    assert_eq!(rows, 20);
+    alone.teardown();
 }
 
 /// The first knows one batch, the second as well, and there is something for a next one.

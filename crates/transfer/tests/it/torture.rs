@@ -49,6 +49,8 @@ const CONTROLS: [&str; 5] = [
 ];
 /// What makes many of what would be one: a copy is made by several sessions.
 const RANGES: &str = "transfer::copy.at_once";
+/// What makes much of what is little: the slot is read ahead of, and little is asked for at once.
+const MUCH: [&str; 2] = ["transfer::ahead.always", "transfer::ahead.first"];
 
 /// Tables whose history is compared; the last has its rows only.
 const TABLES: [&str; 5] = ["items", "parts", "every", "bulk", "shifting"];
@@ -238,12 +240,15 @@ impl Readers {
             }
             let point = ENDS[random.random_range(0..ENDS.len())];
             let points = self.points.clone().unwrap_or_else(|| format!("{point}=20%return"));
+            let [always, first] = MUCH;
+            let is_far = random.random_bool(0.5);
+            let ahead = if is_far { format!("{always}=return;{first}=return(50);") } else { String::new() };
             let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
             let started = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "torture::reader", "--ignored", "--nocapture"])
                 .env("TORTURE_SERVER", &self.run)
                 .env("TORTURE_LAKE", &self.lake)
-                .env("FAILPOINTS", format!("{RANGES}=return(16384);{points}"))
+                .env("FAILPOINTS", format!("{RANGES}=return(16384);{ahead}{points}"))
                 .stdout(Stdio::null())
                 .stderr(log)
                 .spawn();
@@ -506,7 +511,13 @@ fn every_fail_point_is_driven() {
     every_point(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     assert_eq!(
         found,
-        ENDS.into_iter().chain(CONTROLS).chain(DAMAGED).chain([RANGES]).map(str::to_owned).collect()
+        ENDS.into_iter()
+            .chain(CONTROLS)
+            .chain(DAMAGED)
+            .chain([RANGES])
+            .chain(MUCH)
+            .map(str::to_owned)
+            .collect()
     );
 }
 
