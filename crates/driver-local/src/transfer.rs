@@ -194,6 +194,9 @@ impl Local {
         env.insert("STEAD_PROGRAM".into(), program);
         let digest = Sha256::new_with_prefix(words.join("\n")).finalize();
         env.insert("STEAD_SETTINGS".into(), format!("{digest:x?}"));
+        if settings == COPIER {
+            env.extend(transfer::wire::ENVIRONMENT.map(|(name, value)| (name.into(), value.into())));
+        }
         if fail::has_failpoints()
             && let Ok(points) = std::env::var("STEAD_TRANSFER_FAILPOINTS")
         {

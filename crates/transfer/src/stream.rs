@@ -15,8 +15,9 @@ use crate::source::Messages;
 use crate::upkeep::Keep;
 use crate::{Error, Lsn, Source, fail_point};
 
-/// Rows that are held and written at once, about.
+/// Rows that are held and written at once, about, and bytes of them.
 const AT_ONCE: usize = 50_000;
+const BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
 
 /// What a stream is called, and where it goes.
 #[derive(Debug, Clone)]
@@ -184,21 +185,22 @@ impl Stream {
         let mut messages = self.messages().await?;
         let mut decoder = self.source.decoder();
         let (mut step, mut skipped, mut end) = (Step::default(), Vec::new(), None);
-        let (mut count, mut transactions, mut rows) = (0, Vec::new(), 0);
+        let (mut count, mut transactions, mut rows, mut bytes) = (0, Vec::new(), 0, 0);
         loop {
             let message = messages.next().await?;
             let is_last = message.is_none();
             if let Some(message) = message {
                 count += 1;
+                bytes += message.len();
                 if let Some(transaction) = decoder.take(message)? {
                     rows += transaction.changes.len();
                     transactions.push(transaction);
                 }
             }
-            if is_last || rows >= AT_ONCE {
+            if is_last || rows >= AT_ONCE || bytes >= BYTES_AT_ONCE {
                 end = self.write(&transactions, &mut step, &mut skipped).await?.or(end);
                 transactions.clear();
-                rows = 0;
+                (rows, bytes) = (0, 0);
             }
             if is_last {
                 break;

@@ -7,6 +7,14 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+/// What the process is started with, for glibc: left to itself it keeps what a merge has let go of, in a heap a thread,
+/// which comes to twice of what is in use. Two heaps, and what is larger than these bytes is given back.
+pub const ENVIRONMENT: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "2"),
+    ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+    ("MALLOC_TRIM_THRESHOLD_", "16777216"),
+];
+
 /// `conf/transfer.json`: everything that the process goes by.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -108,6 +108,7 @@ impl Copier {
     pub(crate) fn start(&self) -> Run {
         let mut command = Command::new(stead());
         command.arg("transfer").arg(self.home.join("transfer.json")).stdout(Stdio::null());
+        command.envs(transfer::wire::ENVIRONMENT);
         Run::start("stead transfer", &mut command, self.home.join("transfer.log"))
     }
 
