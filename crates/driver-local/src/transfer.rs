@@ -14,7 +14,7 @@ use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
     Behind, COPIER_MIB, Column, Inside, LAKE_MIB, Leaving, Mode, Observed, Origin, Overlap, Part, Pattern,
-    Process, Progress, Seen, Server, Spec, Step, TableState,
+    Process, Progress, Seen, Server, Spec, Step, TableState, Unknown,
 };
 use component::{Condition, ConditionKind, DriverError, Status, Target};
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ use transfer::publish;
 use crate::act::unavailable;
 use crate::elsewhere::{Known, known};
 use crate::session::admin;
-use crate::{Local, Place, fail_point, files};
+use crate::{Local, Place, bucket, fail_point, files};
 
 /// Sessions of the lake at once.
 const LAKE_SESSIONS: u32 = 20;
@@ -67,6 +67,11 @@ impl Names {
             handle,
         })
     }
+
+    /// The way to a bucket; that to a server elsewhere is called by the handle alone.
+    pub(crate) fn target_way(&self) -> String {
+        format!("{}-to", self.handle)
+    }
 }
 
 impl Local {
@@ -93,15 +98,15 @@ impl Local {
             server,
             inside,
             files: if tree {
-                self.files_seen(&self.transfer_files(target, spec, &names)?, &names)
+                self.files_seen(&self.transfer_files(target, spec, &names)?)
             } else {
                 Seen::Absent
             },
             copier: process(units.as_ref().map(|units| &units.0), &names.copier).await?,
-            lake: process(units.as_ref().map(|units| &units.1), &names.lake).await?,
+            lake: process(units.as_ref().and_then(|units| units.1.as_ref()), &names.lake).await?,
             route: self.route_seen(&self.lake_route(target, spec, &names)).await,
             progress: if tree { self.progress(&names) } else { None },
-            unknown: spec.from.elsewhere().and_then(|elsewhere| known(target, elsewhere).err()),
+            unknown: unknown(target, spec),
             leaving: if tree { self.leaving(&names).await? } else { Leaving::Unasked },
         })
     }
@@ -151,31 +156,40 @@ impl Local {
         Ok((Server::Up, Some(Inside { role, slot })))
     }
 
-    /// The unit that copies and the one that answers, as they should be; `None` where the server is nowhere.
+    /// The unit that copies and the one that answers, where one does, as they should be; `None` where the server is
+    /// nowhere.
     async fn units_of(
         &self,
         target: &Target,
         spec: &Spec,
         names: &Names,
-    ) -> Result<Option<(Unit, Unit)>, DriverError> {
+    ) -> Result<Option<(Unit, Option<Unit>)>, DriverError> {
         let place = self.server_of(target, spec)?;
         let texts = self.transfer_files(target, spec, names)?;
         let (Some(copier), lake) = (texts.copier, texts.lake) else { return Ok(None) };
+        let outside = spec.to.is_some();
         let (runs, words) = match (&spec.from, place) {
-            (Origin::Elsewhere(_), _) => (Runs::TransferElsewhere { tree: names.tree.clone() }, vec![copier]),
+            (Origin::Elsewhere(_), _) => {
+                (Runs::TransferElsewhere { tree: names.tree.clone(), outside }, vec![copier])
+            }
             (Origin::Server(_), None) => return Ok(None),
             (Origin::Server(_), Some(place)) => {
                 // A folder that was made anew under the same name has another number, and the process sees the old one.
                 let number = std::fs::metadata(self.socket_dir(&place.tree));
                 let number = number.map_or(0, |meta| std::os::unix::fs::MetadataExt::ino(&meta));
-                let runs = Runs::Transfer { tree: names.tree.clone(), from: place.tree };
+                let runs = Runs::Transfer { tree: names.tree.clone(), from: place.tree, outside };
                 (runs, vec![copier, number.to_string()])
             }
         };
         let wanted = if spec.paused { Wanted::Stopped } else { Wanted::Running };
         let copier = self.transfer_unit(&names.copier, runs, COPIER, &words, COPIER_MIB).await?;
-        let runs = Runs::Lake { tree: names.tree.clone() };
-        let lake = self.transfer_unit(&names.lake, runs, LAKE, &[lake], LAKE_MIB).await?;
+        let lake = match lake {
+            Some(lake) => {
+                let runs = Runs::Lake { tree: names.tree.clone() };
+                Some(self.transfer_unit(&names.lake, runs, LAKE, &[lake], LAKE_MIB).await?)
+            }
+            None => None,
+        };
         Ok(Some((Unit { wanted, ..copier }, lake)))
     }
 
@@ -214,8 +228,13 @@ impl Local {
     }
 
     /// The unit that copies from elsewhere, going by this text.
-    pub(crate) async fn copier_elsewhere(&self, names: &Names, text: String) -> Result<Unit, DriverError> {
-        let runs = Runs::TransferElsewhere { tree: names.tree.clone() };
+    pub(crate) async fn copier_elsewhere(
+        &self,
+        names: &Names,
+        text: String,
+        outside: bool,
+    ) -> Result<Unit, DriverError> {
+        let runs = Runs::TransferElsewhere { tree: names.tree.clone(), outside };
         self.transfer_unit(&names.copier, runs, COPIER, &[text], COPIER_MIB).await
     }
 
@@ -243,6 +262,14 @@ impl Local {
                 }
             },
         };
+        let mut ways: Vec<_> = way.map(|way| (names.handle.clone(), way)).into_iter().collect();
+        let copier = match &spec.to {
+            None => copier,
+            Some(to) => bucket::known(target, to).ok().and_then(|to| {
+                ways.push((names.target_way(), to.route()));
+                Some(transfer::wire::Settings { bucket: Some(to.settings(self, names)), ..copier? })
+            }),
+        };
         let copier = copier.map(|settings| json!(settings).to_string());
         let verifier = target.verifier.expose_secret();
         let lake = json!({
@@ -256,7 +283,8 @@ impl Local {
             "sessions": LAKE_SESSIONS,
         });
         let conf = self.tree_dir(&names.tree).join("conf");
-        Ok(Texts { conf, copier, lake: lake.to_string(), way })
+        let lake = spec.to.is_none().then(|| lake.to_string());
+        Ok(Texts { conf, copier, lake, ways })
     }
 
     /// What the copier goes by; `sign_in` is database and password.
@@ -278,6 +306,7 @@ impl Local {
             password,
             elsewhere,
             lake: seen.join("data/lake"),
+            bucket: None,
             memory: seen.join("data/memory.json"),
             status: seen.join("run/status.json"),
             parts: parts(spec),
@@ -309,10 +338,10 @@ impl Local {
         }
     }
 
-    fn files_seen(&self, texts: &Texts, names: &Names) -> Seen {
+    fn files_seen(&self, texts: &Texts) -> Seen {
         let files = texts.files().map(|(name, text)| files::compare(&texts.conf.join(name), text));
-        let way = texts.way.as_ref().map(|way| self.way_seen(names, way));
-        let seen: Vec<_> = files.chain(way).collect();
+        let ways = texts.ways.iter().map(|(name, way)| self.way_seen(name, way));
+        let seen: Vec<_> = files.chain(ways).collect();
         match seen.as_slice() {
             seen if seen.iter().all(|seen| *seen == Seen::Same) => Seen::Same,
             seen if seen.iter().all(|seen| *seen == Seen::Absent) => Seen::Absent,
@@ -372,8 +401,8 @@ impl Local {
                 for (name, text) in texts.files() {
                     files::write_atomically(&texts.conf.join(name), text, 0o640)?;
                 }
-                if let Some(way) = &texts.way {
-                    self.open_way(&names, way).await?;
+                for (name, way) in &texts.ways {
+                    self.open_way(name, way).await?;
                 }
                 fail_point!("driver-local::transfer-files-written");
                 Ok(())
@@ -382,7 +411,9 @@ impl Local {
                 let Some((copier, lake)) = self.units_of(target, spec, &names).await? else {
                     return Err(DriverError::Unavailable(format!("{} is not on this host", spec.from)));
                 };
-                let mut unit = if *step == Step::StartCopier { copier } else { lake };
+                let unit = if *step == Step::StartCopier { Some(copier) } else { lake };
+                let none = || DriverError::Unavailable("a transfer into a bucket has no lake".into());
+                let mut unit = unit.ok_or_else(none)?;
                 unit.generation = self.declaration(&unit).1;
                 self.run_unit(&unit).await?;
                 fail_point!("driver-local::transfer-unit-applied");
@@ -412,7 +443,9 @@ impl Local {
                     self.forget_unit(name).await?;
                 }
                 fail_point!("driver-local::transfer-units-removed");
-                self.shut_way(&names).await?;
+                for way in [&names.handle, &names.target_way()] {
+                    self.shut_way(way).await?;
+                }
                 if let Some(leaving) = self.0.leaving.get() {
                     leaving().await;
                 }
@@ -455,7 +488,8 @@ impl Local {
             // A server that does not answer because it sleeps is no trouble; one that is down says so itself.
             progress.trouble = None;
         }
-        status.endpoint = Some(Endpoint {
+        // A bucket is asked by others.
+        status.endpoint = spec.to.is_none().then(|| Endpoint {
             host: self.0.address.clone(),
             port: target.port,
             database: target.name.local.to_string(),
@@ -469,9 +503,10 @@ struct Texts {
     conf: PathBuf,
     /// Nothing where it is not known where the server is.
     copier: Option<String>,
-    lake: String,
-    /// The way to a server elsewhere.
-    way: Option<relay::wire::Route>,
+    /// Nothing where a bucket takes its place.
+    lake: Option<String>,
+    /// The ways to a server elsewhere and to a bucket, by their names.
+    ways: Vec<(String, relay::wire::Route)>,
 }
 
 pub(crate) const COPIER: &str = "transfer.json";
@@ -480,8 +515,14 @@ const LAKE: &str = "lake.json";
 impl Texts {
     fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         let copier = self.copier.as_deref().map(|copier| (COPIER, copier));
-        copier.into_iter().chain([(LAKE, self.lake.as_str())])
+        copier.into_iter().chain(self.lake.as_deref().map(|lake| (LAKE, lake)))
     }
+}
+
+/// Why it is not known where its server or its bucket is.
+fn unknown(target: &Target, spec: &Spec) -> Option<Unknown> {
+    let server = spec.from.elsewhere().and_then(|elsewhere| known(target, elsewhere).err());
+    server.or_else(|| spec.to.as_ref().and_then(|to| bucket::known(target, to).err()))
 }
 
 /// The password that the copier signs in with. It follows from the lake's own, which does not follow from it: whoever

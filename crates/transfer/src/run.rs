@@ -23,13 +23,14 @@ use crate::elsewhere::Meant;
 use crate::explain;
 use crate::lake::{LakeTable, Writer, place, place_of_changes};
 use crate::memory::{Beginning, Memory};
+use crate::place::Place;
 use crate::settling::Settling;
 use crate::slot::{SlotState, Unpublished};
 use crate::status::Board;
 use crate::stream::{self, Stopped, Stream};
 use crate::way::Way;
 use crate::wire::{Cursor, Elsewhere, Left, Mode, Settings, TableState};
-use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source};
+use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source, bucket};
 
 /// Between two looks at whether the server has written anything.
 const LOOK: Duration = Duration::from_millis(100);
@@ -80,7 +81,7 @@ pub async fn run(settings: &Path, stop: impl Future<Output = ()>) -> Result<(), 
 
 struct Transfer {
     settings: Settings,
-    lake: Url,
+    lake: Place,
     slot: Slot,
     publication: Publication,
     board: Board,
@@ -94,8 +95,12 @@ struct Transfer {
 
 impl Transfer {
     fn new(settings: Settings) -> Result<Self, Error> {
-        let lake = Url::from_directory_path(&settings.lake)
-            .map_err(|()| Error::Strange(format!("{} is no folder", settings.lake.display())))?;
+        let folder = Url::from_directory_path(&settings.lake)
+            .map_err(|()| Error::Strange(format!("{} is no folder", settings.lake.display())));
+        let lake = match &settings.bucket {
+            Some(bucket) => bucket::open(bucket)?,
+            None => folder?.into(),
+        };
         let strange = |bad: crate::BadName| Error::Strange(bad.to_string());
         let slot = settings.role.parse().map_err(strange)?;
         let publication = settings.role.parse().map_err(strange)?;
@@ -186,7 +191,7 @@ impl Transfer {
                 Mode::Snapshot => self.at_intervals(None).await,
                 Mode::Query(cursor) => self.at_intervals(Some(cursor)).await,
             };
-            let Err(error) = ended;
+            let Err(error) = ended.map_err(|error| self.lake.known(error));
             if began.elapsed() > AT_MOST * 2 {
                 wait = AGAIN;
             }
@@ -221,6 +226,15 @@ impl Transfer {
         Ok(source)
     }
 
+    /// Makes sure that nobody else writes where it does.
+    async fn claim(&self) -> Result<(), Error> {
+        let path = &self.settings.memory;
+        let memory = Memory::read(path)?;
+        let known = memory.claimed && self.settings.resyncs <= memory.resyncs;
+        let claimed = self.lake.claim(&self.settings.name, known).await?;
+        if claimed != memory.claimed { Memory { claimed, ..memory }.write(path) } else { Ok(()) }
+    }
+
     /// Every change, and the tables as they are.
     async fn follow(self: &Arc<Self>) -> Result<Infallible, Error> {
         let source = self.connect().await?;
@@ -229,6 +243,7 @@ impl Transfer {
             // What a slot tells of is published by what was there when it was made.
             self.tables(&source).await?;
         }
+        self.claim().await?;
         let memory = self.begin(&source).await?;
         self.board.trouble(None, false);
         let (tell, told) = watch::channel(self.tables(&source).await?.0);
@@ -258,8 +273,8 @@ impl Transfer {
                 if slot.is_some() {
                     source.drop_slot().await?;
                 }
-                memory =
-                    Memory { history: Some(history), resyncs: self.settings.resyncs, ..Memory::default() };
+                let (resyncs, claimed) = (self.settings.resyncs, memory.claimed);
+                memory = Memory { history: Some(history), resyncs, claimed, ..Memory::default() };
                 // Noted first: a slot that is found then is its own, however it ends meanwhile.
                 memory.write(path)?;
                 source.make_slot().await?;
@@ -312,9 +327,10 @@ impl Transfer {
         Ok((damage::open(&place, &asked, opening).await?, count))
     }
 
-    /// The server, and whoever writes the same lake, are everybody's trouble; a table's is its own.
+    /// The server, the bucket, and whoever writes the same lake, are everybody's trouble; a table's is its own.
     fn stands(&self, table: &str, error: Error) -> Result<(), Error> {
-        if matches!(error, Error::Source(_) | Error::Fenced { .. } | Error::Ended(_)) {
+        let error = self.lake.known(error);
+        if matches!(error, Error::Source(_) | Error::Bucket(_) | Error::Fenced { .. } | Error::Ended(_)) {
             return Err(error);
         }
         let why = explain::told(&error, self.settings.elsewhere.as_ref());
@@ -520,6 +536,7 @@ impl Transfer {
     /// All tables of one moment, or what of them is newer than what was read, again and again.
     async fn at_intervals(&self, cursor: Option<&Cursor>) -> Result<Infallible, Error> {
         let every = Duration::from_millis(self.settings.every_ms);
+        self.claim().await?;
         loop {
             let mut memory = Memory::read(&self.settings.memory)?;
             self.board.as_of(memory.copied_at);
