@@ -154,6 +154,14 @@ impl Spec {
         many.into_iter().flatten().chain(transfer.into_iter().flat_map(transfer::Spec::secrets))
     }
 
+    /// Where its data are asked for, when that is not here: it has no address then.
+    pub fn asked_elsewhere(&self) -> Option<&transfer::Location> {
+        match self {
+            Self::Postgres(_) | Self::Function(_) => None,
+            Self::Transfer(spec) => spec.to.as_ref().map(|to| &to.bucket),
+        }
+    }
+
     /// What it counts for in its tenant's quota.
     pub fn footprint(&self) -> Footprint {
         match self {

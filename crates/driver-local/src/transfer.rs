@@ -4,6 +4,8 @@
 //! What a person types in never gets into a script but as a literal, and nothing of the tenant's is read here: the
 //! function that publishes tables looks at catalogs alone (`transfer::publish`).
 
+mod conditions;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,10 +15,10 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    Behind, COPIER_MIB, Column, Inside, LAKE_MIB, Leaving, Mode, Observed, Origin, Overlap, Part, Pattern,
-    Process, Progress, Seen, Server, Spec, Step, TableState, Unknown,
+    COPIER_MIB, Column, Inside, LAKE_MIB, Leaving, Mode, Observed, Origin, Overlap, Part, Pattern, Process,
+    Progress, Seen, Server, Spec, Step, Unknown,
 };
-use component::{Condition, ConditionKind, DriverError, Status, Target};
+use component::{DriverError, Status, Target};
 use jiff::Timestamp;
 use keeper::wire::{Limits, Name, Restart, Runs, SOURCE, Stop, StopSignal, Tree, Unit, Wanted};
 use secrecy::{ExposeSecret, SecretString};
@@ -24,6 +26,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use transfer::Publication;
 use transfer::publish;
+
+pub(crate) use conditions::conditions;
 
 use crate::act::unavailable;
 use crate::elsewhere::{Known, known};
@@ -590,61 +594,4 @@ fn hex(digest: Sha256) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// What a person should know of a transfer that goes on otherwise.
-pub(crate) fn conditions(progress: &Progress) -> Vec<Condition> {
-    let told = |message| Condition { kind: ConditionKind::TransferStopped, message };
-    let of_table = |message| Condition { kind: ConditionKind::TableStopped, message };
-    let stopped = progress.tables.iter().filter(|table| table.state == TableState::Stopped);
-    let mut conditions: Vec<_> = stopped
-        .filter_map(|table| Some(of_table(format!("{} stands still: {}", table.name, table.why.as_ref()?))))
-        .take(MOST_TOLD)
-        .collect();
-    conditions.extend(progress.behind.and_then(little_room).map(told));
-    if let Some(why) = progress.trouble.as_ref().filter(|_| !progress.stopped) {
-        conditions.push(told(format!("nothing is copied: {why}")));
-    }
-    conditions
-}
-
-/// The alarm before the stop: a server keeps much for a transfer that stands still, and may soon keep no more.
-fn little_room(behind: Behind) -> Option<String> {
-    let (kept, room) = (behind.kept_bytes, behind.room_bytes?);
-    (kept > room.saturating_mul(3)).then(|| {
-        format!(
-            "the server keeps {} MiB of log for it and has room for {} more; then it lets go, and everything has to be copied \
-             anew. Have it go on: see why it does not above, `stead resume` one that is paused",
-            kept / MIB,
-            room / MIB
-        )
-    })
-}
-
-const MIB: u64 = 1024 * 1024;
-
-/// Tables that are told of one by one.
-const MOST_TOLD: usize = 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alarm_comes_before_the_stop() {
-        let said = |kept_mib: u64, room_mib: Option<u64>| {
-            let behind = Behind {
-                kept_bytes: kept_mib * MIB,
-                room_bytes: room_mib.map(|room| room * MIB),
-                ..Behind::default()
-            };
-            let conditions = conditions(&Progress { behind: Some(behind), ..Progress::default() });
-            conditions.into_iter().map(|condition| condition.message).next()
-        };
-        assert_eq!((said(100, None), said(0, Some(0)), said(300, Some(100))), (None, None, None));
-        assert!(
-            said(301, Some(100))
-                .is_some_and(|text| text.contains("301 MiB of log for it and has room for 100"))
-        );
-    }
 }

@@ -89,7 +89,7 @@ impl Changes {
         relation: &Relation,
         stop: Stop,
     ) -> Result<Self, Error> {
-        let lake = LakeTable::open_changes(place, writer, relation).await?;
+        let lake = LakeTable::begin_changes(place, writer, relation).await?;
         Ok(Self { lake, stop: Some(stop) })
     }
 

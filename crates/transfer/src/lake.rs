@@ -81,6 +81,16 @@ struct Plan {
 impl LakeTable {
     /// Opens it, or makes it with these columns; one that is there keeps its own.
     pub async fn open(place: &Place, writer: Writer, fields: Vec<StructField>) -> Result<Self, Error> {
+        Self::open_where(place, writer, fields, async || Ok(true)).await
+    }
+
+    /// The same, but it is made only where it may be.
+    async fn open_where(
+        place: &Place,
+        writer: Writer,
+        fields: Vec<StructField>,
+        may_be_made: impl AsyncFnOnce() -> Result<bool, Error>,
+    ) -> Result<Self, Error> {
         if let Some(path) = place.folder() {
             std::fs::create_dir_all(&path).map_err(|source| Error::Disk { path, source })?;
         }
@@ -89,6 +99,9 @@ impl LakeTable {
             Ok(()) => {}
             Err(DeltaTableError::NotATable(_)) => {
                 let has_files = place.has_files().await?;
+                if !has_files && !may_be_made().await? {
+                    return Err(Error::Damaged { why: "it is gone, though its table is there".to_owned() });
+                }
                 // Of two that make it at once, one does.
                 let made = if has_files { Ok(()) } else { make(&table, place.url(), fields).await };
                 match table.load().await {
@@ -112,12 +125,21 @@ impl LakeTable {
         place.has_log().await
     }
 
-    /// The same, of a table of changes.
+    /// The same, of a table of changes. In a bucket anybody may remove one, and what was not merged yet would be missing
+    /// without a word: it is not made where its table is there.
     pub async fn open_changes(place: &Place, writer: Writer, relation: &Relation) -> Result<Self, Error> {
-        let fields = rows::fields(relation);
-        // Where no table can have these columns it is made without, and says why there is nothing in it.
-        let is_possible = StructType::try_new(fields.clone()).is_ok();
-        Self::open(place, writer, if is_possible { fields } else { rows::fixed() }).await
+        let table = place.beside(&relation.name);
+        let is_alone = async || Ok(place.folder().is_some() || !table.has_log().await?);
+        Self::open_where(place, writer, of_changes(relation), is_alone).await
+    }
+
+    /// Makes a table of changes, whatever there is of its table.
+    pub(crate) async fn begin_changes(
+        place: &Place,
+        writer: Writer,
+        relation: &Relation,
+    ) -> Result<Self, Error> {
+        Self::open(place, writer, of_changes(relation)).await
     }
 
     /// Looks at what others have written since.
@@ -390,6 +412,12 @@ impl Note {
     pub(crate) fn path(self) -> Path {
         Path::from_iter([NOTES, &format!("{:016x}.json", self.0)])
     }
+}
+
+/// The columns of changes. Where no table can have them it is made without, and says why there is nothing in it.
+fn of_changes(relation: &Relation) -> Vec<StructField> {
+    let fields = rows::fields(relation);
+    if StructType::try_new(fields.clone()).is_ok() { fields } else { rows::fixed() }
 }
 
 /// Where a table is in a lake.

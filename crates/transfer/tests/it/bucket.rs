@@ -331,6 +331,19 @@ async fn a_damaged_table_of_a_bucket_stands_still_until_it_is_asked_for() {
     let aside: Vec<_> = aside.map(|entry| entry.unwrap().path()).collect();
     assert_eq!(aside.len(), 1, "what was left is kept: {aside:?}");
     assert!(aside[0].join("_delta_log/00000000000000000000.json").exists());
+
+    // Changes that somebody removed are not begun anew without a word: some may not have been merged.
+    std::fs::remove_dir_all(away.table("items__changes")).unwrap();
+    let process = away.process(&site, asked(1)).await;
+    let status = process.says("one stands still again", one).await;
+    let why = table(&status, "public.items")["why"].as_str().unwrap();
+    assert!(why.contains("it is gone, though its table is there"), "{why}");
+    process.stop().await;
+    let process = away.process(&site, asked(2)).await;
+    process.says("both follow once more", follows).await;
+    process.stop().await;
+    away.assert_same(&site, "items").await;
+    assert!(away.rows("items__changes").iter().any(|row| row["_op"] == "gap"));
 }
 
 /// What the process says keeps it.
