@@ -215,6 +215,10 @@ struct Claim {
     transfer: String,
 }
 
+fn marker(at: &Path) -> Path {
+    at.clone().join(NOTES).join("transfer.json")
+}
+
 impl Bucket {
     pub(crate) fn store(&self) -> &ObjectStoreRef {
         &self.store
@@ -237,38 +241,27 @@ impl Bucket {
     /// before.
     pub(crate) async fn claim(&self, at: &Path, transfer: &str, known: bool) -> Result<(), Error> {
         let url = &self.about.url;
-        let marker = at.clone().join(NOTES).join("transfer.json");
+        let marker = marker(at);
         let claim = serde_json::to_vec(&Claim { transfer: transfer.to_owned() });
         let claim = Bytes::from(claim.map_err(|error| Error::Strange(error.to_string()))?);
-        let is_there = match self.read(&marker).await? {
-            Some(text) => {
-                let whose = serde_json::from_slice(&text)
-                    .map_or_else(|_| String::new(), |claim: Claim| claim.transfer);
-                if whose != transfer {
-                    return Err(Error::Bucket(Failed(format!(
-                        "another transfer has written to {url} ({whose}, as {marker} there says); name another place, or \
-                         have what is there moved away if that transfer is no more"
-                    ))));
-                }
-                true
+        let found = match self.read(&marker).await? {
+            None if known => return Err(self.emptied()),
+            None => {
+                self.is_empty(at).await?;
+                self.create(&marker, claim.clone()).await?;
+                // Of two at once that of the first is there.
+                self.read(&marker).await?
             }
-            None if known => {
-                return Err(Error::Stopped(format!(
-                    "{url} was emptied: what the transfer wrote is gone; `stead resync` copies everything anew"
-                )));
-            }
-            None => false,
+            found => found,
         };
-        if !is_there {
-            let mut objects = self.store.list(Some(at).filter(|at| !at.as_ref().is_empty()));
-            if let Some(object) = objects.try_next().await.map_err(DeltaTableError::from)? {
-                return Err(Error::Bucket(Failed(format!(
-                    "{url} is not empty ({} is there): a transfer writes only where nothing is; name another place, like \
-                     {url}/lake",
-                    object.location
-                ))));
-            }
-            self.create(&marker, claim.clone()).await?;
+        let whose = found.and_then(|text| serde_json::from_slice(&text).ok());
+        let whose = whose.map_or_else(String::new, |claim: Claim| claim.transfer);
+        if whose != transfer {
+            let whose: String = whose.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+            return Err(Error::Bucket(Failed(format!(
+                "another transfer has written to {url} ({whose}, as {marker} there says); name another place, or have what is \
+                 there moved away if that transfer is no more"
+            ))));
         }
         if self.create(&marker, claim).await? {
             return Err(Error::Bucket(Failed(format!(
@@ -278,6 +271,29 @@ impl Bucket {
             ))));
         }
         Ok(())
+    }
+
+    /// Makes sure that nothing is there.
+    async fn is_empty(&self, at: &Path) -> Result<(), Error> {
+        let url = &self.about.url;
+        let mut objects = self.store.list(Some(at).filter(|at| !at.as_ref().is_empty()));
+        let Some(object) = objects.try_next().await.map_err(DeltaTableError::from)? else { return Ok(()) };
+        Err(Error::Bucket(Failed(format!(
+            "{url} is not empty ({} is there): a transfer writes only where nothing is; name another place, like {url}/lake",
+            object.location
+        ))))
+    }
+
+    /// Whether what [`Self::claim`] left is there still.
+    pub(crate) async fn is_claimed(&self, at: &Path) -> Result<(), Error> {
+        if self.read(&marker(at)).await?.is_some() { Ok(()) } else { Err(self.emptied()) }
+    }
+
+    fn emptied(&self) -> Error {
+        Error::Stopped(format!(
+            "{} was emptied: what the transfer wrote is gone; `stead resync` copies everything anew",
+            self.about.url
+        ))
     }
 
     /// Writes an object where there is none; answers whether there was none.

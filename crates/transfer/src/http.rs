@@ -116,7 +116,7 @@ impl Http {
         let again = status.is_server_error()
             || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
         let kind = if again { HttpErrorKind::Request } else { HttpErrorKind::Unknown };
-        let region = headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
+        let region = headers.get("x-amz-bucket-region").and_then(|region| word(region.to_str().ok()?));
         let region = region.or_else(|| element(&text, "Region"));
         Some((kind, self.about.refused(status.as_u16(), code, region)))
     }
@@ -127,10 +127,16 @@ fn expected(body: &Incoming) -> usize {
     usize::try_from(body.size_hint().lower()).unwrap_or_default().min(64 << 20)
 }
 
-/// The text of an element of XML; an error of S3 has each once.
+/// The word in an element of XML; an error of S3 has each once.
 fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let (_, after) = text.split_once(&format!("<{name}>"))?;
-    after.split_once("</").map(|(inside, _)| inside.trim())
+    after.split_once("</").and_then(|(inside, _)| word(inside.trim()))
+}
+
+/// What a store says is repeated where it is a word, and so no more than that.
+fn word(text: &str) -> Option<&str> {
+    let fits = (1..=64).contains(&text.len());
+    (fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')).then_some(text)
 }
 
 #[async_trait::async_trait]

@@ -10,8 +10,9 @@ use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::Error;
-use crate::bucket::{Bucket, Failed};
-use crate::memory::replace;
+use crate::bucket::{self, Bucket, Failed};
+use crate::memory::{Memory, replace};
+use crate::wire::Settings;
 
 /// See above.
 #[derive(Debug, Clone)]
@@ -31,6 +32,17 @@ impl From<Url> for Place {
 impl Place {
     pub(crate) fn in_bucket(url: Url, bucket: Bucket) -> Self {
         Self { url, bucket: Some(bucket) }
+    }
+
+    /// Where the lake is that settings say.
+    pub(crate) fn of(settings: &Settings) -> Result<Self, Error> {
+        if let Some(bucket) = &settings.bucket {
+            return bucket::open(bucket);
+        }
+        let folder = Url::from_directory_path(&settings.lake);
+        folder
+            .map(Self::from)
+            .map_err(|()| Error::Strange(format!("{} is no folder", settings.lake.display())))
     }
 
     pub(crate) fn url(&self) -> &Url {
@@ -124,11 +136,24 @@ impl Place {
         Ok(paths.any(|path| path.extension().is_some_and(|of| of == "parquet")))
     }
 
-    /// Has it be this transfer's alone; nothing where it is a folder, which is. `known` where it was before.
-    pub(crate) async fn claim(&self, transfer: &str, known: bool) -> Result<bool, Error> {
-        let Some(bucket) = &self.bucket else { return Ok(false) };
-        bucket.claim(&self.path()?, transfer, known).await?;
-        Ok(true)
+    /// Makes sure that it is this transfer's alone, and still what it was; nothing where it is a folder, which is.
+    pub(crate) async fn claim(&self, settings: &Settings, memory: &mut Memory) -> Result<(), Error> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        let known = memory.claimed && settings.resyncs <= memory.resyncs;
+        bucket.claim(&self.path()?, &settings.name, known).await?;
+        if !memory.claimed {
+            memory.claimed = true;
+            memory.write(&settings.memory)?;
+        }
+        Ok(())
+    }
+
+    /// The same while it is written: an error where it was emptied meanwhile, and would be filled from its beginning.
+    pub(crate) async fn is_claimed(&self) -> Result<(), Error> {
+        match &self.bucket {
+            Some(bucket) => bucket.is_claimed(&self.path()?).await,
+            None => Ok(()),
+        }
     }
 
     /// The text of a file; nothing where there is none.

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use url::Url;
 
 use crate::change::Relation;
 use crate::current::{Current, Newer};
@@ -30,7 +29,7 @@ use crate::status::Board;
 use crate::stream::{self, Stopped, Stream};
 use crate::way::Way;
 use crate::wire::{Cursor, Elsewhere, Left, Mode, Settings, TableState};
-use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source, bucket};
+use crate::{Error, Keep, Lsn, Publication, Slot, Snapshot, Source};
 
 /// Between two looks at whether the server has written anything.
 const LOOK: Duration = Duration::from_millis(100);
@@ -95,12 +94,7 @@ struct Transfer {
 
 impl Transfer {
     fn new(settings: Settings) -> Result<Self, Error> {
-        let folder = Url::from_directory_path(&settings.lake)
-            .map_err(|()| Error::Strange(format!("{} is no folder", settings.lake.display())));
-        let lake = match &settings.bucket {
-            Some(bucket) => bucket::open(bucket)?,
-            None => folder?.into(),
-        };
+        let lake = Place::of(&settings)?;
         let strange = |bad: crate::BadName| Error::Strange(bad.to_string());
         let slot = settings.role.parse().map_err(strange)?;
         let publication = settings.role.parse().map_err(strange)?;
@@ -226,15 +220,6 @@ impl Transfer {
         Ok(source)
     }
 
-    /// Makes sure that nobody else writes where it does.
-    async fn claim(&self) -> Result<(), Error> {
-        let path = &self.settings.memory;
-        let memory = Memory::read(path)?;
-        let known = memory.claimed && self.settings.resyncs <= memory.resyncs;
-        let claimed = self.lake.claim(&self.settings.name, known).await?;
-        if claimed != memory.claimed { Memory { claimed, ..memory }.write(path) } else { Ok(()) }
-    }
-
     /// Every change, and the tables as they are.
     async fn follow(self: &Arc<Self>) -> Result<Infallible, Error> {
         let source = self.connect().await?;
@@ -243,7 +228,6 @@ impl Transfer {
             // What a slot tells of is published by what was there when it was made.
             self.tables(&source).await?;
         }
-        self.claim().await?;
         let memory = self.begin(&source).await?;
         self.board.trouble(None, false);
         let (tell, told) = watch::channel(self.tables(&source).await?.0);
@@ -262,6 +246,7 @@ impl Transfer {
     async fn begin(&self, source: &Source) -> Result<Memory, Error> {
         let path = &self.settings.memory;
         let mut memory = Memory::read(path)?;
+        self.lake.claim(&self.settings, &mut memory).await?;
         let (history, mut slot) = (source.history().await?, source.slot().await?);
         if let Some(is) = slot.filter(|is| !is.is_lost && self.settings.resyncs <= memory.resyncs) {
             slot = Some(self.bounded(source, is).await?);
@@ -441,6 +426,7 @@ impl Transfer {
         let mut settling = Settling::default();
         loop {
             let mut due = Instant::now() + every;
+            self.lake.is_claimed().await?;
             let mut changes = HashMap::new();
             let known = told.borrow_and_update().clone();
             for relation in known.into_iter().filter(|relation| !self.board.is_halted(&relation.full_name()))
@@ -536,7 +522,6 @@ impl Transfer {
     /// All tables of one moment, or what of them is newer than what was read, again and again.
     async fn at_intervals(&self, cursor: Option<&Cursor>) -> Result<Infallible, Error> {
         let every = Duration::from_millis(self.settings.every_ms);
-        self.claim().await?;
         loop {
             let mut memory = Memory::read(&self.settings.memory)?;
             self.board.as_of(memory.copied_at);
@@ -554,6 +539,7 @@ impl Transfer {
                 source.check(meant).await?;
             }
             self.tables(&source).await?;
+            self.lake.claim(&self.settings, &mut memory).await?;
             let history = source.history().await?;
             // Rows that a restored server no longer has are in the lake for good where only newer ones are asked for.
             if cursor.is_some()

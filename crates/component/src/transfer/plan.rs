@@ -88,13 +88,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         return removal(spec, observed);
     }
     if standing.provisioned && !observed.tree {
-        return Decision::Blocked(Condition {
-            kind: ConditionKind::DataLost,
-            message:
-                "the lake is gone from the host; nothing was put in its place: put it back, or remove the \
-                      transfer and add it again, which copies everything anew"
-                    .into(),
-        });
+        return Decision::Blocked(lost(spec));
     }
     if !observed.tree {
         return act(Step::Create);
@@ -108,6 +102,19 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         .or_else(|| answers(spec, observed))
         .or_else(|| stopped(spec, observed))
         .unwrap_or(Decision::Settled)
+}
+
+/// What was made once is gone from the host: of a lake all, of one in a bucket how far it has come.
+fn lost(spec: &Spec) -> Condition {
+    let (what, again) = match spec.to {
+        None => ("the lake", "add it again"),
+        Some(_) => ("what the transfer has to remember", "add it again, into another place"),
+    };
+    let message = format!(
+        "{what} is gone from the host; nothing was put in its place: put it back, or remove the transfer and {again}, which \
+         copies everything anew"
+    );
+    Condition { kind: ConditionKind::DataLost, message }
 }
 
 /// Role and rights.

@@ -38,18 +38,14 @@ pub(super) fn show(named: &Named, plan: &Plan, wanted: &Value) -> Result<(), Fai
     Ok(())
 }
 
-/// The bucket that a transfer wrote into.
-fn to_bucket(change: &ComponentChange) -> Option<&str> {
-    let before = change.differences.iter().find(|difference| difference.field == "to");
-    before?.before["bucket"].as_str()
-}
-
 fn lines(change: &ComponentChange, wanted: &Value) -> Vec<String> {
     let (sign, note) = match change.action.as_str() {
         "create" => ("+", "is made"),
         "update" if change.restarts => ("~", "is changed; the server restarts, which ends its sessions"),
         "update" => ("~", "is changed"),
-        "delete" if to_bucket(change).is_some() => ("-", "is removed; its tables stay where they are"),
+        "delete" if change.component.starts_with("transfer.") => {
+            ("-", "is REMOVED, with its lake; tables in a bucket stay there")
+        }
         "delete" => ("-", "is REMOVED, with all its data"),
         _ => (" ", "stays as it is"),
     };

@@ -115,7 +115,10 @@ fn what_is_in_a_server_is_in_a_bucket_a_moment_later() {
     nobody_is_told(&stead, &story, "wr0ng-s3cret");
     story.write_manifest(&manifest("shop", ""));
     let planned = story.ok(&["plan"]);
-    assert!(planned.contains("transfer.warehouse is removed; its tables stay where they are"), "{planned}");
+    assert!(
+        planned.contains("transfer.warehouse is REMOVED, with its lake; tables in a bucket stay there"),
+        "{planned}"
+    );
     story.ok(&["up", "--yes"]);
     let history = story.ok(&["history", "--json"]);
     assert!(history.contains("its tables are left in s3://bucket/flights"), "{history}");
