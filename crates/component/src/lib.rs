@@ -146,12 +146,20 @@ impl Spec {
 
     /// Secrets of its stead that it uses.
     pub fn secrets(&self) -> impl Iterator<Item = &function::Variable> {
-        let (many, origin) = match self {
+        let (many, transfer) = match self {
             Self::Postgres(_) => (None, None),
             Self::Function(spec) => (Some(&spec.secrets), None),
-            Self::Transfer(spec) => (None, Some(&spec.from)),
+            Self::Transfer(spec) => (None, Some(spec)),
         };
-        many.into_iter().flatten().chain(origin.into_iter().flat_map(transfer::Origin::secrets))
+        many.into_iter().flatten().chain(transfer.into_iter().flat_map(transfer::Spec::secrets))
+    }
+
+    /// Where its data are asked for, when that is not here: it has no address then.
+    pub fn asked_elsewhere(&self) -> Option<&transfer::Location> {
+        match self {
+            Self::Postgres(_) | Self::Function(_) => None,
+            Self::Transfer(spec) => spec.to.as_ref().map(|to| &to.bucket),
+        }
     }
 
     /// What it counts for in its tenant's quota.
@@ -164,7 +172,7 @@ impl Spec {
             },
             // Its workers come and go with what is asked of it; what they use is counted, not reserved.
             Self::Function(_) => Footprint::default(),
-            Self::Transfer(_) => Footprint { servers: 0, memory_mib: transfer::MEMORY_MIB, disk_mib: 0 },
+            Self::Transfer(spec) => Footprint { servers: 0, memory_mib: spec.memory_mib(), disk_mib: 0 },
         }
     }
 }
@@ -181,13 +189,21 @@ pub struct Offer {
 /// Whether all components of a stead go together.
 ///
 /// # Errors
-/// The first that uses what is not there.
+/// The first that uses what is not there, or writes where another does.
 pub fn fit(wanted: &BTreeMap<ComponentName, Spec>) -> Result<(), (ComponentName, Refused)> {
+    let transfers = || {
+        wanted.iter().filter_map(|(name, spec)| match spec {
+            Spec::Transfer(spec) => Some((name, spec)),
+            _ => None,
+        })
+    };
     for (name, spec) in wanted {
         match spec {
             Spec::Postgres(_) => Ok(()),
             Spec::Function(spec) => function::uses_what_is_there(spec, wanted.keys()),
-            Spec::Transfer(spec) => transfer::reads_what_is_there(spec, wanted.keys()),
+            Spec::Transfer(spec) => transfer::reads_what_is_there(spec, wanted.keys()).and_then(|()| {
+                transfer::writes_alone(spec, transfers().take_while(|(other, _)| *other < name))
+            }),
         }
         .map_err(|refused| (name.clone(), refused))?;
     }
@@ -314,7 +330,7 @@ pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     match (spec, observed) {
         (Spec::Postgres(spec), Observed::Postgres(observed)) => postgres::drift(spec, observed),
         (Spec::Function(_), Observed::Function(observed)) => function::drift(observed),
-        (Spec::Transfer(_), Observed::Transfer(observed)) => transfer::drift(observed),
+        (Spec::Transfer(spec), Observed::Transfer(observed)) => transfer::drift(spec, observed),
         _ => Vec::new(),
     }
 }

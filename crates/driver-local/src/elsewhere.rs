@@ -59,12 +59,8 @@ impl Known {
         spec: &Spec,
         elsewhere: &Elsewhere,
     ) -> transfer::wire::Elsewhere {
-        let folder = match local.host().isolated {
-            true => PathBuf::from(SOURCE),
-            false => local.home().join("relay/sockets").join(&names.handle),
-        };
         transfer::wire::Elsewhere {
-            socket: folder.join(relay::SOCKET),
+            socket: local.way_seen_at(&names.handle, SOURCE),
             host: self.address.host.clone(),
             user: self.address.user.clone(),
             tls: self.address.tls,
@@ -105,8 +101,18 @@ impl Local {
         self.home().join("relay")
     }
 
-    fn way(&self, names: &Names) -> PathBuf {
-        self.relay_folder().join(format!("routes/{}.json", names.handle))
+    /// The file of a way, by its name.
+    fn way(&self, name: &str) -> PathBuf {
+        self.relay_folder().join(format!("routes/{name}.json"))
+    }
+
+    /// Where a transfer's process finds the socket of a way.
+    pub(crate) fn way_seen_at(&self, name: &str, shown: &str) -> PathBuf {
+        let folder = match self.host().isolated {
+            true => PathBuf::from(shown),
+            false => self.relay_folder().join("sockets").join(name),
+        };
+        folder.join(relay::SOCKET)
     }
 
     async fn ensure_relay(&self) -> Result<(), DriverError> {
@@ -129,8 +135,8 @@ impl Local {
     }
 
     /// The file of a way, against what it should say.
-    pub(crate) fn way_seen(&self, names: &Names, route: &Route) -> Seen {
-        match std::fs::read(self.way(names)) {
+    pub(crate) fn way_seen(&self, name: &str, route: &Route) -> Seen {
+        match std::fs::read(self.way(name)) {
             Ok(text) if serde_json::from_slice(&text).is_ok_and(|is: Route| is == *route) => Seen::Same,
             Ok(_) => Seen::Differs,
             Err(_) => Seen::Absent,
@@ -138,14 +144,14 @@ impl Local {
     }
 
     /// Opens a way, or has it lead to another place; it is open when this returns.
-    pub(crate) async fn open_way(&self, names: &Names, route: &Route) -> Result<(), DriverError> {
+    pub(crate) async fn open_way(&self, name: &str, route: &Route) -> Result<(), DriverError> {
         let text =
             serde_json::to_string(route).map_err(|error| DriverError::Unavailable(error.to_string()))?;
-        files::write_atomically(&self.way(names), &text, 0o640)?;
+        files::write_atomically(&self.way(name), &text, 0o640)?;
         fail_point!("driver-local::transfer-way-written");
         self.ensure_relay().await?;
         for _ in 0..TRIES {
-            match relay::refresh(self.home(), &names.handle).await {
+            match relay::refresh(self.home(), name).await {
                 Ok(()) => return Ok(()),
                 // It has only just been started.
                 Err(relay::Failed::Silent(_)) => tokio::time::sleep(AGAIN).await,
@@ -156,14 +162,14 @@ impl Local {
     }
 
     /// Shuts a way; none is fine.
-    pub(crate) async fn shut_way(&self, names: &Names) -> Result<(), DriverError> {
-        match std::fs::remove_file(self.way(names)) {
+    pub(crate) async fn shut_way(&self, name: &str) -> Result<(), DriverError> {
+        match std::fs::remove_file(self.way(name)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(DriverError::Unavailable(format!("a way cannot be shut: {error}"))),
         }
         // One that does not run finds it gone when it starts.
-        let _ = relay::refresh(self.home(), &names.handle).await;
+        let _ = relay::refresh(self.home(), name).await;
         Ok(())
     }
 
@@ -172,9 +178,9 @@ impl Local {
         let path = self.tree_dir(&names.tree).join("conf").join(COPIER);
         let Some(text) = std::fs::read_to_string(path).ok() else { return Ok(Leaving::Unasked) };
         let settings: Option<Settings> = serde_json::from_str(&text).ok();
-        let leaves =
-            settings.and_then(|settings| settings.elsewhere).is_some_and(|elsewhere| elsewhere.leaves);
-        if !leaves || !self.goes_by(names, text).await? {
+        let Some(settings) = settings else { return Ok(Leaving::Unasked) };
+        let leaves = settings.elsewhere.is_some_and(|elsewhere| elsewhere.leaves);
+        if !leaves || !self.goes_by(names, text, settings.bucket.is_some()).await? {
             return Ok(Leaving::Unasked);
         }
         let status = self.said(names).and_then(|said| serde_json::from_slice::<Status>(&said).ok());
@@ -186,8 +192,8 @@ impl Local {
     }
 
     /// Whether the copier was started, or ended, with this text: what runs may be of before it was written.
-    async fn goes_by(&self, names: &Names, text: String) -> Result<bool, DriverError> {
-        let unit = self.copier_elsewhere(names, text).await?;
+    async fn goes_by(&self, names: &Names, text: String, outside: bool) -> Result<bool, DriverError> {
+        let unit = self.copier_elsewhere(names, text, outside).await?;
         let (declared, generation) = self.declaration(&unit);
         let name = unit.name;
         let status = self.keeper(move |keeper| keeper.unit(&name)).await?;
@@ -209,7 +215,7 @@ impl Local {
         files::write_atomically(&path, &text, 0o640)?;
         fail_point!("driver-local::transfer-leave-written");
         self.ensure_relay().await?;
-        let mut unit = self.copier_elsewhere(names, text).await?;
+        let mut unit = self.copier_elsewhere(names, text, settings.bucket.is_some()).await?;
         unit.generation = self.declaration(&unit).1;
         self.run_unit(&unit).await
     }

@@ -16,6 +16,7 @@
 
 mod act;
 mod archives;
+mod bucket;
 pub mod certificates;
 mod control;
 mod drill;

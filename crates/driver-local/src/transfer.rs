@@ -4,6 +4,8 @@
 //! What a person types in never gets into a script but as a literal, and nothing of the tenant's is read here: the
 //! function that publishes tables looks at catalogs alone (`transfer::publish`).
 
+mod conditions;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,10 +15,10 @@ use std::time::Duration;
 use component::postgres::{OWNER_ROLE, Unit as ProcessState};
 use component::status::Endpoint;
 use component::transfer::{
-    Behind, COPIER_MIB, Column, Inside, LAKE_MIB, Leaving, Mode, Observed, Origin, Overlap, Part, Pattern,
-    Process, Progress, Seen, Server, Spec, Step, TableState,
+    COPIER_MIB, Column, Inside, LAKE_MIB, Leaving, Mode, Observed, Origin, Overlap, Part, Pattern, Process,
+    Progress, Seen, Server, Spec, Step, Unknown,
 };
-use component::{Condition, ConditionKind, DriverError, Status, Target};
+use component::{DriverError, Status, Target};
 use jiff::Timestamp;
 use keeper::wire::{Limits, Name, Restart, Runs, SOURCE, Stop, StopSignal, Tree, Unit, Wanted};
 use secrecy::{ExposeSecret, SecretString};
@@ -25,10 +27,12 @@ use sha2::{Digest, Sha256};
 use transfer::Publication;
 use transfer::publish;
 
+pub(crate) use conditions::conditions;
+
 use crate::act::unavailable;
 use crate::elsewhere::{Known, known};
 use crate::session::admin;
-use crate::{Local, Place, fail_point, files};
+use crate::{Local, Place, bucket, fail_point, files};
 
 /// Sessions of the lake at once.
 const LAKE_SESSIONS: u32 = 20;
@@ -67,6 +71,11 @@ impl Names {
             handle,
         })
     }
+
+    /// The way to a bucket; that to a server elsewhere is called by the handle alone.
+    pub(crate) fn target_way(&self) -> String {
+        format!("{}-to", self.handle)
+    }
 }
 
 impl Local {
@@ -93,15 +102,15 @@ impl Local {
             server,
             inside,
             files: if tree {
-                self.files_seen(&self.transfer_files(target, spec, &names)?, &names)
+                self.files_seen(&self.transfer_files(target, spec, &names)?)
             } else {
                 Seen::Absent
             },
             copier: process(units.as_ref().map(|units| &units.0), &names.copier).await?,
-            lake: process(units.as_ref().map(|units| &units.1), &names.lake).await?,
+            lake: process(units.as_ref().and_then(|units| units.1.as_ref()), &names.lake).await?,
             route: self.route_seen(&self.lake_route(target, spec, &names)).await,
             progress: if tree { self.progress(&names) } else { None },
-            unknown: spec.from.elsewhere().and_then(|elsewhere| known(target, elsewhere).err()),
+            unknown: unknown(target, spec),
             leaving: if tree { self.leaving(&names).await? } else { Leaving::Unasked },
         })
     }
@@ -151,31 +160,40 @@ impl Local {
         Ok((Server::Up, Some(Inside { role, slot })))
     }
 
-    /// The unit that copies and the one that answers, as they should be; `None` where the server is nowhere.
+    /// The unit that copies and the one that answers, where one does, as they should be; `None` where the server is
+    /// nowhere.
     async fn units_of(
         &self,
         target: &Target,
         spec: &Spec,
         names: &Names,
-    ) -> Result<Option<(Unit, Unit)>, DriverError> {
+    ) -> Result<Option<(Unit, Option<Unit>)>, DriverError> {
         let place = self.server_of(target, spec)?;
         let texts = self.transfer_files(target, spec, names)?;
         let (Some(copier), lake) = (texts.copier, texts.lake) else { return Ok(None) };
+        let outside = spec.to.is_some();
         let (runs, words) = match (&spec.from, place) {
-            (Origin::Elsewhere(_), _) => (Runs::TransferElsewhere { tree: names.tree.clone() }, vec![copier]),
+            (Origin::Elsewhere(_), _) => {
+                (Runs::TransferElsewhere { tree: names.tree.clone(), outside }, vec![copier])
+            }
             (Origin::Server(_), None) => return Ok(None),
             (Origin::Server(_), Some(place)) => {
                 // A folder that was made anew under the same name has another number, and the process sees the old one.
                 let number = std::fs::metadata(self.socket_dir(&place.tree));
                 let number = number.map_or(0, |meta| std::os::unix::fs::MetadataExt::ino(&meta));
-                let runs = Runs::Transfer { tree: names.tree.clone(), from: place.tree };
+                let runs = Runs::Transfer { tree: names.tree.clone(), from: place.tree, outside };
                 (runs, vec![copier, number.to_string()])
             }
         };
         let wanted = if spec.paused { Wanted::Stopped } else { Wanted::Running };
         let copier = self.transfer_unit(&names.copier, runs, COPIER, &words, COPIER_MIB).await?;
-        let runs = Runs::Lake { tree: names.tree.clone() };
-        let lake = self.transfer_unit(&names.lake, runs, LAKE, &[lake], LAKE_MIB).await?;
+        let lake = match lake {
+            Some(lake) => {
+                let runs = Runs::Lake { tree: names.tree.clone() };
+                Some(self.transfer_unit(&names.lake, runs, LAKE, &[lake], LAKE_MIB).await?)
+            }
+            None => None,
+        };
         Ok(Some((Unit { wanted, ..copier }, lake)))
     }
 
@@ -217,8 +235,13 @@ impl Local {
     }
 
     /// The unit that copies from elsewhere, going by this text.
-    pub(crate) async fn copier_elsewhere(&self, names: &Names, text: String) -> Result<Unit, DriverError> {
-        let runs = Runs::TransferElsewhere { tree: names.tree.clone() };
+    pub(crate) async fn copier_elsewhere(
+        &self,
+        names: &Names,
+        text: String,
+        outside: bool,
+    ) -> Result<Unit, DriverError> {
+        let runs = Runs::TransferElsewhere { tree: names.tree.clone(), outside };
         self.transfer_unit(&names.copier, runs, COPIER, &[text], COPIER_MIB).await
     }
 
@@ -246,6 +269,14 @@ impl Local {
                 }
             },
         };
+        let mut ways: Vec<_> = way.map(|way| (names.handle.clone(), way)).into_iter().collect();
+        let copier = match &spec.to {
+            None => copier,
+            Some(to) => bucket::known(target, to).ok().and_then(|to| {
+                ways.push((names.target_way(), to.route()));
+                Some(transfer::wire::Settings { bucket: Some(to.settings(self, names)), ..copier? })
+            }),
+        };
         let copier = copier.map(|settings| json!(settings).to_string());
         let verifier = target.verifier.expose_secret();
         let lake = json!({
@@ -259,7 +290,8 @@ impl Local {
             "sessions": LAKE_SESSIONS,
         });
         let conf = self.tree_dir(&names.tree).join("conf");
-        Ok(Texts { conf, copier, lake: lake.to_string(), way })
+        let lake = spec.to.is_none().then(|| lake.to_string());
+        Ok(Texts { conf, copier, lake, ways })
     }
 
     /// What the copier goes by; `sign_in` is database and password.
@@ -281,6 +313,7 @@ impl Local {
             password,
             elsewhere,
             lake: seen.join("data/lake"),
+            bucket: None,
             memory: seen.join("data/memory.json"),
             status: seen.join("run/status.json"),
             parts: parts(spec),
@@ -312,10 +345,10 @@ impl Local {
         }
     }
 
-    fn files_seen(&self, texts: &Texts, names: &Names) -> Seen {
+    fn files_seen(&self, texts: &Texts) -> Seen {
         let files = texts.files().map(|(name, text)| files::compare(&texts.conf.join(name), text));
-        let way = texts.way.as_ref().map(|way| self.way_seen(names, way));
-        let seen: Vec<_> = files.chain(way).collect();
+        let ways = texts.ways.iter().map(|(name, way)| self.way_seen(name, way));
+        let seen: Vec<_> = files.chain(ways).collect();
         match seen.as_slice() {
             seen if seen.iter().all(|seen| *seen == Seen::Same) => Seen::Same,
             seen if seen.iter().all(|seen| *seen == Seen::Absent) => Seen::Absent,
@@ -375,8 +408,8 @@ impl Local {
                 for (name, text) in texts.files() {
                     files::write_atomically(&texts.conf.join(name), text, 0o640)?;
                 }
-                if let Some(way) = &texts.way {
-                    self.open_way(&names, way).await?;
+                for (name, way) in &texts.ways {
+                    self.open_way(name, way).await?;
                 }
                 fail_point!("driver-local::transfer-files-written");
                 Ok(())
@@ -385,7 +418,9 @@ impl Local {
                 let Some((copier, lake)) = self.units_of(target, spec, &names).await? else {
                     return Err(DriverError::Unavailable(format!("{} is not on this host", spec.from)));
                 };
-                let mut unit = if *step == Step::StartCopier { copier } else { lake };
+                let unit = if *step == Step::StartCopier { Some(copier) } else { lake };
+                let none = || DriverError::Unavailable("a transfer into a bucket has no lake".into());
+                let mut unit = unit.ok_or_else(none)?;
                 unit.generation = self.declaration(&unit).1;
                 self.run_unit(&unit).await?;
                 fail_point!("driver-local::transfer-unit-applied");
@@ -415,7 +450,9 @@ impl Local {
                     self.forget_unit(name).await?;
                 }
                 fail_point!("driver-local::transfer-units-removed");
-                self.shut_way(&names).await?;
+                for way in [&names.handle, &names.target_way()] {
+                    self.shut_way(way).await?;
+                }
                 if let Some(leaving) = self.0.leaving.get() {
                     leaving().await;
                 }
@@ -458,7 +495,8 @@ impl Local {
             // A server that does not answer because it sleeps is no trouble; one that is down says so itself.
             progress.trouble = None;
         }
-        status.endpoint = Some(Endpoint {
+        // A bucket is asked by others.
+        status.endpoint = spec.to.is_none().then(|| Endpoint {
             host: self.0.address.clone(),
             port: target.port,
             database: target.name.local.to_string(),
@@ -472,9 +510,10 @@ struct Texts {
     conf: PathBuf,
     /// Nothing where it is not known where the server is.
     copier: Option<String>,
-    lake: String,
-    /// The way to a server elsewhere.
-    way: Option<relay::wire::Route>,
+    /// Nothing where a bucket takes its place.
+    lake: Option<String>,
+    /// The ways to a server elsewhere and to a bucket, by their names.
+    ways: Vec<(String, relay::wire::Route)>,
 }
 
 pub(crate) const COPIER: &str = "transfer.json";
@@ -483,8 +522,14 @@ const LAKE: &str = "lake.json";
 impl Texts {
     fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         let copier = self.copier.as_deref().map(|copier| (COPIER, copier));
-        copier.into_iter().chain([(LAKE, self.lake.as_str())])
+        copier.into_iter().chain(self.lake.as_deref().map(|lake| (LAKE, lake)))
     }
+}
+
+/// Why it is not known where its server or its bucket is.
+fn unknown(target: &Target, spec: &Spec) -> Option<Unknown> {
+    let server = spec.from.elsewhere().and_then(|elsewhere| known(target, elsewhere).err());
+    server.or_else(|| spec.to.as_ref().and_then(|to| bucket::known(target, to).err()))
 }
 
 /// The password that the copier signs in with. It follows from the lake's own, which does not follow from it: whoever
@@ -552,61 +597,4 @@ fn hex(digest: Sha256) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// What a person should know of a transfer that goes on otherwise.
-pub(crate) fn conditions(progress: &Progress) -> Vec<Condition> {
-    let told = |message| Condition { kind: ConditionKind::TransferStopped, message };
-    let of_table = |message| Condition { kind: ConditionKind::TableStopped, message };
-    let stopped = progress.tables.iter().filter(|table| table.state == TableState::Stopped);
-    let mut conditions: Vec<_> = stopped
-        .filter_map(|table| Some(of_table(format!("{} stands still: {}", table.name, table.why.as_ref()?))))
-        .take(MOST_TOLD)
-        .collect();
-    conditions.extend(progress.behind.and_then(little_room).map(told));
-    if let Some(why) = progress.trouble.as_ref().filter(|_| !progress.stopped) {
-        conditions.push(told(format!("nothing is copied: {why}")));
-    }
-    conditions
-}
-
-/// The alarm before the stop: a server keeps much for a transfer that stands still, and may soon keep no more.
-fn little_room(behind: Behind) -> Option<String> {
-    let (kept, room) = (behind.kept_bytes, behind.room_bytes?);
-    (kept > room.saturating_mul(3)).then(|| {
-        format!(
-            "the server keeps {} MiB of log for it and has room for {} more; then it lets go, and everything has to be copied \
-             anew. Have it go on: see why it does not above, `stead resume` one that is paused",
-            kept / MIB,
-            room / MIB
-        )
-    })
-}
-
-const MIB: u64 = 1024 * 1024;
-
-/// Tables that are told of one by one.
-const MOST_TOLD: usize = 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alarm_comes_before_the_stop() {
-        let said = |kept_mib: u64, room_mib: Option<u64>| {
-            let behind = Behind {
-                kept_bytes: kept_mib * MIB,
-                room_bytes: room_mib.map(|room| room * MIB),
-                ..Behind::default()
-            };
-            let conditions = conditions(&Progress { behind: Some(behind), ..Progress::default() });
-            conditions.into_iter().map(|condition| condition.message).next()
-        };
-        assert_eq!((said(100, None), said(0, Some(0)), said(300, Some(100))), (None, None, None));
-        assert!(
-            said(301, Some(100))
-                .is_some_and(|text| text.contains("301 MiB of log for it and has room for 100"))
-        );
-    }
 }

@@ -87,7 +87,7 @@ impl Unit {
             Runs::Engine { tree, .. }
             | Runs::Tool { tree, .. }
             | Runs::Transfer { tree, .. }
-            | Runs::TransferElsewhere { tree } => Some(tree),
+            | Runs::TransferElsewhere { tree, .. } => Some(tree),
             Runs::Lake { .. } | Runs::Gateway | Runs::Archiver | Runs::Functions | Runs::Relay => None,
         }
     }

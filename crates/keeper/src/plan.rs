@@ -14,7 +14,7 @@ use crate::launch::{Plan, Program, User};
 use crate::record::Holder;
 use crate::sandbox::{ENGINE, Sandbox};
 use crate::trees::{Locked, Ready, in_use, shown};
-use crate::wire::{EngineProgram, Reason, Refusal, Runs, Tool, Tree, Unit};
+use crate::wire::{EngineProgram, Reason, Refusal, Runs, SOURCE, TARGET, Tool, Tree, Unit};
 use crate::{files, keeper::Keeper};
 
 /// `/dev/shm` of a server without a memory limit.
@@ -46,8 +46,8 @@ struct InTree {
     env: Vec<CString>,
     /// The engine's folder, which the sandbox must show.
     engine: Option<PathBuf>,
-    /// The folder below the home with the socket that it must show.
-    source: Option<PathBuf>,
+    /// The folders below the home with the sockets that it must show, and where.
+    sources: Vec<(PathBuf, &'static str)>,
     /// Whether it must show which authorities the host trusts.
     authorities: bool,
     /// Whether the data of the tree are only to be read.
@@ -66,7 +66,7 @@ impl InTree {
             env: Vec::new(),
             program: Program::Open(program),
             engine: None,
-            source: None,
+            sources: Vec::new(),
             authorities: false,
             reads_only: false,
             own: false,
@@ -90,7 +90,7 @@ impl Keeper {
             }
             Runs::Tool { tree, .. }
             | Runs::Transfer { tree, .. }
-            | Runs::TransferElsewhere { tree }
+            | Runs::TransferElsewhere { tree, .. }
             | Runs::Lake { tree } => tree,
             Runs::Gateway | Runs::Archiver | Runs::Functions | Runs::Relay => return Ok(()),
         };
@@ -118,14 +118,12 @@ impl Keeper {
                 Ok(ready) => self.tool_plan(unit, tree, *tool, ready)?,
                 Err(holder) => Planned::Held(holder),
             }),
-            Runs::Transfer { tree, from } => {
-                self.transfer_plan(unit, tree, host::relative(from).join("run"), false)
+            Runs::Transfer { tree, from, outside } => {
+                let source = host::relative(from).join("run");
+                self.transfer_plan(unit, tree, source, *outside, *outside)
             }
-            Runs::TransferElsewhere { tree } => {
-                let Some(name) = tree.name() else {
-                    return Err(invalid("a transfer from elsewhere works on a tree with a name"));
-                };
-                self.transfer_plan(unit, tree, PathBuf::from("relay/sockets").join(name.as_str()), true)
+            Runs::TransferElsewhere { tree, outside } => {
+                self.transfer_plan(unit, tree, way(tree, "")?, *outside, true)
             }
             Runs::Lake { tree } => {
                 let locked = self.trees.unit_lock(unit.name.as_str());
@@ -159,18 +157,23 @@ impl Keeper {
         }
     }
 
-    /// What copies into a tree, from the socket in a folder below the home.
+    /// What copies into a tree, or a place outside, from the socket in a folder below the home.
     fn transfer_plan(
         &self,
         unit: &Unit,
         tree: &Tree,
         source: PathBuf,
+        outside: bool,
         authorities: bool,
     ) -> Result<Planned, Refusal> {
+        let mut sources = vec![(source, SOURCE)];
+        if outside {
+            sources.push((way(tree, "-to")?, TARGET));
+        }
         Ok(match self.trees.ready(tree, self.guard.status.read_only)? {
             Ok(ready) => {
                 let own = InTree::own(self.own_program()?, &["stead", "transfer"], OUTPUT)?;
-                let in_tree = InTree { source: Some(source), authorities, own: true, ..own };
+                let in_tree = InTree { sources, authorities, own: true, ..own };
                 self.tree_plan(unit, tree, in_tree, ready)?
             }
             Err(holder) => Planned::Held(holder),
@@ -203,7 +206,7 @@ impl Keeper {
             env,
             program: Program::Path(path),
             engine: engine.folder,
-            source: None,
+            sources: Vec::new(),
             authorities: false,
             reads_only: false,
             own: false,
@@ -230,7 +233,7 @@ impl Keeper {
             mut args,
             mut env,
             engine,
-            source,
+            sources,
             authorities,
             reads_only,
             own,
@@ -244,7 +247,7 @@ impl Keeper {
             uid: ready.uid,
             gid: ready.gid,
             engine,
-            source,
+            sources,
             authorities,
             reads_only,
             control_uid: host.control_uid(),
@@ -310,6 +313,13 @@ impl Keeper {
         };
         Ok(Planned::Plan { plan: Box::new(plan), repairs: Vec::new() })
     }
+}
+
+/// The folder with the socket of a way of a transfer's.
+fn way(tree: &Tree, which: &str) -> Result<PathBuf, Refusal> {
+    let name =
+        tree.name().ok_or_else(|| invalid("a transfer with a way outside works on a tree with a name"))?;
+    Ok(PathBuf::from("relay/sockets").join(format!("{name}{which}")))
 }
 
 fn string(text: impl AsRef<str>) -> Result<CString, Refusal> {

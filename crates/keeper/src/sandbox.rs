@@ -15,7 +15,6 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::files;
 use crate::layers::{Layer, left_out};
-use crate::wire::SOURCE;
 
 /// Namespaces of a server: everything but users, so that its user id means the same on the host.
 pub(crate) const NAMESPACES: i32 =
@@ -60,8 +59,8 @@ pub(crate) struct Sandbox {
     pub(crate) gid: u32,
     /// The engine's folder, shown at [`ENGINE`].
     pub(crate) engine: Option<PathBuf>,
-    /// The folder below the home, with a server's socket or a way to one, that is shown at [`SOURCE`].
-    pub(crate) source: Option<PathBuf>,
+    /// Folders below the home, each with a server's socket or a way outside, and where they are shown.
+    pub(crate) sources: Vec<(PathBuf, &'static str)>,
     /// Whether it is shown which authorities the host trusts.
     pub(crate) authorities: bool,
     /// Whether the tree's data are only to be read.
@@ -140,10 +139,14 @@ impl Sandbox {
             if let Some(engine) = &self.engine {
                 bind(engine, Path::new(&ENGINE[1..]), MountFlags::RDONLY)?;
             }
-            if let Some(source) = &self.source {
-                let source = files::open_dir(home, source).when("open the server's folder")?;
+            for (source, at) in &self.sources {
+                let source = files::open_dir(home, source).when("open the folder of a socket")?;
                 let source = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
-                bind_dir(&source, Path::new(&SOURCE[1..]), MountFlags::NOEXEC | MountFlags::RDONLY)?;
+                bind_dir(
+                    &source,
+                    Path::new(at.trim_start_matches('/')),
+                    MountFlags::NOEXEC | MountFlags::RDONLY,
+                )?;
             }
             proc()?;
             dir("tmp")?;

@@ -386,7 +386,7 @@ impl Keeper {
             Runs::Engine { tree, .. }
             | Runs::Tool { tree, .. }
             | Runs::Transfer { tree, .. }
-            | Runs::TransferElsewhere { tree } => (log(tree), OUTPUT),
+            | Runs::TransferElsewhere { tree, .. } => (log(tree), OUTPUT),
             Runs::Lake { tree } => (log(tree), LAKE_OUTPUT),
             Runs::Gateway => (PathBuf::from("logs"), GATEWAY_OUTPUT),
             Runs::Archiver => (PathBuf::from("logs"), ARCHIVER_OUTPUT),

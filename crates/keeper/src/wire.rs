@@ -114,12 +114,19 @@ pub enum Runs {
         tree: Tree,
         /// That of the server.
         from: Tree,
+        /// Whether it writes to a place outside: then at [`TARGET`] is the folder `relay/sockets/<tree>-to` with the socket
+        /// of a way there, and the sandbox shows which authorities the host trusts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        outside: bool,
     },
     /// The same, but the server is elsewhere: at [`SOURCE`] is the folder `relay/sockets/<tree>` with the socket of a way to
     /// it, and the sandbox shows which authorities the host trusts.
     TransferElsewhere {
         /// The tree that it works on.
         tree: Tree,
+        /// See [`Runs::Transfer`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        outside: bool,
     },
     /// This same binary as `stead lake`, in the same way, with the data of its tree to be read only. The tree may be one
     /// that a transfer works on meanwhile.
@@ -142,6 +149,9 @@ pub enum Runs {
 /// Where a transfer finds the socket of the server that it reads; where the keeper is not root, the server's own folder
 /// `run` is the place.
 pub const SOURCE: &str = "/source";
+
+/// Where one finds the socket of the way to the place outside that it writes to.
+pub const TARGET: &str = "/target";
 
 /// The engine programs that a unit may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,10 @@ pub enum Fault {
     Lied,
     /// There is no room.
     Full,
+    /// Refused, as the key may not.
+    Denied,
+    /// The bucket is in another region.
+    Elsewhere,
 }
 
 /// What is to go wrong.
@@ -38,13 +47,27 @@ struct Plan {
     every: u32,
     asked: u32,
     slow: Duration,
+    /// Every request behind so many fails.
+    behind: Option<(u32, Fault)>,
+    /// One answer is lost behind so many.
+    loses: Option<u32>,
+    /// Answers that it wrote over what is there, whatever it is asked.
+    careless: bool,
 }
 
 impl Plan {
     fn next(&mut self) -> (Option<Fault>, Duration) {
         self.asked = self.asked.wrapping_add(1);
         let mut fault = None;
-        if self.times > 0 {
+        if let Some((left, then)) = &mut self.behind {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => fault = Some(*then),
+            }
+        } else if let Some(left) = self.loses {
+            self.loses = left.checked_sub(1);
+            fault = (left == 0).then_some(Fault::AnswerLost);
+        } else if self.times > 0 {
             self.times -= 1;
             fault = self.fault;
         } else if self.every > 0 && self.asked.is_multiple_of(self.every) {
@@ -71,6 +94,26 @@ impl S3 {
     /// When it cannot be started.
     #[must_use]
     pub fn start() -> Self {
+        Self::listening(None)
+    }
+
+    /// The same with TLS, by a certificate and its key in PEM; its endpoint is of `https`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn with_tls(certificate: &str, key: &str) -> Self {
+        let certificates = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let certificates = certificates.collect::<Result<_, _>>().expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            config.expect("versions of TLS").with_no_client_auth().with_single_cert(certificates, key);
+        Self::listening(Some(TlsAcceptor::from(Arc::new(config.expect("a certificate with its key")))))
+    }
+
+    fn listening(tls: Option<TlsAcceptor>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("bucket")).expect("the bucket");
         let mut builder =
@@ -79,14 +122,15 @@ impl S3 {
         let service = builder.build();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a listener");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", listener.local_addr().expect("an address"));
         let plan: Arc<Mutex<Plan>> = Arc::default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        runtime.spawn(serve(listener, service, Arc::clone(&plan)));
+        runtime.spawn(serve(listener, tls, service, Arc::clone(&plan)));
         Self { endpoint, plan, folder, runtime: Some(runtime) }
     }
 
@@ -99,6 +143,12 @@ impl S3 {
             ("AWS_REGION", "us-east-1"),
             ("AWS_ENDPOINT", &self.endpoint),
         ]
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// The folder whose files are the bucket's objects.
@@ -116,6 +166,33 @@ impl S3 {
     /// From now on every so manieth request is refused, answered wrongly or broken off; 0 is none.
     pub fn fail_every(&self, every: u32) {
         self.plan().every = every;
+    }
+
+    /// So many more requests are answered, and then none; `None` ends that.
+    pub fn fail_behind(&self, behind: Option<(u32, Fault)>) {
+        self.plan().behind = behind;
+    }
+
+    /// So many more requests are answered, the answer to the next is lost, and all is well then.
+    pub fn lose_answer_behind(&self, behind: u32) {
+        self.plan().loses = Some(behind);
+    }
+
+    /// Whether that came to be.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.plan().loses.is_none()
+    }
+
+    /// From now on nothing is refused because it is there already, as by stores that know no conditions.
+    pub fn be_careless(&self) {
+        self.plan().careless = true;
+    }
+
+    /// How many requests came.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.plan().asked
     }
 
     /// From now on each answer takes so long.
@@ -137,14 +214,25 @@ impl Drop for S3 {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, service: S3Service, plan: Arc<Mutex<Plan>>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    tls: Option<TlsAcceptor>,
+    service: S3Service,
+    plan: Arc<Mutex<Plan>>,
+) {
     let listener = TcpListener::from_std(listener).expect("a listener");
     while let Ok((stream, _)) = listener.accept().await {
-        let (service, plan) = (service.clone(), Arc::clone(&plan));
+        let (service, plan, tls) = (service.clone(), Arc::clone(&plan), tls.clone());
         let answer = service_fn(move |request| answer(service.clone(), Arc::clone(&plan), request));
         tokio::spawn(async move {
             let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+            match tls {
+                None => drop(http.serve_connection(TokioIo::new(stream), answer).await),
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+                }
+            }
         });
     }
 }
@@ -154,26 +242,43 @@ async fn answer(
     plan: Arc<Mutex<Plan>>,
     request: Request<Incoming>,
 ) -> Result<Response<s3s::Body>, std::io::Error> {
-    let (fault, slow) = plan.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let (fault, slow, careless) = {
+        let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let (fault, slow) = plan.next();
+        (fault, slow, plan.careless)
+    };
     tokio::time::sleep(slow).await;
     let said = match fault {
         Some(Fault::Broken) => return Err(std::io::ErrorKind::ConnectionReset.into()),
-        Some(Fault::Refused) => Some(StatusCode::SERVICE_UNAVAILABLE),
-        Some(Fault::Full) => Some(StatusCode::INSUFFICIENT_STORAGE),
-        Some(Fault::Lied) => Some(StatusCode::OK),
+        Some(Fault::Refused) => Some((StatusCode::SERVICE_UNAVAILABLE, "")),
+        Some(Fault::Full) => Some((StatusCode::INSUFFICIENT_STORAGE, "")),
+        Some(Fault::Lied) => Some((StatusCode::OK, "")),
+        Some(Fault::Denied) => Some((StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>")),
+        Some(Fault::Elsewhere) => {
+            let body = "<Error><Code>PermanentRedirect</Code></Error>";
+            Some((StatusCode::MOVED_PERMANENTLY, body))
+        }
         Some(Fault::AnswerLost) | None => None,
     };
-    let empty = |status| {
-        let mut response = Response::new(s3s::Body::empty());
+    let plain = |status, body: &str| {
+        let mut response = Response::new(s3s::Body::from(body.to_owned()));
         *response.status_mut() = status;
+        if fault == Some(Fault::Elsewhere) {
+            response.headers_mut().insert("x-amz-bucket-region", HeaderValue::from_static("eu-west-9"));
+        }
         response
     };
-    if let Some(status) = said {
+    if let Some((status, body)) = said {
         // All of it is read, as a store does that fails late.
         let _ = request.into_body().collect().await;
-        return Ok(empty(status));
+        return Ok(plain(status, body));
     }
     let answered = service.call(request.map(s3s::Body::from)).await;
     let answered = answered.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
-    Ok(if fault.is_some() { empty(StatusCode::INTERNAL_SERVER_ERROR) } else { answered })
+    if careless && answered.status() == StatusCode::PRECONDITION_FAILED {
+        let mut done = plain(StatusCode::OK, "");
+        done.headers_mut().insert("etag", HeaderValue::from_static("\"0\""));
+        return Ok(done);
+    }
+    Ok(if fault.is_some() { plain(StatusCode::INTERNAL_SERVER_ERROR, "") } else { answered })
 }

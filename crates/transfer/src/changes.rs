@@ -18,12 +18,12 @@ use deltalake::arrow::compute::cast;
 use deltalake::arrow::datatypes::{Field, Schema};
 use deltalake::kernel::{Add, Remove, StructField, StructType};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use crate::change::{Kind, Relation, Transaction};
 use crate::files::Part;
 use crate::forms::{self, widened};
 use crate::lake::{LakeTable, Writer};
+use crate::place::Place;
 use crate::rows::{self, FIXED, Rows};
 use crate::stream::Stopped;
 use crate::upkeep::Keep;
@@ -72,7 +72,7 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) async fn open(place: &Url, writer: Writer, relation: &Relation) -> Result<Self, Error> {
+    pub(crate) async fn open(place: &Place, writer: Writer, relation: &Relation) -> Result<Self, Error> {
         let lake = LakeTable::open_changes(place, writer, relation).await?;
         let stop = match lake.note().await? {
             Some((_, text)) => Some(serde_json::from_slice(&text).map_err(strange)?),
@@ -84,12 +84,12 @@ impl Changes {
     /// Begins it anew in the place of one that was damaged: it stands still until [`Self::resume`], which says that
     /// nothing from before is there.
     pub(crate) async fn begin_anew(
-        place: &Url,
+        place: &Place,
         writer: Writer,
         relation: &Relation,
         stop: Stop,
     ) -> Result<Self, Error> {
-        let lake = LakeTable::open_changes(place, writer, relation).await?;
+        let lake = LakeTable::begin_changes(place, writer, relation).await?;
         Ok(Self { lake, stop: Some(stop) })
     }
 

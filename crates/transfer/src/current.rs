@@ -12,7 +12,6 @@ use deltalake::arrow::compute::filter_record_batch;
 use deltalake::arrow::datatypes::Int64Type;
 use deltalake::kernel::{Add, Remove, StructField, StructType};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use crate::change::Relation;
 use crate::changes::ASKED;
@@ -20,6 +19,7 @@ use crate::copy::Tell;
 use crate::files::Files;
 use crate::fold::{Fold, only};
 use crate::lake::{LakeTable, Note, Writer};
+use crate::place::Place;
 use crate::query::Reached;
 use crate::rows::{LSN, ORDER};
 use crate::seen::{SEEN, Seen};
@@ -93,7 +93,7 @@ struct Followed {
 impl Current {
     /// Opens the table, or makes it empty. `relation` is what [`crate::Source::tables`] says of it after the changes
     /// were looked at that are to be merged.
-    pub async fn open(place: &Url, writer: Writer, relation: Relation) -> Result<Self, Error> {
+    pub async fn open(place: &Place, writer: Writer, relation: Relation) -> Result<Self, Error> {
         let keys = keys(&relation);
         let lake = LakeTable::open(place, writer, forms::fields(&relation).collect()).await?;
         let followed = Err(String::new());

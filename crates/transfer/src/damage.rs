@@ -5,13 +5,11 @@
 //! begins anew: a table by a copy, a table of changes by a row which says that all before is not there.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use deltalake::DeltaTableError;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
-use crate::memory::replace;
+use crate::place::Place;
 use crate::{Error, explain};
 
 /// Where notes are and what was put aside, in a schema's folder; the lake shows nothing that is called so.
@@ -37,95 +35,86 @@ pub(crate) struct Damage {
 
 /// A table of the lake, and what is beside it.
 pub(crate) struct Beside {
-    table: PathBuf,
-    folder: PathBuf,
-    name: String,
+    table: Place,
+    folder: Place,
+    note: Place,
 }
 
 impl Beside {
-    /// Nothing where the lake is no folder.
-    pub(crate) fn of(place: &Url) -> Option<Self> {
-        let table = place.to_file_path().ok()?;
-        let name = table.file_name()?.to_str()?.to_owned();
-        Some(Self { folder: table.parent()?.join(FOLDER), table, name })
-    }
-
-    fn note(&self) -> PathBuf {
-        self.folder.join(format!("{}.json", self.name))
+    pub(crate) fn of(place: &Place) -> Self {
+        let folder = place.beside(FOLDER);
+        let note = folder.below([format!("{}.json", place.name()).as_str()]);
+        Self { table: place.clone(), folder, note }
     }
 
     /// What is noted.
-    pub(crate) fn damage(&self) -> Result<Option<Damage>, Error> {
-        let path = self.note();
-        match std::fs::read(&path) {
-            Ok(text) => match serde_json::from_slice(&text) {
-                Ok(damage) => Ok(Some(damage)),
-                Err(error) => Err(Error::File { path, source: error.into() }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::File { path, source }),
-        }
+    pub(crate) async fn damage(&self) -> Result<Option<Damage>, Error> {
+        let Some(text) = self.note.read().await? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|error| self.strange(&error))
     }
 
     /// Notes it; durable when this returns.
-    pub(crate) fn is_damaged(&self, damage: &Damage) -> Result<(), Error> {
-        let path = self.note();
-        let wrong = |source| Error::File { path: path.clone(), source };
-        let text = serde_json::to_vec(damage).map_err(|error| wrong(error.into()))?;
-        let made = std::fs::create_dir_all(&self.folder);
-        made.and_then(|()| replace(&path, &text, true)).map_err(wrong)
+    pub(crate) async fn is_damaged(&self, damage: &Damage) -> Result<(), Error> {
+        self.note.write(serde_json::to_vec(damage).map_err(|error| self.strange(&error))?).await
+    }
+
+    fn strange(&self, error: &serde_json::Error) -> Error {
+        Error::Strange(format!("{}: {error}", self.note.url()))
     }
 
     /// Puts aside what is left of the table.
-    pub(crate) fn put_aside(&self) -> Result<(), Error> {
+    pub(crate) async fn put_aside(&self) -> Result<(), Error> {
         let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.fZ");
-        let aside = self.folder.join(format!("{}-{now}", self.name));
-        match std::fs::rename(&self.table, &aside) {
-            Ok(()) => Ok(()),
-            // It was put aside before, and whoever did so was ended.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(Error::File { path: aside, source }),
-        }
+        let aside = format!("{}-{now}", self.table.name());
+        self.table.move_to(&self.folder.below([aside.as_str()])).await
     }
 
     /// The table has begun anew.
-    pub(crate) fn is_whole(&self) -> Result<(), Error> {
-        let path = self.note();
-        std::fs::remove_file(&path).map_err(|source| Error::File { path, source })
+    pub(crate) async fn is_whole(&self) -> Result<(), Error> {
+        self.note.remove().await
     }
 }
 
 /// Opens a table that begins anew by itself when it was damaged and is asked for.
 pub(crate) async fn open<T>(
-    place: &Url,
+    place: &Place,
     asked: &Asked,
     open: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    let Some(beside) = Beside::of(place) else { return open.await };
-    if let Some(damage) = beside.damage()? {
+    let beside = Beside::of(place);
+    if let Some(damage) = beside.damage().await? {
         if damage.asked == *asked {
             return Err(Error::Damaged { why: damage.why });
         }
-        beside.put_aside()?;
-        beside.is_whole()?;
+        beside.put_aside().await?;
+        beside.is_whole().await?;
     }
     let opened = open.await;
     if let Err(Error::Damaged { why }) = &opened {
-        beside.is_damaged(&Damage { why: why.clone(), asked: asked.clone() })?;
+        beside.is_damaged(&Damage { why: why.clone(), asked: asked.clone() }).await?;
     }
     opened
 }
 
-/// Why a table could not be read: because of what is in it, unless the system refused.
-pub(crate) fn found(error: DeltaTableError) -> Error {
-    if explain::io_error(&error).is_some_and(|error| error.kind() != io::ErrorKind::NotFound) {
-        return error.into();
-    }
-    Error::Damaged { why: error.to_string() }
+/// A look at what there is of a table. What cannot be read is damaged, unless the system refuses it, or a bucket did not do
+/// what it was asked meanwhile.
+pub(crate) struct Look<'p> {
+    place: &'p Place,
+    failures: u64,
 }
 
-/// Whether a folder without a log has files of a table all the same.
-pub(crate) fn has_files(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|of| of == "parquet"))
+impl<'p> Look<'p> {
+    pub(crate) fn at(place: &'p Place) -> Self {
+        Self { place, failures: place.failures() }
+    }
+
+    /// Why it could not be read.
+    pub(crate) fn found(&self, error: DeltaTableError) -> Error {
+        let is_refused =
+            explain::io_error(&error).is_some_and(|error| error.kind() != io::ErrorKind::NotFound);
+        if is_refused || self.place.failures() != self.failures {
+            return error.into();
+        }
+        Error::Damaged { why: error.to_string() }
+    }
 }

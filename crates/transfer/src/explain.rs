@@ -119,7 +119,9 @@ pub(crate) fn io_error<'e>(error: &'e (dyn Cause + 'static)) -> Option<&'e io::E
 }
 
 /// An error, what it comes of, and so on.
-fn causes<'e>(error: &'e (dyn Cause + 'static)) -> impl Iterator<Item = &'e (dyn Cause + 'static)> {
+pub(crate) fn causes<'e>(
+    error: &'e (dyn Cause + 'static),
+) -> impl Iterator<Item = &'e (dyn Cause + 'static)> {
     std::iter::successors(Some(error), |&error| {
         // What an `io::Error` wraps is not its source, and may come of another.
         match error.downcast_ref().and_then(io::Error::get_ref) {
@@ -129,7 +131,7 @@ fn causes<'e>(error: &'e (dyn Cause + 'static)) -> impl Iterator<Item = &'e (dyn
     })
 }
 
-fn root(error: &dyn Cause) -> String {
+pub(crate) fn root(error: &dyn Cause) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -10,7 +10,6 @@
 //! An *epoch* is a time during which positions can be compared: that of one slot of one cluster's one timeline.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,19 +23,23 @@ use deltalake::kernel::{
 };
 use deltalake::logstore::ObjectStoreRef;
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, Path};
+use deltalake::{DeltaTable, DeltaTableError, Path};
 use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::change::Relation;
+use crate::damage::Look;
 use crate::files::{FileRows, Files, Part};
-use crate::{Error, Lsn, damage, fail_point, rows};
+use crate::place::Place;
+use crate::{Error, Lsn, fail_point, rows};
 
 /// A writer stops after it has found its place taken so often.
 const ATTEMPTS: usize = 10;
 
 /// Where notes are; what begins with an underscore is no part of a Delta table.
 pub(crate) const NOTES: &str = "_stead";
+/// What a commit is told by, among what Delta's log says of it.
+const MARK: &str = "stead";
 
 /// Who writes a table, and since when its positions can be compared.
 #[derive(Debug, Clone)]
@@ -65,8 +68,7 @@ pub struct LakeTable {
     position: Position,
     /// Columns and properties that it gets with the next commit.
     plan: Option<Plan>,
-    /// Where its files are, if they are on this machine.
-    folder: Option<PathBuf>,
+    place: Place,
 }
 
 /// See [`LakeTable::plan`].
@@ -78,45 +80,66 @@ struct Plan {
 
 impl LakeTable {
     /// Opens it, or makes it with these columns; one that is there keeps its own.
-    pub async fn open(place: &Url, writer: Writer, fields: Vec<StructField>) -> Result<Self, Error> {
-        let folder = place.to_file_path().ok();
-        if let Some(folder) = &folder {
-            std::fs::create_dir_all(folder).map_err(|source| Error::Disk { path: folder.clone(), source })?;
+    pub async fn open(place: &Place, writer: Writer, fields: Vec<StructField>) -> Result<Self, Error> {
+        Self::open_where(place, writer, fields, async || Ok(true)).await
+    }
+
+    /// The same, but it is made only where it may be.
+    async fn open_where(
+        place: &Place,
+        writer: Writer,
+        fields: Vec<StructField>,
+        may_be_made: impl AsyncFnOnce() -> Result<bool, Error>,
+    ) -> Result<Self, Error> {
+        if let Some(path) = place.folder() {
+            std::fs::create_dir_all(&path).map_err(|source| Error::Disk { path, source })?;
         }
-        let mut table = DeltaTableBuilder::from_url(place.clone())?.build()?;
+        let (mut table, look) = (place.table()?, Look::at(place));
         match table.load().await {
             Ok(()) => {}
-            Err(DeltaTableError::NotATable(_)) if folder.as_deref().is_some_and(damage::has_files) => {
-                // Unless somebody has made it just now.
-                let gone = |_| Error::Damaged { why: "it has files and no log of them".to_owned() };
-                table.load().await.map_err(gone)?;
-            }
             Err(DeltaTableError::NotATable(_)) => {
-                // Of two that make it at once, one did.
-                if let Err(error) = make(&table, place, fields).await {
-                    table.load().await.map_err(|_| error)?;
-                } else {
-                    table.load().await?;
+                let has_files = place.has_files().await?;
+                if !has_files && !may_be_made().await? {
+                    return Err(Error::Damaged { why: "it is gone, though its table is there".to_owned() });
+                }
+                // Of two that make it at once, one does.
+                let made = if has_files { Ok(()) } else { make(&table, place.url(), fields).await };
+                match table.load().await {
+                    Ok(()) => {}
+                    Err(DeltaTableError::NotATable(_)) if has_files => {
+                        return Err(Error::Damaged { why: "it has files and no log of them".to_owned() });
+                    }
+                    Err(error) => return Err(made.err().unwrap_or_else(|| look.found(error))),
                 }
             }
-            Err(error) => return Err(damage::found(error)),
+            Err(error) => return Err(look.found(error)),
         }
-        let mut table = Self { table, writer, position: Position::default(), plan: None, folder };
+        let place = place.clone();
+        let mut table = Self { table, writer, position: Position::default(), plan: None, place };
         table.position = table.read_position().await?;
         Ok(table)
     }
 
     /// Whether there is one.
-    pub(crate) fn is_there(place: &Url) -> bool {
-        place.to_file_path().is_ok_and(|folder| folder.join("_delta_log").is_dir())
+    pub(crate) async fn is_there(place: &Place) -> Result<bool, Error> {
+        place.has_log().await
     }
 
-    /// The same, of a table of changes.
-    pub async fn open_changes(place: &Url, writer: Writer, relation: &Relation) -> Result<Self, Error> {
-        let fields = rows::fields(relation);
-        // Where no table can have these columns it is made without, and says why there is nothing in it.
-        let is_possible = StructType::try_new(fields.clone()).is_ok();
-        Self::open(place, writer, if is_possible { fields } else { rows::fixed() }).await
+    /// The same, of a table of changes. In a bucket anybody may remove one, and what was not merged yet would be missing
+    /// without a word: it is not made where its table is there.
+    pub async fn open_changes(place: &Place, writer: Writer, relation: &Relation) -> Result<Self, Error> {
+        let table = place.beside(&relation.name);
+        let is_alone = async || Ok(place.folder().is_some() || !table.has_log().await?);
+        Self::open_where(place, writer, of_changes(relation), is_alone).await
+    }
+
+    /// Makes a table of changes, whatever there is of its table.
+    pub(crate) async fn begin_changes(
+        place: &Place,
+        writer: Writer,
+        relation: &Relation,
+    ) -> Result<Self, Error> {
+        Self::open(place, writer, of_changes(relation)).await
     }
 
     /// Looks at what others have written since.
@@ -290,8 +313,9 @@ impl LakeTable {
     }
 
     async fn get(&self, file: &Path) -> Result<Bytes, Error> {
+        let look = Look::at(&self.place);
         let found = async { self.table.object_store().get(file).await?.bytes().await };
-        found.await.map_err(|error| damage::found(error.into()))
+        found.await.map_err(|error| look.found(error.into()))
     }
 
     /// What is noted beside the table; nothing where nothing is.
@@ -317,6 +341,7 @@ impl LakeTable {
     }
 
     async fn commit(&mut self, actions: Vec<Action>, transactions: Vec<Transaction>) -> Result<u64, Error> {
+        let mark = format!("{:032x}", rand::random::<u128>());
         for _ in 0..ATTEMPTS {
             self.table.update_state().await?;
             let found = self.read_position().await?.seq;
@@ -327,6 +352,7 @@ impl LakeTable {
             fail_point!("transfer::lake.checked");
             let properties = CommitProperties::default()
                 .with_application_transactions(transactions.clone())
+                .with_metadata([(MARK.to_owned(), mark.clone().into())])
                 .with_max_retries(0);
             let operation =
                 DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
@@ -342,7 +368,12 @@ impl LakeTable {
                     self.table.update_state().await?;
                     return Ok(version);
                 }
-                Err(DeltaTableError::Transaction { source }) if is_taken(&source) => {}
+                Err(DeltaTableError::Transaction { source }) if is_taken(&source) => {
+                    if let Some(version) = self.is_marked(&mark).await? {
+                        self.table.update_state().await?;
+                        return Ok(version);
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -350,9 +381,18 @@ impl LakeTable {
         Err(Error::Fenced { table: self.writer.name.clone(), expected: self.position.seq, found })
     }
 
+    /// The version behind the one that was read, where it is this commit after all: a bucket's answer may be lost on its way,
+    /// and what is asked again finds the place taken.
+    async fn is_marked(&self, mark: &str) -> Result<Option<u64>, Error> {
+        let Some(version) = self.table.version().map(|version| version + 1) else { return Ok(None) };
+        let commit = self.table.log_store().read_commit_entry(version).await?;
+        let is_ours = commit.is_some_and(|commit| String::from_utf8_lossy(&commit).contains(mark));
+        Ok(is_ours.then_some(version))
+    }
+
     /// What is on this machine is written to its disk before the source may forget it; another store does so itself.
     async fn make_durable(&self, files: Vec<String>) -> Result<(), Error> {
-        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let Some(folder) = self.place.folder() else { return Ok(()) };
         let path = folder.clone();
         let synced = tokio::task::spawn_blocking(move || {
             let files = files.iter().map(|file| folder.join(file));
@@ -374,17 +414,19 @@ impl Note {
     }
 }
 
+/// The columns of changes. Where no table can have them it is made without, and says why there is nothing in it.
+fn of_changes(relation: &Relation) -> Vec<StructField> {
+    let fields = rows::fields(relation);
+    if StructType::try_new(fields.clone()).is_ok() { fields } else { rows::fixed() }
+}
+
 /// Where a table is in a lake.
-pub(crate) fn place(lake: &Url, schema: &str, table: &str) -> Url {
-    let mut place = lake.clone();
-    if let Ok(mut parts) = place.path_segments_mut() {
-        parts.pop_if_empty().extend([schema, table]);
-    }
-    place
+pub(crate) fn place(lake: &Place, schema: &str, table: &str) -> Place {
+    lake.below([schema, table])
 }
 
 /// Where its changes are.
-pub(crate) fn place_of_changes(lake: &Url, schema: &str, table: &str) -> Url {
+pub(crate) fn place_of_changes(lake: &Place, schema: &str, table: &str) -> Place {
     place(lake, schema, &format!("{table}__changes"))
 }
 

@@ -14,6 +14,7 @@
 pub mod address;
 mod ahead;
 mod binary;
+pub mod bucket;
 mod catalog;
 mod cells;
 pub mod change;
@@ -27,6 +28,7 @@ mod explain;
 mod files;
 mod fold;
 mod forms;
+mod http;
 pub mod lake;
 pub mod later;
 mod lists;
@@ -34,8 +36,10 @@ mod memory;
 mod moments;
 mod numeric;
 mod parts;
+mod place;
 pub mod publish;
 mod query;
+mod relay;
 mod rows;
 pub mod run;
 mod seen;
@@ -52,6 +56,7 @@ mod way;
 pub mod wire;
 
 pub use copy::Tell;
+pub use place::Place;
 pub use postgres_types::PgLsn as Lsn;
 pub use source::{BadName, Publication, Slot, Snapshot, Source};
 pub use upkeep::Keep;
@@ -140,6 +145,9 @@ pub enum Error {
     /// The same.
     #[error("the lake: {0}")]
     Arrow(#[from] deltalake::arrow::error::ArrowError),
+    /// The bucket under it.
+    #[error("{0}")]
+    Bucket(bucket::Failed),
     /// The disk under it.
     #[error("cannot make {path} durable: {source}")]
     Disk {

@@ -23,6 +23,9 @@ pub(crate) struct Memory {
     /// The `asked` of the last copy of all tables.
     #[serde(default)]
     pub(crate) asked: u32,
+    /// Whether the bucket is known to be its own: one that is empty then was emptied.
+    #[serde(default)]
+    pub(crate) claimed: bool,
     /// When the last copy of all tables was complete.
     pub(crate) copied_at: Option<jiff::Timestamp>,
 }

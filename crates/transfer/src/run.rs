@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use url::Url;
 
 use crate::change::Relation;
 use crate::current::{Current, Newer};
@@ -23,6 +22,7 @@ use crate::elsewhere::Meant;
 use crate::explain;
 use crate::lake::{LakeTable, Writer, place, place_of_changes};
 use crate::memory::{Beginning, Memory};
+use crate::place::Place;
 use crate::settling::Settling;
 use crate::slot::{SlotState, Unpublished};
 use crate::status::Board;
@@ -80,7 +80,7 @@ pub async fn run(settings: &Path, stop: impl Future<Output = ()>) -> Result<(), 
 
 struct Transfer {
     settings: Settings,
-    lake: Url,
+    lake: Place,
     slot: Slot,
     publication: Publication,
     board: Board,
@@ -94,8 +94,7 @@ struct Transfer {
 
 impl Transfer {
     fn new(settings: Settings) -> Result<Self, Error> {
-        let lake = Url::from_directory_path(&settings.lake)
-            .map_err(|()| Error::Strange(format!("{} is no folder", settings.lake.display())))?;
+        let lake = Place::of(&settings)?;
         let strange = |bad: crate::BadName| Error::Strange(bad.to_string());
         let slot = settings.role.parse().map_err(strange)?;
         let publication = settings.role.parse().map_err(strange)?;
@@ -186,7 +185,7 @@ impl Transfer {
                 Mode::Snapshot => self.at_intervals(None).await,
                 Mode::Query(cursor) => self.at_intervals(Some(cursor)).await,
             };
-            let Err(error) = ended;
+            let Err(error) = ended.map_err(|error| self.lake.known(error));
             if began.elapsed() > AT_MOST * 2 {
                 wait = AGAIN;
             }
@@ -247,6 +246,7 @@ impl Transfer {
     async fn begin(&self, source: &Source) -> Result<Memory, Error> {
         let path = &self.settings.memory;
         let mut memory = Memory::read(path)?;
+        self.lake.claim(&self.settings, &mut memory).await?;
         let (history, mut slot) = (source.history().await?, source.slot().await?);
         if let Some(is) = slot.filter(|is| !is.is_lost && self.settings.resyncs <= memory.resyncs) {
             slot = Some(self.bounded(source, is).await?);
@@ -258,8 +258,8 @@ impl Transfer {
                 if slot.is_some() {
                     source.drop_slot().await?;
                 }
-                memory =
-                    Memory { history: Some(history), resyncs: self.settings.resyncs, ..Memory::default() };
+                let (resyncs, claimed) = (self.settings.resyncs, memory.claimed);
+                memory = Memory { history: Some(history), resyncs, claimed, ..Memory::default() };
                 // Noted first: a slot that is found then is its own, however it ends meanwhile.
                 memory.write(path)?;
                 source.make_slot().await?;
@@ -312,9 +312,10 @@ impl Transfer {
         Ok((damage::open(&place, &asked, opening).await?, count))
     }
 
-    /// The server, and whoever writes the same lake, are everybody's trouble; a table's is its own.
+    /// The server, the bucket, and whoever writes the same lake, are everybody's trouble; a table's is its own.
     fn stands(&self, table: &str, error: Error) -> Result<(), Error> {
-        if matches!(error, Error::Source(_) | Error::Fenced { .. } | Error::Ended(_)) {
+        let error = self.lake.known(error);
+        if matches!(error, Error::Source(_) | Error::Bucket(_) | Error::Fenced { .. } | Error::Ended(_)) {
             return Err(error);
         }
         let why = explain::told(&error, self.settings.elsewhere.as_ref());
@@ -425,6 +426,7 @@ impl Transfer {
         let mut settling = Settling::default();
         loop {
             let mut due = Instant::now() + every;
+            self.lake.is_claimed().await?;
             let mut changes = HashMap::new();
             let known = told.borrow_and_update().clone();
             for relation in known.into_iter().filter(|relation| !self.board.is_halted(&relation.full_name()))
@@ -537,6 +539,7 @@ impl Transfer {
                 source.check(meant).await?;
             }
             self.tables(&source).await?;
+            self.lake.claim(&self.settings, &mut memory).await?;
             let history = source.history().await?;
             // Rows that a restored server no longer has are in the lake for good where only newer ones are asked for.
             if cursor.is_some()

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use url::Url;
-
 use crate::ahead::{self, Ahead};
 use crate::change::{Change, Relation, Transaction};
 use crate::changes::{Changes, Segment, Stop};
 use crate::damage::{Asked, Beside, Damage};
 use crate::lake::{LakeTable, Writer, place_of_changes};
+use crate::place::Place;
 use crate::slot::Unpublished;
 use crate::source::Messages;
 use crate::upkeep::Keep;
@@ -26,8 +25,8 @@ pub struct Settings {
     pub transfer: String,
     /// See [`crate::lake`].
     pub epoch: String,
-    /// The lake's folder or bucket: a URL that ends with a slash.
-    pub lake: Url,
+    /// The lake.
+    pub lake: Place,
     /// How often tables were asked for, by `schema.table`: one that is stopped goes on when this is another number than before.
     pub asked: BTreeMap<String, u32>,
 }
@@ -74,7 +73,7 @@ pub struct Stream {
 
 /// A table of changes, and what it is asked for by.
 struct Table {
-    place: Url,
+    place: Place,
     writer: Writer,
     asked: Asked,
     held: Held,
@@ -88,12 +87,11 @@ enum Held {
 }
 
 impl Table {
-    async fn open(place: Url, writer: Writer, relation: &Relation, asked: Asked) -> Result<Self, Error> {
-        let noted = Beside::of(&place).map(|beside| beside.damage()).transpose()?.flatten();
-        let held = match noted {
+    async fn open(place: Place, writer: Writer, relation: &Relation, asked: Asked) -> Result<Self, Error> {
+        let held = match Beside::of(&place).damage().await? {
             Some(Damage { why, asked }) => Held::Damaged(Stop::of_all(why), asked),
             None => match Changes::open(&place, writer.clone(), relation).await {
-                Err(Error::Damaged { why }) => Held::found_damaged(&place, why, &asked)?,
+                Err(Error::Damaged { why }) => Held::found_damaged(&place, why, &asked).await?,
                 opened => Held::Whole(Box::new(opened?)),
             },
         };
@@ -108,7 +106,7 @@ impl Table {
         let Held::Whole(changes) = &mut self.held else { return Ok(None) };
         match act(changes).await {
             Err(Error::Damaged { why }) => {
-                self.held = Held::found_damaged(&self.place, why, &self.asked)?;
+                self.held = Held::found_damaged(&self.place, why, &self.asked).await?;
                 Ok(None)
             }
             done => done.map(Some),
@@ -138,14 +136,14 @@ impl Table {
         match &mut self.held {
             Held::Whole(changes) => changes.resume(relation, at, count).await,
             Held::Damaged(stop, _) => {
-                let Some(beside) = Beside::of(&self.place) else { return Ok(()) };
-                beside.put_aside()?;
+                let beside = Beside::of(&self.place);
+                beside.put_aside().await?;
                 fail_point!("transfer::stream.put-aside");
                 let (writer, stop) = (self.writer.clone(), stop.clone());
                 let mut changes = Changes::begin_anew(&self.place, writer, relation, stop).await?;
                 changes.resume(relation, at, count).await?;
                 fail_point!("transfer::stream.begun-anew");
-                beside.is_whole()?;
+                beside.is_whole().await?;
                 self.held = Held::Whole(Box::new(changes));
                 Ok(())
             }
@@ -155,10 +153,8 @@ impl Table {
 
 impl Held {
     /// Notes it. Its old changes are none of the new one's.
-    fn found_damaged(place: &Url, why: String, asked: &Asked) -> Result<Self, Error> {
-        if let Some(beside) = Beside::of(place) {
-            beside.is_damaged(&Damage { why: why.clone(), asked: asked.clone() })?;
-        }
+    async fn found_damaged(place: &Place, why: String, asked: &Asked) -> Result<Self, Error> {
+        Beside::of(place).is_damaged(&Damage { why: why.clone(), asked: asked.clone() }).await?;
         Ok(Self::Damaged(Stop::of_all(why), asked.clone()))
     }
 }
@@ -290,7 +286,7 @@ impl Stream {
         for Unpublished { schema, name, why } in tables {
             let (schema, name) = (schema.clone(), name.clone());
             let relation = Relation { schema, name, oid: 0, columns: Vec::new(), catalog: None };
-            if LakeTable::is_there(&self.place(&relation)) {
+            if LakeTable::is_there(&self.place(&relation)).await? {
                 let table = self.table(&relation).await?;
                 table.whole(async |changes| changes.withhold(why).await).await?;
             }
@@ -332,7 +328,7 @@ impl Stream {
         Ok(())
     }
 
-    fn place(&self, relation: &Relation) -> Url {
+    fn place(&self, relation: &Relation) -> Place {
         place_of_changes(&self.settings.lake, &relation.schema, &relation.name)
     }
 

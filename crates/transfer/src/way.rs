@@ -1,23 +1,18 @@
 //! The way to a server: its socket, or a relay to one that is elsewhere, and TLS from here to there.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use futures::future::BoxFuture;
 use rustls::ClientConfig;
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::relay::Relay;
 use crate::wire::{Elsewhere, Settings, Tls};
 use crate::{Error, tls};
-
-/// The longest that a relay says of a connection that failed, bytes.
-const LONGEST: usize = 1_000;
 
 /// What goes on for as long as a session does.
 pub(crate) type Connection = BoxFuture<'static, Result<(), tokio_postgres::Error>>;
@@ -27,15 +22,6 @@ pub(crate) type Connection = BoxFuture<'static, Result<(), tokio_postgres::Error
 pub struct Way {
     config: Config,
     relay: Option<Relay>,
-}
-
-#[derive(Clone)]
-struct Relay {
-    socket: PathBuf,
-    /// As its certificate has it.
-    host: String,
-    /// Nothing where all is to be sent in the clear.
-    tls: Option<Arc<ClientConfig>>,
 }
 
 /// Over a Unix socket, or in plain text.
@@ -104,26 +90,5 @@ impl Way {
     {
         let (client, connection) = self.config.connect_raw(stream, tls).await?;
         Ok((client, Box::pin(connection)))
-    }
-}
-
-impl Relay {
-    /// A connection to the server. The first line is the relay's own: empty, or why there is none.
-    async fn connect(&self) -> Result<UnixStream, Error> {
-        let broken =
-            |error: std::io::Error| Error::Unreachable(format!("the way out of this host is shut: {error}"));
-        let mut stream = UnixStream::connect(&self.socket).await.map_err(broken)?;
-        let mut said = Vec::new();
-        loop {
-            match stream.read_u8().await.map_err(broken)? {
-                b'\n' => break,
-                byte if said.len() < LONGEST => said.push(byte),
-                _ => break,
-            }
-        }
-        match String::from_utf8_lossy(&said).trim() {
-            "" => Ok(stream),
-            why => Err(Error::Unreachable(why.to_owned())),
-        }
     }
 }

@@ -37,6 +37,9 @@ pub struct Settings {
     pub elsewhere: Option<Elsewhere>,
     /// Folder of the lake.
     pub lake: PathBuf,
+    /// Where the lake is, when it is not in that folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
     /// File of what it has to remember itself.
     pub memory: PathBuf,
     /// File of what it says of itself.
@@ -80,6 +83,34 @@ pub struct Elsewhere {
     /// Nothing is read: what is of the transfer there is taken away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaves: bool,
+}
+
+/// A place in a bucket of a store that speaks S3, behind a relay: TLS is between that and the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// The relay's socket.
+    pub socket: PathBuf,
+    /// `s3://bucket/prefix`; without a prefix it is all of the bucket.
+    pub place: String,
+    /// The URL at which the store answers; in the clear where it begins with `http:`.
+    pub endpoint: String,
+    /// Whether the bucket's name is a part of each path there, and not of the host's name.
+    pub in_path: bool,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The authority that its certificate is of, in PEM; those that the host trusts where there is none.
+    pub ca: Option<String>,
+    /// The access key, and its secret.
+    #[serde(serialize_with = "exposed")]
+    pub key: SecretString,
+    /// See `key`.
+    #[serde(serialize_with = "exposed")]
+    pub secret: SecretString,
+    /// The secrets of the stead that said these two, for messages.
+    pub key_name: String,
+    /// See `key_name`.
+    pub secret_name: String,
 }
 
 /// The `sslmode` of a URL, in `libpq`'s words.

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Column, Condition, Elsewhere, Every, Kept, Mode, Origin, Overlap, Part, Pattern, Tables, Wish};
+use super::{
+    Bucket, Column, Condition, Elsewhere, Endpoint, Every, Kept, Location, Mode, Origin, Overlap, Part,
+    Pattern, Region, Tables, Wish,
+};
 use crate::function::Variable;
 use crate::manifest::{Fault, Node, Notation, Problems, Table, fields};
 use crate::postgres::network;
@@ -30,6 +33,7 @@ const FIELDS: &[&str] = &[
     "overlap",
     "keep",
     "keep_changes",
+    "to",
     "allow",
     "owner",
     "consumers",
@@ -48,6 +52,7 @@ pub(crate) fn transfer(table: &Table<'_>, problems: &mut Problems<'_>) -> Wish {
         overlap: table.read("overlap", problems, overlap),
         keep: table.read("keep", problems, kept),
         keep_changes: table.read("keep_changes", problems, kept),
+        to: to(table, problems),
         allow: table.read_list("allow", "[\"10.0.0.0/8\"]", problems, |item| {
             network::parse(item.text().ok_or_else(|| item.not("a network", "write it like \"10.0.0.0/8\""))?)
         }),
@@ -69,6 +74,7 @@ fn other_word(key: &str) -> Option<String> {
         "cursor_field" | "cursor_column" | "incremental" | "updated_at" | "watermark" => "cursor",
         "retention" | "versions" | "vacuum" => "keep",
         "history" | "changes_retention" => "keep_changes",
+        "destination" | "target" | "sink" | "bucket" | "into" => "to",
         "lookback" | "safety_window" => "overlap",
         "allow_list" | "allowlist" | "networks" => "allow",
         "team" | "contact" | "owned_by" => "owner",
@@ -102,6 +108,66 @@ fn from(table: &Table<'_>, problems: &mut Problems<'_>) -> Option<Origin> {
             None
         }
     }
+}
+
+/// A bucket. What is written nowhere else is a key: so nothing that should be a secret's name is repeated.
+fn to(table: &Table<'_>, problems: &mut Problems<'_>) -> Option<Bucket> {
+    const LIKE: &str = "write { bucket = \"s3://acme-lake/flights\", region = \"eu-central-1\", key = \"LAKE_KEY\", \
+                        secret = \"LAKE_SECRET\" }, or leave it out for the stead's own lake";
+    let node = table.get("to")?;
+    let Some(to) = node.table() else {
+        problems.add(node, Fault::new("is no bucket", "no bucket", LIKE));
+        return None;
+    };
+    to.refuse_unknown(&["bucket", "region", "endpoint", "key", "secret", "ca"], problems, |key| {
+        let meant = match key.to_ascii_lowercase().replace('-', "_").as_str() {
+            "url" | "uri" | "path" | "prefix" | "location" => "bucket",
+            "access_key" | "access_key_id" | "aws_access_key_id" => "key",
+            "secret_key" | "secret_access_key" | "aws_secret_access_key" => "secret",
+            "endpoint_url" | "host" => "endpoint",
+            _ => return None,
+        };
+        Some(format!("that is called `{meant}` here"))
+    });
+    for key in ["bucket", "key", "secret"] {
+        if to.get(key).is_none() {
+            problems.add(node, Fault::new(format!("has no `{key}`"), format!("no `{key}`"), LIKE));
+        }
+    }
+    let location = to.read("bucket", problems, location);
+    let region = to.read("region", problems, region);
+    let endpoint = to.read("endpoint", problems, endpoint);
+    let (key, secret) = (to.read("key", problems, hidden), to.read("secret", problems, hidden));
+    let ca = to.read("ca", problems, self::secret);
+    Some(Bucket { bucket: location?, region, endpoint, key: key?, secret: secret?, ca })
+}
+
+fn location(node: &Node<'_>) -> Result<Location, Fault> {
+    const LIKE: &str = "write it like \"s3://acme-lake/flights\"";
+    let text = node.text().ok_or_else(|| node.not("a place in a bucket", LIKE))?;
+    text.parse::<Location>().map_err(|bad| fields::told(&bad, "no place in a bucket", LIKE))
+}
+
+fn region(node: &Node<'_>) -> Result<Region, Fault> {
+    const LIKE: &str = "write it like \"eu-central-1\"";
+    let text = node.text().ok_or_else(|| node.not("a region", LIKE))?;
+    text.parse::<Region>().map_err(|bad| fields::told(&bad, "no region", LIKE))
+}
+
+fn endpoint(node: &Node<'_>) -> Result<Endpoint, Fault> {
+    const LIKE: &str = "write it like \"https://minio.acme.internal:9000\"";
+    let text = node.text().ok_or_else(|| node.not("an address of a store", LIKE))?;
+    text.parse::<Endpoint>().map_err(|bad| fields::told(&bad, "no such address", LIKE))
+}
+
+/// The name of a secret, where somebody may write the secret itself.
+fn hidden(node: &Node<'_>) -> Result<Variable, Fault> {
+    const LIKE: &str =
+        "write the name of a secret of the stead, like \"LAKE_KEY\", and `stead secret set LAKE_KEY`";
+    let text = node.text().ok_or_else(|| node.not("the name of a secret", LIKE))?;
+    let is_key = text.len() == 20 && (text.starts_with("AKIA") || text.starts_with("ASIA"));
+    let name = text.parse::<Variable>().ok().filter(|_| !is_key && text.len() < 40);
+    name.ok_or_else(|| Fault::new("is no name of a secret", "no name", LIKE))
 }
 
 fn server(node: &Node<'_>) -> Result<ComponentName, Fault> {
@@ -239,6 +305,7 @@ pub(crate) fn to_json(wish: &Wish) -> Value {
         overlap,
         keep,
         keep_changes,
+        to,
         allow,
         owner,
         consumers,
@@ -258,6 +325,7 @@ pub(crate) fn to_json(wish: &Wish) -> Value {
     put("overlap", overlap.map(|overlap| json!(overlap)));
     put("keep", keep.map(|keep| json!(keep)));
     put("keep_changes", keep_changes.map(|keep| json!(keep)));
+    put("to", to.as_ref().map(|to| json!(to)));
     put("allow", allow.as_ref().map(|allow| json!(allow)));
     put("owner", owner.as_ref().map(|owner| json!(owner)));
     put("consumers", (!consumers.is_empty()).then(|| json!(consumers)));

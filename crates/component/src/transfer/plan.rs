@@ -42,7 +42,7 @@ pub enum Step {
     Forget,
     /// Have the copier take away what is of it at a server elsewhere.
     Leave,
-    /// Remove lake, files and units; with what is left at a server elsewhere.
+    /// Remove lake, files and units; with what is left at a server elsewhere, and in a bucket.
     Remove(Option<String>),
 }
 
@@ -88,13 +88,7 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
         return removal(spec, observed);
     }
     if standing.provisioned && !observed.tree {
-        return Decision::Blocked(Condition {
-            kind: ConditionKind::DataLost,
-            message:
-                "the lake is gone from the host; nothing was put in its place: put it back, or remove the \
-                      transfer and add it again, which copies everything anew"
-                    .into(),
-        });
+        return Decision::Blocked(lost(spec));
     }
     if !observed.tree {
         return act(Step::Create);
@@ -105,10 +99,22 @@ pub fn plan(spec: &Spec, observed: &Observed, standing: Standing) -> Decision {
             true => paused(&observed.copier),
             false => process(&observed.copier, Step::StartCopier, "the process that copies"),
         })
-        .or_else(|| process(&observed.lake, Step::StartLake, "the lake's own process"))
-        .or_else(|| front_door(observed))
+        .or_else(|| answers(spec, observed))
         .or_else(|| stopped(spec, observed))
         .unwrap_or(Decision::Settled)
+}
+
+/// What was made once is gone from the host: of a lake all, of one in a bucket how far it has come.
+fn lost(spec: &Spec) -> Condition {
+    let (what, again) = match spec.to {
+        None => ("the lake", "add it again"),
+        Some(_) => ("what the transfer has to remember", "add it again, into another place"),
+    };
+    let message = format!(
+        "{what} is gone from the host; nothing was put in its place: put it back, or remove the transfer and {again}, which \
+         copies everything anew"
+    );
+    Condition { kind: ConditionKind::DataLost, message }
 }
 
 /// Role and rights.
@@ -161,6 +167,14 @@ fn process(process: &Process, start: Step, what: &str) -> Option<Decision> {
     };
     let again_ms = if condition.is_some() { PROCESS_MS } else { STOPPING_MS };
     Some(Decision::Wait { reason, again_ms, condition })
+}
+
+/// What answers questions about the lake. A bucket is asked by others.
+fn answers(spec: &Spec, observed: &Observed) -> Option<Decision> {
+    if spec.to.is_some() {
+        return None;
+    }
+    process(&observed.lake, Step::StartLake, "the lake's own process").or_else(|| front_door(observed))
 }
 
 fn front_door(observed: &Observed) -> Option<Decision> {
@@ -223,7 +237,14 @@ fn removal(spec: &Spec, observed: &Observed) -> Decision {
     }
     let is_there = observed.tree
         || processes.iter().any(|process| process.declared != Seen::Absent || process.unit != Unit::Absent);
-    if is_there { act(Step::Remove(left)) } else { Decision::Gone }
+    if is_there { act(Step::Remove(with_tables(spec, left))) } else { Decision::Gone }
+}
+
+/// What is left, with the tables: those in a bucket are whoever's it is.
+fn with_tables(spec: &Spec, left: Option<String>) -> Option<String> {
+    let Some(to) = &spec.to else { return left };
+    let tables = format!("its tables are left in {}", to.bucket);
+    Some(left.map_or_else(|| tables.clone(), |left| format!("{tables}; {left}")))
 }
 
 /// What is left at a server elsewhere, once that is known. A stream alone leaves anything there, and only if it ever ran.
@@ -251,7 +272,7 @@ fn leaving(spec: &Spec, observed: &Observed) -> Result<Option<String>, Decision>
 
 /// What differs though nobody asked for it.
 #[must_use]
-pub fn drift(observed: &Observed) -> Vec<Difference> {
+pub fn drift(spec: &Spec, observed: &Observed) -> Vec<Difference> {
     let differs = |field: &str, seen: Seen| {
         (seen != Seen::Same).then(|| Difference {
             field: field.into(),
@@ -260,11 +281,12 @@ pub fn drift(observed: &Observed) -> Vec<Difference> {
         })
     };
     let inside = observed.inside.filter(|_| observed.server == Server::Up);
+    let has_lake = spec.to.is_none();
     let found = [
         differs("files", observed.files),
         differs("copier", observed.copier.declared),
-        differs("lake", observed.lake.declared),
-        differs("route", observed.route.declared),
+        differs("lake", observed.lake.declared).filter(|_| has_lake),
+        differs("route", observed.route.declared).filter(|_| has_lake),
         inside.and_then(|inside| differs("role", inside.role)),
     ];
     found.into_iter().flatten().collect()

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Origin, Overlap, Pattern, Tables};
+use super::{Bucket, COPIER_MIB, Column, MEMORY_MIB, Origin, Overlap, Pattern, Tables};
+use crate::function::Variable;
 use crate::manifest::shown;
 use crate::postgres::loopback;
 use crate::{ComponentName, Kind, Offer, Refused};
@@ -36,6 +37,9 @@ pub struct Spec {
     /// For how long changes are kept; for ever where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_changes: Option<Kept>,
+    /// The bucket that it writes into; the stead's own lake where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Bucket>,
     /// Networks from which the lake may be asked.
     pub allow: Vec<IpNet>,
     /// How often all was asked to be copied anew.
@@ -56,6 +60,25 @@ pub struct Spec {
     pub consumers: BTreeSet<String>,
     /// Where it is written what to do.
     pub runbook: Option<String>,
+}
+
+impl Spec {
+    /// Secrets that say where it reads and where it writes.
+    pub fn secrets(&self) -> impl Iterator<Item = &Variable> {
+        self.from.secrets().chain(self.to.iter().flat_map(Bucket::secrets))
+    }
+
+    /// Where it writes, for people.
+    #[must_use]
+    pub fn written(&self) -> String {
+        self.to.as_ref().map_or_else(|| "the stead's own lake".to_owned(), |to| to.bucket.to_string())
+    }
+
+    /// Memory of its processes, MiB.
+    #[must_use]
+    pub fn memory_mib(&self) -> u64 {
+        if self.to.is_some() { COPIER_MIB } else { MEMORY_MIB }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -234,6 +257,8 @@ pub struct Wish {
     pub keep: Option<Kept>,
     /// For how long changes are kept.
     pub keep_changes: Option<Kept>,
+    /// The bucket that it writes into.
+    pub to: Option<Bucket>,
     /// Networks from which the lake may be asked.
     pub allow: Option<Vec<IpNet>>,
     /// Whom to ask.
@@ -247,8 +272,8 @@ pub struct Wish {
 /// Resolves a wish into a spec, given the spec in force (for an existing transfer).
 ///
 /// # Errors
-/// [`Refused`] for a transfer that names no server, for one that is to read another server or otherwise than before, and for
-/// a query without a cursor.
+/// [`Refused`] for a transfer that names no server, for one that is to read another server, otherwise than before or to
+/// another place, and for a query without a cursor.
 pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Spec, Refused> {
     let from = wish.from.clone().or(current.map(|current| current.from.clone())).ok_or_else(|| Refused {
         field: "from",
@@ -279,7 +304,11 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         let message = "is for mode = \"stream\" alone, as no other has changes; leave it out".into();
         return Err(Refused { field: "keep_changes", message });
     }
-    let mut allow = wish.allow.clone().unwrap_or_else(loopback);
+    let to = place(wish, current)?;
+    let mut allow = match &to {
+        Some(_) => Vec::new(),
+        None => wish.allow.clone().unwrap_or_else(loopback),
+    };
     for net in &mut allow {
         *net = net.trunc();
     }
@@ -294,6 +323,7 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         overlap,
         keep: wish.keep.unwrap_or(Kept::WEEK),
         keep_changes: wish.keep_changes,
+        to,
         allow,
         resyncs: current.map_or(0, |current| current.resyncs),
         table_resyncs: current.map(|current| current.table_resyncs.clone()).unwrap_or_default(),
@@ -303,6 +333,31 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
         consumers: wish.consumers.clone(),
         runbook: wish.runbook.clone(),
     })
+}
+
+/// Where it writes. It is no move: what is written stays where it is.
+fn place(wish: &Wish, current: Option<&Spec>) -> Result<Option<Bucket>, Refused> {
+    let refused = |field, message: String| Refused { field, message };
+    let place = |to: &Option<Bucket>| to.as_ref().map(|bucket| bucket.bucket.clone());
+    if let Some(current) = current.filter(|current| place(&current.to) != place(&wish.to)) {
+        let message = format!(
+            "writes to {} and cannot write elsewhere later; remove it and add it again, or add a second transfer",
+            current.written()
+        );
+        return Err(refused("to", message));
+    }
+    let Some(to) = &wish.to else { return Ok(None) };
+    if to.endpoint.is_none() && to.region.is_none() {
+        let message = "names no region of the bucket; add it, like region = \"eu-central-1\"".to_owned();
+        return Err(refused("to", message));
+    }
+    if wish.allow.is_some() {
+        let message =
+            "says who may ask the stead's own lake, and a transfer to a bucket has none; leave it out"
+                .to_owned();
+        return Err(refused("allow", message));
+    }
+    Ok(Some(to.clone()))
 }
 
 /// What a query goes by.
@@ -330,7 +385,9 @@ fn cursor(
 /// # Errors
 /// As [`resolve`].
 pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer) -> Result<Spec, Refused> {
-    let asked = resolve(wish, Some(current), offer)?;
+    // Where it writes stays as it is where nothing is said of it.
+    let stays = Wish { to: current.to.clone(), ..wish.clone() };
+    let asked = resolve(if named.contains("to") { wish } else { &stays }, Some(current), offer)?;
     let mut spec = current.clone();
     for field in named {
         match *field {
@@ -342,6 +399,8 @@ pub fn amend(wish: &Wish, named: &BTreeSet<&str>, current: &Spec, offer: &Offer)
             "overlap" => spec.overlap = asked.overlap,
             "keep" => spec.keep = asked.keep,
             "keep_changes" => spec.keep_changes = asked.keep_changes,
+            // The same place; how it is reached may be otherwise.
+            "to" => spec.to.clone_from(&asked.to),
             "allow" => spec.allow.clone_from(&asked.allow),
             "owner" => spec.owner.clone_from(&asked.owner),
             "consumers" => spec.consumers.clone_from(&asked.consumers),
@@ -441,4 +500,20 @@ pub(crate) fn reads_what_is_there<'c>(
         return Ok(());
     };
     Err(Refused { field: "from", message })
+}
+
+/// Whether no other transfer of the stead writes where this one does.
+///
+/// # Errors
+/// [`Refused`] where one does; the second of both is told.
+pub(crate) fn writes_alone<'c>(
+    spec: &Spec,
+    mut before: impl Iterator<Item = (&'c ComponentName, &'c Spec)>,
+) -> Result<(), Refused> {
+    let Some(to) = &spec.to else { return Ok(()) };
+    let is_there = |other: &Spec| other.to.as_ref().is_some_and(|other| other.overlaps(to));
+    let Some((name, other)) = before.find(|(_, other)| is_there(other)) else { return Ok(()) };
+    let message =
+        format!("is in a place of {name}, which writes to {}; name another, beside it", other.written());
+    Err(Refused { field: "to", message })
 }

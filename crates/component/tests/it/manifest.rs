@@ -149,3 +149,40 @@ fn a_server_elsewhere_is_a_secret() {
         assert!(!bad.concat().contains("s3cret"), "{bad:?}");
     }
 }
+
+/// A bucket is named with the secrets that open it, and a key that is written in their place is not repeated.
+#[test]
+fn a_bucket_is_a_place_and_two_secrets() {
+    let text = "app = \"a\"\n[transfer.t]\nfrom = \"postgres.main\"\nto = { bucket = \"s3://acme-lake/flights\", region = \"eu-central-1\", \
+                endpoint = \"https://minio:9000\", key = \"K\", secret = \"S\", ca = \"C\" }\n";
+    let read = manifest::parse("stead.toml", text).expect("a manifest");
+    let to = read.transfer.values().next().and_then(|wish| wish.to.clone()).expect("a bucket");
+    assert_eq!(to.secrets().map(ToString::to_string).collect::<Vec<_>>(), ["K", "S", "C"]);
+    assert_eq!(manifest::from_json(&manifest::to_json(&read), &app()), Ok(read));
+    let key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYs3cretKEY0";
+    for (to, said) in [
+        (json!("s3://acme-lake/flights"), "is no bucket"),
+        (json!({ "bucket": "acme-lake", "key": "K", "secret": "S" }), "is no place in a bucket"),
+        (json!({ "bucket": "s3://K:s3cret@acme/x", "key": "K", "secret": "S" }), "says nobody's key"),
+        (json!({ "bucket": "s3://acme/x", "secret": "S" }), "has no `key`"),
+        (
+            json!({ "bucket": "s3://acme/x", "key": "AKIAIOSFODNN7EXAMPLE", "secret": "S" }),
+            "is no name of a secret",
+        ),
+        (json!({ "bucket": "s3://acme/x", "key": "K", "secret": key }), "is no name of a secret"),
+        (json!({ "bucket": "s3://acme/x", "key": "K", "secret": "S", "region": "EU" }), "is no region"),
+        (
+            json!({ "bucket": "s3://acme/x", "key": "K", "secret": "S", "endpoint": "minio" }),
+            "is no address of a store",
+        ),
+        (
+            json!({ "bucket": "s3://acme/x", "key": "K", "secret": "S", "url": "x" }),
+            "that is called `bucket` here",
+        ),
+    ] {
+        let bad = manifest::from_json(&json!({ "transfer": { "t": { "to": to } } }), &app()).unwrap_err();
+        let bad = format!("{bad:?}");
+        assert!(bad.contains(said), "{said}: {bad}");
+        assert!(!bad.contains("s3cret") && !bad.contains("AKIA"), "{bad}");
+    }
+}

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use component::postgres::{Route, Unit};
 use component::transfer::{
-    Asked, Elsewhere, Inside, Leaving, Mode, Observed, Origin, Overlap, Process, Progress, Seen, Server,
-    Spec, Step, Unknown, Wish, amend, plan, resolve,
+    Asked, Bucket, Elsewhere, Inside, Leaving, Mode, Observed, Origin, Overlap, Process, Progress, Seen,
+    Server, Spec, Step, Unknown, Wish, amend, plan, resolve,
 };
 use component::{ComponentName, ConditionKind, Decision, Offer, Standing};
 
@@ -258,4 +258,87 @@ fn what_is_left_elsewhere_is_taken_away_or_told() {
     let never = Process { declared: Seen::Absent, unit: Unit::Absent };
     assert_eq!(label(plan(&spec, &Observed { copier: never, ..observed.clone() }, going)), "stop");
     assert_eq!(label(plan(&Spec { mode: Mode::Snapshot, ..spec }, &observed, going)), "stop");
+}
+
+fn into_a_bucket(place: &str) -> Wish {
+    Wish {
+        to: Some(Bucket {
+            bucket: place.parse().expect("a place"),
+            region: "eu-central-1".parse().ok(),
+            endpoint: None,
+            key: "LAKE_KEY".parse().expect("a name"),
+            secret: "LAKE_SECRET".parse().expect("a name"),
+            ca: None,
+        }),
+        ..wish()
+    }
+}
+
+#[test]
+fn a_bucket_stays_where_it_is_and_is_nobody_elses() {
+    let resolved = |wish: &Wish, current: Option<&Spec>| resolve(wish, current, &Offer::default());
+    let spec = resolved(&into_a_bucket("s3://acme/a"), None).unwrap();
+    assert_eq!(spec.secrets().map(ToString::to_string).collect::<Vec<_>>(), ["LAKE_KEY", "LAKE_SECRET"]);
+    assert!(spec.allow.is_empty() && spec.memory_mib() < self::spec().memory_mib());
+    for (wish, current, said) in [
+        (wish(), &spec, "writes to s3://acme/a and cannot write elsewhere later"),
+        (into_a_bucket("s3://acme/b"), &spec, "writes to s3://acme/a and cannot write elsewhere later"),
+        (
+            into_a_bucket("s3://acme/a"),
+            &self::spec(),
+            "writes to the stead's own lake and cannot write elsewhere",
+        ),
+    ] {
+        let refused = resolved(&wish, Some(current)).unwrap_err();
+        assert!(refused.field == "to" && refused.message.contains(said), "{}", refused.message);
+    }
+    // How it is reached may change, and what is not named stays.
+    let mut again = into_a_bucket("s3://acme/a");
+    let to = again.to.as_mut().unwrap();
+    (to.key, to.endpoint, to.region) = ("OTHER".parse().unwrap(), "https://minio".parse().ok(), None);
+    assert_eq!(resolved(&again, Some(&spec)).unwrap().to, again.to);
+    let asked = Wish { every: Some("5m".parse().unwrap()), ..Wish::default() };
+    let amended = amend(&asked, &BTreeSet::from(["every"]), &spec, &Offer::default()).unwrap();
+    assert_eq!((amended.every.as_secs(), &amended.to), (300, &spec.to));
+
+    let mut without = into_a_bucket("s3://acme/a");
+    without.to.as_mut().unwrap().region = None;
+    assert!(resolved(&without, None).unwrap_err().message.contains("names no region"));
+    let allows = Wish { allow: Some(Vec::new()), ..into_a_bucket("s3://acme/a") };
+    assert_eq!(resolved(&allows, None).unwrap_err().field, "allow");
+
+    let fit = |places: &[&str]| {
+        let transfers = places.iter().zip(["a", "b", "c"]).map(|(place, local)| {
+            let spec = resolved(&into_a_bucket(place), None).unwrap();
+            let from = Origin::Elsewhere(Elsewhere { secret: "URL".parse().unwrap(), ca: None });
+            (name(&format!("transfer.{local}")), component::Spec::Transfer(Spec { from, ..spec }))
+        });
+        component::fit(&transfers.collect()).map_err(|(name, refused)| format!("{name} {}", refused.message))
+    };
+    assert_eq!(fit(&["s3://acme/a", "s3://acme/b", "s3://acme-2/a"]), Ok(()));
+    let said = fit(&["s3://acme/a", "s3://acme/b", "s3://acme/a/c"]).unwrap_err();
+    assert_eq!(
+        said,
+        "transfer.c is in a place of transfer.a, which writes to s3://acme/a; name another, beside it"
+    );
+}
+
+#[test]
+fn a_transfer_into_a_bucket_has_no_lake_to_be_asked() {
+    let spec = resolve(&into_a_bucket("s3://acme/a"), None, &Offer::default()).unwrap();
+    let without = Observed { lake: Process::default(), route: Route::default(), ..well() };
+    let settled = Standing { provisioned: true, settled: true, ..Standing::default() };
+    assert_eq!(plan(&spec, &without, settled), Decision::Settled);
+    assert!(
+        component::drift(
+            &component::Spec::Transfer(spec.clone()),
+            &component::Observed::Transfer(without.clone())
+        )
+        .is_empty()
+    );
+    let gone = Process { declared: Seen::Same, unit: Unit::Stopped };
+    let ended = Observed { copier: gone, server: Server::Gone, inside: None, ..without };
+    let going = Standing { deleting: true, provisioned: true, ..Standing::default() };
+    let left = Step::Remove(Some("its tables are left in s3://acme/a".into()));
+    assert_eq!(plan(&spec, &ended, going), Decision::Act(component::Step::Transfer(left)));
 }

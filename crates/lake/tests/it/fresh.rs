@@ -59,7 +59,7 @@ impl Fixture {
 
     /// Brings the changes, but does not merge them.
     async fn stream(&self) {
-        let lake = Url::from_directory_path(self.lake.folder()).unwrap();
+        let lake = Url::from_directory_path(self.lake.folder()).unwrap().into();
         let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake, asked: BTreeMap::new() };
         let mut stream = Stream::new(self.source().await, settings);
         while stream.step().await.unwrap().transactions > 0 {}
@@ -68,7 +68,8 @@ impl Fixture {
     async fn current(&self) -> (Current, LakeTable) {
         let relation = self.source().await.tables().await.unwrap().remove(0);
         let writer = || Writer { name: "test/public.items".into(), epoch: "1".into() };
-        let place = |name| Url::from_directory_path(self.lake.folder().join("public").join(name)).unwrap();
+        let place =
+            |name| Url::from_directory_path(self.lake.folder().join("public").join(name)).unwrap().into();
         let current = Current::open(&place("items"), writer(), relation.clone()).await.unwrap();
         let changes = LakeTable::open_changes(&place("items__changes"), writer(), &relation).await.unwrap();
         (current, changes)

@@ -85,7 +85,7 @@ impl Lake {
 
     /// Opens a table of `id` and `value`, to be appended to.
     pub(crate) async fn table(&self, schema: &str, name: &str) -> Appender {
-        let place = Url::from_directory_path(self.folder().join(schema).join(name)).unwrap();
+        let place = Url::from_directory_path(self.folder().join(schema).join(name)).unwrap().into();
         let fields = vec![
             StructField::nullable("id", DataType::LONG),
             StructField::nullable("value", DataType::STRING),

@@ -110,6 +110,11 @@ pub(crate) fn tables_and_server(spec: &Value) -> String {
     format!("{} of {from}", tables.join(", "))
 }
 
+/// The bucket that a transfer writes into, where it is one.
+pub(crate) fn bucket(spec: &Value) -> Option<String> {
+    spec["to"]["bucket"].as_str().map(str::to_owned)
+}
+
 /// What a transfer is set to and how far it has come, in words.
 fn transfer(component: &Component) -> Vec<(&'static str, String)> {
     let spec = &component.spec;
@@ -120,6 +125,7 @@ fn transfer(component: &Component) -> Vec<(&'static str, String)> {
     };
     let mut rows = vec![
         ("Reads", tables_and_server(spec)),
+        ("Writes to", bucket(spec).unwrap_or_default()),
         ("Every", text("every")),
         ("Cursor", text("cursor")),
         ("Who may ask the lake", list("allow")),

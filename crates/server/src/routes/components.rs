@@ -31,6 +31,17 @@ pub(super) async fn find(app: &App, tenant: &Tenant, at: &ComponentPath) -> Resu
     component.ok_or_else(|| Problem::no_component(&at.stead, &at.component))
 }
 
+/// Refuses to ask a component whose data are asked for elsewhere.
+pub(super) fn asked_here(component: &Component) -> Result<(), Problem> {
+    let Some(place) = component.spec.asked_elsewhere() else { return Ok(()) };
+    let detail = format!(
+        "the tables of {} are in {place}, and not in a lake of the stead's: ask them there, as Delta tables, with any engine \
+         that reads these, like DuckDB, Spark, Athena or delta-rs",
+        component.name
+    );
+    Err(Problem::new(Kind::Invalid, detail))
+}
+
 /// One component
 ///
 /// What is wanted of it, and what was last observed.
@@ -65,6 +76,7 @@ pub(crate) async fn credentials(
     let shown = async {
         caller.may_in(&tenant, Action::SeePassword)?;
         let component = find(&app, &tenant, &at).await?;
+        asked_here(&component)?;
         let password = app.store.password(component.id).await?;
         let (Some(password), Some(endpoint)) = (password, component.status.endpoint) else {
             let detail = format!("{} has no address yet; wait until it is ready", at.component);

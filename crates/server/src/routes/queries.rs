@@ -23,7 +23,7 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::ComponentPath;
-use super::components::find;
+use super::components::{asked_here, find};
 use crate::App;
 use crate::access::{Action, Caller};
 use crate::extract::{Path, Query, Sent, parse, text_of};
@@ -208,6 +208,7 @@ async fn sign_in(
     statement: Duration,
 ) -> Result<SignIn, Problem> {
     let component = find(app, tenant, at).await?;
+    asked_here(&component)?;
     let password = password(app, caller, tenant, at, &component, role).await?;
     let not_ready =
         || Problem::new(Kind::NotReady, format!("{} is not ready yet; wait until it is", at.component));

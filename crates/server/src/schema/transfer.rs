@@ -45,6 +45,30 @@ fn from() -> OneOfBuilder {
         .item(elsewhere)
 }
 
+fn to() -> ObjectBuilder {
+    let name = |description: &str| {
+        ObjectBuilder::new().schema_type(Type::String).max_length(Some(512)).description(Some(description))
+    };
+    ObjectBuilder::new()
+        .schema_type(or_null(Type::Object))
+        .description(Some(
+            "A bucket that it writes into, in the place of the stead's own lake; its place cannot be another one later.",
+        ))
+        .property("bucket", name("The bucket and a place in it, like `s3://acme-lake/flights`."))
+        .property("region", text("The region that it is in, like `eu-central-1`; for AWS it is needed."))
+        .property("endpoint", text("Where another store answers, like `https://minio.acme.internal:9000`."))
+        .property("key", name("The secret of the stead that holds the access key."))
+        .property("secret", name("The secret that holds what belongs to the access key."))
+        .property(
+            "ca",
+            text("The secret that holds the certificate of the authority that the store's certificate is of, in PEM."),
+        )
+        .required("bucket")
+        .required("key")
+        .required("secret")
+        .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
+}
+
 pub(super) fn transfer() -> Schema {
     let modes = ["stream", "snapshot", "query"].map(|mode| json!(mode)).into_iter().chain([json!(null)]);
     let none_else = AdditionalProperties::<Schema>::FreeForm(false);
@@ -62,6 +86,7 @@ pub(super) fn transfer() -> Schema {
         .property("overlap", text("For a query: how much is read again, like `10m`, or `1000` for a cursor that is a number."))
         .property("keep", text("For how long earlier versions of tables can be asked for: `7d` unless said."))
         .property("keep_changes", text("For how long changes are kept, like `90d`; left out: for ever."))
+        .property("to", to())
         .property("allow", texts("Networks from which the lake may be asked; left out: loopback."))
         .property("owner", text("Whom to ask about it."))
         .property("consumers", texts("Who reads the lake: whom to tell before something of it changes."))

@@ -4,7 +4,7 @@ use component::transfer::{Behind, Progress, Table, TableState};
 use component::{Kind, Role};
 use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::database_page::{form, visit, visitor};
 use crate::rig::{HOST, Rig, send, settled};
@@ -15,8 +15,13 @@ const API: &str = "/v1/tenants/acme/steads/shop/components";
 
 /// With a stead that has a lake, whose transfer says this of itself.
 async fn rig(progress: Option<Progress>) -> Rig {
+    rig_of(progress, json!({"from": "postgres.main"})).await
+}
+
+/// The same with any transfer.
+async fn rig_of(progress: Option<Progress>, transfer: Value) -> Rig {
     let rig = Rig::start().await;
-    let body = json!({"postgres": {"main": {}}, "transfer": {"lake": {"from": "postgres.main"}}});
+    let body = json!({"postgres": {"main": {}}, "transfer": {"lake": transfer}});
     rig.put("/v1/tenants/acme/steads/shop", &body).await.is(StatusCode::ACCEPTED);
     while let Some(lease) = rig.store.claim(HOST).await.unwrap() {
         let mut record = settled(&lease);
@@ -86,6 +91,32 @@ async fn a_new_beginning_is_asked_for_on_a_page_of_ours_alone() {
     let server = AT.replace("transfer.lake", "postgres.main");
     let sent = send(form(&rig, &cookie, &format!("{server}/resync"), "same-origin", "")).await;
     assert!(sent.body.as_str().unwrap().contains("is no transfer"), "{}", sent.body);
+}
+
+/// Who asks for what is in a bucket is told where that is, on the page and by the API.
+#[tokio::test]
+async fn a_bucket_is_asked_elsewhere() {
+    let to = json!({"bucket": "s3://acme-lake/flights", "region": "eu-central-1", "key": "K", "secret": "S"});
+    let rig = rig_of(None, json!({"from": "postgres.main", "to": to})).await;
+    let cookie = visitor(&rig, "ann@example.com", Role::Owner).await;
+    let stead = visit(&rig, &cookie, STEAD).await.is(StatusCode::OK);
+    assert!(stead.body.as_str().unwrap().contains("s3://acme-lake/flights"), "{}", stead.body);
+    let page = visit(&rig, &cookie, AT).await.is(StatusCode::OK);
+    let text = page.body.as_str().unwrap();
+    assert!(
+        text.contains("<code>s3://acme-lake/flights</code>") && text.contains("Copy everything anew"),
+        "{text}"
+    );
+    assert!(!text.contains("id=\"ask\"") && !text.contains("editor.js"), "{text}");
+    assert!(text.contains("<details class=\"card\" hidden><summary><h2>Your queries"), "{text}");
+    let told = "the tables of transfer.lake are in s3://acme-lake/flights";
+    let credentials = rig.request(Method::GET, &format!("{API}/transfer.lake/credentials"));
+    let refused = send(credentials).await.problem(422, "invalid");
+    assert!(refused["detail"].as_str().unwrap().contains(told), "{refused}");
+    let sql =
+        rig.request(Method::POST, &format!("{API}/transfer.lake/query")).json(&json!({"sql": "select 1"}));
+    let refused = send(sql).await.problem(422, "invalid");
+    assert!(refused["detail"].as_str().unwrap().contains(told), "{refused}");
 }
 
 #[tokio::test]

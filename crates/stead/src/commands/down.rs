@@ -25,7 +25,11 @@ pub(super) async fn run(
     if !yes {
         output::remark(format!("{}/{}", stead.tenant, stead.name));
         for component in &stead.components {
-            output::remark(format!("- {} is REMOVED, with all its data", component.name));
+            let what = match component.spec["to"]["bucket"].as_str() {
+                Some(bucket) => format!("removed; its tables stay in {bucket}"),
+                None => "REMOVED, with all its data".to_owned(),
+            };
+            output::remark(format!("- {} is {what}", component.name));
         }
         confirm("Remove this?")?;
     }

@@ -43,6 +43,9 @@ fn lines(change: &ComponentChange, wanted: &Value) -> Vec<String> {
         "create" => ("+", "is made"),
         "update" if change.restarts => ("~", "is changed; the server restarts, which ends its sessions"),
         "update" => ("~", "is changed"),
+        "delete" if change.component.starts_with("transfer.") => {
+            ("-", "is REMOVED, with its lake; tables in a bucket stay there")
+        }
         "delete" => ("-", "is REMOVED, with all its data"),
         _ => (" ", "stays as it is"),
     };

@@ -168,7 +168,10 @@ fn transfer(component: &Component) -> Vec<Vec<String>> {
     if let Some(endpoint) = &component.endpoint {
         row("asked at", format!("{}:{}, database {}", endpoint.host, endpoint.port, endpoint.database));
     }
-    row("allows", field("allow"));
+    match component.spec["to"]["bucket"].as_str() {
+        Some(bucket) => row("writes to", format!("{bucket}, as Delta tables; ask them there")),
+        None => row("allows", field("allow")),
+    }
     let Some(transfer) = &component.transfer else { return rows };
     row("promise", transfer.promise.clone());
     if let Some(remark) = &transfer.remark {

@@ -34,7 +34,7 @@ async fn server(listening: Listening) -> (Cluster, Client) {
 }
 
 /// Where transfers may reach this host itself.
-fn installation() -> Installation {
+pub(crate) fn installation() -> Installation {
     let mut stead = Installation::new();
     stead.environment.push(("STEAD_EGRESS_NETWORKS".into(), "127.0.0.0/8".into()));
     stead.start();
@@ -71,7 +71,7 @@ fn status_says(story: &Story<'_>, part: &str) {
 }
 
 /// Every file of Stead's that is there for others than a transfer's own process.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

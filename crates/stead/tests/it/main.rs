@@ -6,6 +6,7 @@
 mod advise;
 mod archive;
 mod backups;
+mod bucket;
 mod canary;
 mod clients;
 mod command_line;

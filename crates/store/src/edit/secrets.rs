@@ -145,7 +145,8 @@ impl Store {
             r#"select name, version, set_by, set_at as "set_at: jiff_sqlx::Timestamp",
                       array(select c.name from components c where c.stead_id = $1
                             and (jsonb_exists(c.spec -> 'secrets', k.name)
-                                 or k.name in (c.spec -> 'from' ->> 'secret', c.spec -> 'from' ->> 'ca'))
+                                 or k.name in (c.spec -> 'from' ->> 'secret', c.spec -> 'from' ->> 'ca', c.spec -> 'to' ->> 'key',
+                                               c.spec -> 'to' ->> 'secret', c.spec -> 'to' ->> 'ca'))
                             order by c.name) as "used_by!"
                from stead_secrets k where stead_id = $1 order by name"#,
             id

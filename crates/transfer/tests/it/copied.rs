@@ -48,7 +48,7 @@ fn small_ranges() -> fail::FailScenario<'static> {
 }
 
 async fn open(site: &Site, table: &str) -> Current {
-    let place = Url::from_directory_path(site.lake.path().join("public").join(table)).unwrap();
+    let place = Url::from_directory_path(site.lake.path().join("public").join(table)).unwrap().into();
     let writer = Writer { name: format!("test/public.{table}"), epoch: "1".into() };
     Current::open(&place, writer, site.relation(table).await).await.unwrap()
 }

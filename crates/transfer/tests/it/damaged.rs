@@ -38,7 +38,7 @@ fn ops(site: &Site, table: &str) -> Vec<String> {
 }
 
 async fn stream(site: &Site, asked: u32) -> Stream {
-    let lake = Url::from_directory_path(site.lake.path()).unwrap();
+    let lake = Url::from_directory_path(site.lake.path()).unwrap().into();
     let asked = BTreeMap::from([("public.items".to_owned(), asked)]);
     let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake, asked };
     Stream::new(site.source().await, settings)

@@ -317,7 +317,7 @@ async fn keys_are_marked() {
     let log = site.lake.path().join("public/items/_delta_log/00000000000000000000.json");
     let log = std::fs::read_to_string(log).unwrap();
     assert_eq!(log.matches(r#"{\"stead.key\":true}"#).count(), 1, "{log}");
-    let place = url::Url::from_directory_path(site.lake.path().join("public/items")).unwrap();
+    let place = url::Url::from_directory_path(site.lake.path().join("public/items")).unwrap().into();
     let writer = Writer { name: "test/public.items".into(), epoch: "1".into() };
     let table = LakeTable::open(&place, writer, Vec::new()).await.unwrap();
     let schema = table.schema().unwrap();

@@ -108,6 +108,7 @@ impl Away {
             password: address.password,
             elsewhere: Some(elsewhere),
             lake: folder.join("lake"),
+            bucket: None,
             memory: folder.join("memory.json"),
             status: folder.join("status.json"),
             parts: Vec::new(),
@@ -202,7 +203,7 @@ fn query() -> Mode {
 }
 
 /// An authority, and a certificate of it for these names.
-fn certificates(names: &[&str]) -> (String, (String, String)) {
+pub(crate) fn certificates(names: &[&str]) -> (String, (String, String)) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, format!("authority {:x}", rand::random::<u64>()));

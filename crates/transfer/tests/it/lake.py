@@ -1,6 +1,7 @@
 """Prints the rows of a Delta table as an independent reader has them: a JSON object a line, in no order.
 
 lake.py duckdb|deltalake FOLDER
+lake.py deltalake s3://BUCKET/PREFIX, with AWS_ENDPOINT and so on in the environment
 
 Every value is a text that the source can be asked for as well: whole numbers and decimals as they are, real numbers as
 the digits of their bytes, days and moments as their count from 1970, bytes as PostgreSQL's digits. A list is a list.

@@ -17,6 +17,8 @@ use crate::site::Site;
 
 /// See above.
 pub(crate) struct Process {
+    /// The folder whose files are the lake's.
+    pub(crate) lake: PathBuf,
     status: PathBuf,
     task: JoinHandle<Result<(), Error>>,
     stop: oneshot::Sender<()>,
@@ -42,6 +44,7 @@ impl Process {
             password: PASSWORD.to_owned().into(),
             elsewhere: None,
             lake: site.lake.path().to_owned(),
+            bucket: None,
             memory: beside.join("memory.json"),
             status: status.clone(),
             parts: Vec::new(),
@@ -57,7 +60,7 @@ impl Process {
         std::fs::write(&file, serde_json::to_string(&settings).unwrap()).unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = async move { transfer::run::run(&file, async move { drop(stopped.await) }).await };
-        Self { status, task: tokio::spawn(running), stop }
+        Self { lake: site.lake.path().to_owned(), status, task: tokio::spawn(running), stop }
     }
 
     pub(crate) async fn stop(self) {
@@ -65,12 +68,18 @@ impl Process {
         self.task.await.unwrap().unwrap();
     }
 
+    /// Ends it where it is.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
     /// Waits until what is committed now is in these tables.
     pub(crate) async fn has_merged(&self, site: &Site, tables: &[&str]) {
         let now: PgLsn =
             site.client.query_one("select pg_current_wal_flush_lsn()", &[]).await.unwrap().get(0);
         let slot = format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{ROLE}'");
-        let lake = site.lake.path().join("public");
+        let lake = self.lake.join("public");
         let is_merged =
             |table: &&str| position(&lake.join(table)) >= position(&lake.join(format!("{table}__changes")));
         while site.client.query_one(&slot, &[]).await.unwrap().get::<_, PgLsn>(0) < now

@@ -23,7 +23,7 @@ async fn read(site: &Site, table: &str, cursor: &Cursor) -> Result<Newer, Error>
     let snapshot = source.snapshot().await?;
     let is_it = |relation: &&Relation| relation.name == table;
     let relation = snapshot.tables().iter().find(is_it).cloned().unwrap();
-    let place = Url::from_directory_path(site.lake.path().join("public").join(table)).unwrap();
+    let place = Url::from_directory_path(site.lake.path().join("public").join(table)).unwrap().into();
     let writer = Writer { name: format!("test/public.{table}"), epoch: "1".into() };
     Current::open(&place, writer, relation).await?.read_newer(&snapshot, cursor).await
 }

@@ -13,7 +13,7 @@ use transfer::change::{Column, Relation};
 use transfer::current::Current;
 use transfer::lake::{LakeTable, Writer};
 use transfer::stream::{Settings, Stopped, Stream};
-use transfer::{Error, Keep, Source};
+use transfer::{Error, Keep, Place, Source};
 use url::Url;
 
 /// A row: the texts of its values.
@@ -59,7 +59,7 @@ impl Site {
     }
 
     pub(crate) async fn stream(&self) -> Stream {
-        let lake = Url::from_directory_path(self.lake.path()).unwrap();
+        let lake = Url::from_directory_path(self.lake.path()).unwrap().into();
         Stream::new(
             self.source().await,
             Settings { transfer: "test".into(), epoch: "1".into(), lake, asked: BTreeMap::new() },
@@ -86,7 +86,8 @@ impl Site {
 
     /// Merges a table, and copies it first where it has to be; answers why it had to.
     pub(crate) async fn merge(&self, table: &str) -> Result<Option<String>, Error> {
-        refresh(&mut self.source().await, &self.lake.path().join("public"), table).await
+        let lake = Url::from_directory_path(self.lake.path().join("public")).unwrap().into();
+        refresh(&mut self.source().await, &lake, table).await
     }
 
     /// Everything is taken and merged, without a copy, and the table is the source's.
@@ -130,12 +131,8 @@ pub(crate) async fn drain(stream: &mut Stream) -> Result<Vec<Stopped>, Error> {
 }
 
 /// Merges a table of a lake, and copies it first where it has to be; answers why it had to.
-pub(crate) async fn refresh(
-    source: &mut Source,
-    lake: &std::path::Path,
-    table: &str,
-) -> Result<Option<String>, Error> {
-    let place = |table: &str| Url::from_directory_path(lake.join(table)).unwrap();
+pub(crate) async fn refresh(source: &mut Source, lake: &Place, table: &str) -> Result<Option<String>, Error> {
+    let place = |table: &str| lake.below([table]);
     let writer = || Writer { name: format!("test/public.{table}"), epoch: "1".into() };
     let find = |tables: Vec<Relation>| tables.into_iter().find(|relation| relation.name == table);
     let Some(relation) = find(source.tables().await?) else { return Ok(None) };

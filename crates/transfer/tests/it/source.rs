@@ -64,7 +64,7 @@ impl Fixture {
 
     /// A process that begins to read.
     pub(crate) async fn stream(&self) -> Stream {
-        let lake = Url::from_directory_path(self.lake.path()).unwrap();
+        let lake = Url::from_directory_path(self.lake.path()).unwrap().into();
         let settings = Settings { transfer: "test".into(), epoch: "1".into(), lake, asked: BTreeMap::new() };
         Stream::new(self.source().await, settings)
     }
@@ -77,18 +77,18 @@ impl Fixture {
     pub(crate) async fn current(&self) -> (Current, LakeTable) {
         let relation = self.source().await.tables().await.unwrap().remove(0);
         let writer = || Writer { name: "test/public.items".into(), epoch: "1".into() };
-        let current = Current::open(&self.place("items"), writer(), relation.clone()).await.unwrap();
+        let current = Current::open(&self.url("items").into(), writer(), relation.clone()).await.unwrap();
         let changes =
-            LakeTable::open_changes(&self.place("items__changes"), writer(), &relation).await.unwrap();
+            LakeTable::open_changes(&self.url("items__changes").into(), writer(), &relation).await.unwrap();
         (current, changes)
     }
 
-    fn place(&self, table: &str) -> Url {
+    fn url(&self, table: &str) -> Url {
         Url::from_directory_path(self.lake.path().join("public").join(table)).unwrap()
     }
 
     async fn batches(&self, table: &str) -> Vec<RecordBatch> {
-        let mut opened = deltalake::DeltaTableBuilder::from_url(self.place(table)).unwrap().build().unwrap();
+        let mut opened = deltalake::DeltaTableBuilder::from_url(self.url(table)).unwrap().build().unwrap();
         opened.load().await.unwrap();
         let mut batches = Vec::new();
         for file in opened.get_file_uris().unwrap() {

@@ -192,7 +192,7 @@ async fn read(run: &str, lake: &Path) -> Result<(), Error> {
     let settings = Settings {
         transfer: "test".into(),
         epoch: "1".into(),
-        lake: Url::from_directory_path(lake).unwrap(),
+        lake: Url::from_directory_path(lake).unwrap().into(),
         asked: BTreeMap::new(),
     };
     let mut stream = Stream::new(source().await?, settings);
@@ -206,7 +206,8 @@ async fn read(run: &str, lake: &Path) -> Result<(), Error> {
             }
         }
         for table in TABLES {
-            refresh(&mut other, &lake.join("public"), table).await?;
+            refresh(&mut other, &Url::from_directory_path(lake.join("public")).unwrap().into(), table)
+                .await?;
         }
         if step.transactions == 0 {
             let tables = other.tables().await?;

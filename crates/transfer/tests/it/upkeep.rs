@@ -20,7 +20,7 @@ const TABLE: &str = "create table items (id int primary key, name text, at times
      create publication lake for all tables";
 
 async fn current(site: &Site) -> Current {
-    let place = Url::from_directory_path(site.lake.path().join("public/items")).unwrap();
+    let place = Url::from_directory_path(site.lake.path().join("public/items")).unwrap().into();
     let writer = Writer { name: "test/public.items".into(), epoch: "1".into() };
     Current::open(&place, writer, site.relation("items").await).await.unwrap()
 }

@@ -13,7 +13,7 @@ use super::super::Site;
 use super::super::api::escaped;
 use super::super::failure::{At, shown};
 use super::super::frame::unreadable;
-use super::super::stead::{bytes, tables_and_server};
+use super::super::stead::{bucket, bytes, tables_and_server};
 use super::words::{self, grouped};
 use super::{Place, Visit};
 use crate::sign_in::Signed;
@@ -29,6 +29,8 @@ pub(super) struct Lake {
     pub(super) facts: Vec<(&'static str, String)>,
     /// Those that need somebody come first.
     pub(super) tables: Vec<TransferTable>,
+    /// The bucket that its tables are in, when they are in no lake of the stead's.
+    pub(super) bucket: Option<String>,
 }
 
 impl Lake {
@@ -38,10 +40,12 @@ impl Lake {
         let conditions =
             component.conditions.into_iter().filter(|condition| !STOPPED.contains(&condition.kind.as_str()));
         let mut told: Vec<String> = conditions.map(|condition| condition.message).collect();
+        let bucket = bucket(&component.spec);
         let mut facts = vec![("Copies", tables_and_server(&component.spec))];
+        facts.extend(bucket.clone().map(|bucket| ("Into", bucket)));
         let Some(transfer) = component.transfer else {
             facts.push(("Mode", mode));
-            return Self { told, facts, tables: Vec::new() };
+            return Self { told, facts, tables: Vec::new(), bucket };
         };
         told.extend(transfer.trouble);
         told.extend(transfer.remark);
@@ -66,7 +70,7 @@ impl Lake {
             "busy" => 1,
             _ => 2,
         });
-        Self { told, facts, tables }
+        Self { told, facts, tables, bucket }
     }
 
     /// How its tables stand, in a line.

@@ -80,6 +80,11 @@ struct Database {
 }
 
 impl Database {
+    /// The bucket that the tables are in, when they are in no lake that could be asked here.
+    fn bucket(&self) -> Option<&str> {
+        self.lake.as_ref()?.bucket.as_deref()
+    }
+
     /// As whom SQL runs.
     fn role(&self) -> &'static str {
         if self.writes { OWNER_ROLE } else { READER_ROLE }

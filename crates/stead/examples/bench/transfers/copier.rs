@@ -62,6 +62,7 @@ impl Copier {
             role: name.clone(),
             password: PASSWORD.to_owned().into(),
             elsewhere: None,
+            bucket: None,
             lake: home.join("lake"),
             memory: home.join("memory.json"),
             status: home.join("status.json"),
