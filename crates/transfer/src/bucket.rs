@@ -215,6 +215,22 @@ struct Claim {
     transfer: String,
 }
 
+/// The transfer that wrote a note; nobody where there is none.
+fn whose(note: Option<Bytes>) -> String {
+    let claim = note.and_then(|text| serde_json::from_slice(&text).ok());
+    claim.map_or_else(String::new, |claim: Claim| claim.transfer)
+}
+
+/// Whose a place was, as far as is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nobody,
+    /// The transfer's own, which is to begin anew there.
+    Own,
+    /// Its own, and what it wrote is there.
+    Known,
+}
+
 fn marker(at: &Path) -> Path {
     at.clone().join(NOTES).join("transfer.json")
 }
@@ -237,25 +253,23 @@ impl Bucket {
         found.or_else(|| last().filter(|last| error.to_string().contains(&last.0)))
     }
 
-    /// Makes sure that nobody else writes there, and that the store keeps two writers apart; `known` where this was so
-    /// before.
-    pub(crate) async fn claim(&self, at: &Path, transfer: &str, known: bool) -> Result<(), Error> {
+    /// Makes sure that nobody else writes there, and that the store keeps two writers apart.
+    pub(crate) async fn claim(&self, at: &Path, transfer: &str, before: Before) -> Result<(), Error> {
         let url = &self.about.url;
         let marker = marker(at);
         let claim = serde_json::to_vec(&Claim { transfer: transfer.to_owned() });
         let claim = Bytes::from(claim.map_err(|error| Error::Strange(error.to_string()))?);
         let found = match self.read(&marker).await? {
-            None if known => return Err(self.emptied()),
+            None if before == Before::Known => return Err(self.emptied()),
             None => {
-                self.is_empty(at).await?;
+                self.is_empty(at, before).await?;
                 self.create(&marker, claim.clone()).await?;
                 // Of two at once that of the first is there.
                 self.read(&marker).await?
             }
             found => found,
         };
-        let whose = found.and_then(|text| serde_json::from_slice(&text).ok());
-        let whose = whose.map_or_else(String::new, |claim: Claim| claim.transfer);
+        let whose = whose(found);
         if whose != transfer {
             let whose: String = whose.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
             return Err(Error::Bucket(Failed(format!(
@@ -274,10 +288,16 @@ impl Bucket {
     }
 
     /// Makes sure that nothing is there.
-    async fn is_empty(&self, at: &Path) -> Result<(), Error> {
+    async fn is_empty(&self, at: &Path, before: Before) -> Result<(), Error> {
         let url = &self.about.url;
         let mut objects = self.store.list(Some(at).filter(|at| !at.as_ref().is_empty()));
         let Some(object) = objects.try_next().await.map_err(DeltaTableError::from)? else { return Ok(()) };
+        if before == Before::Own {
+            return Err(Error::Bucket(Failed(format!(
+                "{url} was emptied, but not of all ({} is there): remove what is left, and everything is copied anew",
+                object.location
+            ))));
+        }
         Err(Error::Bucket(Failed(format!(
             "{url} is not empty ({} is there): a transfer writes only where nothing is; name another place, like {url}/lake",
             object.location
@@ -285,8 +305,13 @@ impl Bucket {
     }
 
     /// Whether what [`Self::claim`] left is there still.
-    pub(crate) async fn is_claimed(&self, at: &Path) -> Result<(), Error> {
-        if self.read(&marker(at)).await?.is_some() { Ok(()) } else { Err(self.emptied()) }
+    /// Where it is not, the next claim says what to do.
+    pub(crate) async fn is_claimed(&self, at: &Path, transfer: &str) -> Result<(), Error> {
+        if whose(self.read(&marker(at)).await?) == transfer {
+            return Ok(());
+        }
+        let url = &self.about.url;
+        Err(Error::Bucket(Failed(format!("{url} was emptied while it was written"))))
     }
 
     fn emptied(&self) -> Error {

@@ -36,6 +36,8 @@ use crate::{Error, explain};
 const ANSWER: Duration = Duration::from_secs(120);
 /// How long an answer may be interrupted.
 const SILENT: Duration = Duration::from_secs(30);
+/// Bytes of an answer that are read where it is a refusal, about.
+const REFUSAL: usize = 16 * 1024;
 /// Connections that are kept for the next request, and for how long.
 const IDLE: usize = 8;
 const IDLE_FOR: Duration = Duration::from_secs(20);
@@ -66,11 +68,17 @@ impl Http {
         while let Some(frame) = timeout(SILENT, body.frame()).await.map_err(silent)? {
             let frame = frame.map_err(|error| self.broken(&error))?;
             held.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if !head.status.is_success() && held.len() > REFUSAL {
+                break;
+            }
         }
-        let held = held.freeze();
+        if head.status.is_success() {
+            return Ok(Response::from_parts(head, held.freeze().into()));
+        }
         match self.refused(head.status, &head.headers, &held) {
             Some(failed) => Err(failed),
-            None => Ok(Response::from_parts(head, held.into())),
+            // The status says it all, and what else is said there would be repeated in messages.
+            None => Ok(Response::from_parts(head, Bytes::new().into())),
         }
     }
 
@@ -99,7 +107,7 @@ impl Http {
         &self,
         status: StatusCode,
         headers: &HeaderMap,
-        body: &Bytes,
+        body: &[u8],
     ) -> Option<(HttpErrorKind, Failed)> {
         let text = String::from_utf8_lossy(body);
         let code = element(&text, "Code").unwrap_or_default();
@@ -110,7 +118,7 @@ impl Http {
                 | StatusCode::CONFLICT
                 | StatusCode::PRECONDITION_FAILED
         );
-        if status.is_success() || (is_known && code != "NoSuchBucket") {
+        if is_known && code != "NoSuchBucket" {
             return None;
         }
         let again = status.is_server_error()

@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt;
 use url::Url;
 
 use crate::Error;
-use crate::bucket::{self, Bucket, Failed};
+use crate::bucket::{self, Before, Bucket, Failed};
 use crate::memory::{Memory, replace};
 use crate::wire::Settings;
 
@@ -140,7 +140,14 @@ impl Place {
     pub(crate) async fn claim(&self, settings: &Settings, memory: &mut Memory) -> Result<(), Error> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         let known = memory.claimed && settings.resyncs <= memory.resyncs;
-        bucket.claim(&self.path()?, &settings.name, known).await?;
+        let before = if known {
+            Before::Known
+        } else if memory.claimed {
+            Before::Own
+        } else {
+            Before::Nobody
+        };
+        bucket.claim(&self.path()?, &settings.name, before).await?;
         if !memory.claimed {
             memory.claimed = true;
             memory.write(&settings.memory)?;
@@ -149,9 +156,9 @@ impl Place {
     }
 
     /// The same while it is written: an error where it was emptied meanwhile, and would be filled from its beginning.
-    pub(crate) async fn is_claimed(&self) -> Result<(), Error> {
+    pub(crate) async fn is_claimed(&self, transfer: &str) -> Result<(), Error> {
         match &self.bucket {
-            Some(bucket) => bucket.is_claimed(&self.path()?).await,
+            Some(bucket) => bucket.is_claimed(&self.path()?, transfer).await,
             None => Ok(()),
         }
     }

@@ -55,7 +55,7 @@ pub fn script(name: &Publication, verifier: &str, meant: &Meant<'_>, declared: &
 set local log_min_duration_statement = -1;
 do $$ begin create role {name}; exception when duplicate_object then null; end $$;
 alter role {name} login {replication} bypassrls nosuperuser nocreaterole nocreatedb noinherit
-    connection limit 8 valid until 'infinity' password {verifier};
+    connection limit 12 valid until 'infinity' password {verifier};
 create schema if not exists {SCHEMA};
 revoke all on schema {SCHEMA} from public;
 grant usage on schema {SCHEMA} to {name};

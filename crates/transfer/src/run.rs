@@ -246,10 +246,19 @@ impl Transfer {
     async fn begin(&self, source: &Source) -> Result<Memory, Error> {
         let path = &self.settings.memory;
         let mut memory = Memory::read(path)?;
-        self.lake.claim(&self.settings, &mut memory).await?;
         let (history, mut slot) = (source.history().await?, source.slot().await?);
         if let Some(is) = slot.filter(|is| !is.is_lost && self.settings.resyncs <= memory.resyncs) {
-            slot = Some(self.bounded(source, is).await?);
+            let is = self.bounded(source, is).await?;
+            self.board.slot(&is, is.end <= is.confirmed);
+            slot = Some(is);
+        }
+        // After what is kept was looked at: a lake that does not answer must not fill the server's disk.
+        if let Err(error) = self.lake.claim(&self.settings, &mut memory).await {
+            if matches!(error, Error::Stopped(_)) {
+                // Nothing goes on from where it is.
+                source.drop_slot().await?;
+            }
+            return Err(error);
         }
         match memory.beginning(&history, slot.as_ref(), self.settings.resyncs) {
             Beginning::Stopped(why) => return Err(Error::Stopped(why)),
@@ -357,12 +366,13 @@ impl Transfer {
         loop {
             // Nothing is asked of the slot before something was written: it would be gone through from its beginning.
             let end = source.end().await?;
+            let mut is_over = true;
             if end != seen {
                 loop {
                     let step = stream.step().await?;
                     unmerged += step.rows;
-                    let is_over = step.transactions == 0;
-                    if unmerged > if is_over { MANY } else { VERY_MANY } {
+                    is_over = step.transactions == 0;
+                    if unmerged > if step.has_more { VERY_MANY } else { MANY } {
                         unmerged = 0;
                         self.hurry.notify_one();
                     }
@@ -370,10 +380,13 @@ impl Transfer {
                         self.board.changed(table, *rows);
                     }
                     halt_all(&step.stopped);
-                    if is_over {
+                    // Somebody who writes all the while keeps nothing else waiting.
+                    if is_over || looked.elapsed() > TABLES || tidied.elapsed() > TIDY {
                         break;
                     }
                 }
+            }
+            if is_over {
                 seen = end;
                 // What the slot has no transaction of, it need not keep.
                 if let_go.elapsed() > LET_GO {
@@ -411,7 +424,9 @@ impl Transfer {
                 halt_all(&stream.tidy(self.keep(), &tables, |table| self.merged(table)).await?);
                 tidied = Instant::now();
             }
-            tokio::time::sleep(LOOK).await;
+            if is_over {
+                tokio::time::sleep(LOOK).await;
+            }
         }
     }
 
@@ -426,7 +441,7 @@ impl Transfer {
         let mut settling = Settling::default();
         loop {
             let mut due = Instant::now() + every;
-            self.lake.is_claimed().await?;
+            self.lake.is_claimed(&self.settings.name).await?;
             let mut changes = HashMap::new();
             let known = told.borrow_and_update().clone();
             for relation in known.into_iter().filter(|relation| !self.board.is_halted(&relation.full_name()))

@@ -42,6 +42,8 @@ pub struct Step {
     pub tables: Vec<(String, usize)>,
     /// Tables that had changes which were not written.
     pub stopped: Vec<Stopped>,
+    /// The slot may have more.
+    pub has_more: bool,
 }
 
 /// A table that cannot go on, until [`Stream::resume`].
@@ -69,6 +71,8 @@ pub struct Stream {
     is_behind: bool,
     /// Nobody can read ahead of it.
     is_alone: bool,
+    /// What the slot was told last that it can let go of.
+    let_go_of: Lsn,
 }
 
 /// A table of changes, and what it is asked for by.
@@ -170,6 +174,7 @@ impl Stream {
             ahead: None,
             is_behind: true,
             is_alone: false,
+            let_go_of: Lsn::from(0),
         }
     }
 
@@ -206,14 +211,16 @@ impl Stream {
         if self.is_behind {
             self.most = ahead::more(messages.most());
         } else {
-            (self.most, self.ahead) = (ahead::first(), None);
+            (self.most, self.ahead, self.is_alone) = (ahead::first(), None, false);
         }
+        step.has_more = self.is_behind;
         let Some(end) = end else { return Ok(step) };
         fail_point!("transfer::stream.written");
         // A copy that is made after this holds what was not written.
         self.source.sees(&skipped).await?;
         // Every table has everything before it: those that are not named in it had nothing to be written.
         self.source.advance(end).await?;
+        self.let_go_of = end;
         fail_point!("transfer::stream.advanced");
         Ok(step)
     }
@@ -232,10 +239,16 @@ impl Stream {
             }
         }
         if let Some(ahead) = &mut self.ahead {
-            match ahead.next().await? {
-                Some(messages) => return Ok(messages),
-                None => self.ahead = None,
+            match ahead.next().await {
+                Ok(Some(messages)) => return Ok(messages),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::info!(%error, "nobody reads ahead of the slot any more");
+                    self.is_alone = true;
+                }
             }
+            // The slot itself is where the lake is.
+            self.ahead = None;
         }
         self.source.peek(self.most).await
     }
@@ -272,7 +285,8 @@ impl Stream {
 
     /// Lets the source forget everything before a position that it said before a step that found nothing.
     pub async fn let_go(&self, before: Lsn) -> Result<(), Error> {
-        self.source.advance(before).await
+        // A slot goes forward alone, and what was said before a step may lie behind that.
+        if before <= self.let_go_of { Ok(()) } else { self.source.advance(before).await }
     }
 
     /// Why a table is stopped until somebody asks for it, if it is.

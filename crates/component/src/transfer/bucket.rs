@@ -209,6 +209,12 @@ impl FromStr for Endpoint {
             None => return Err(BadEndpoint),
         };
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-.:".contains(&b);
+        // What ends like an address is one, or none at all.
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let is_address = host.rsplit('.').next().is_some_and(is_number);
+        if is_address && host.parse::<std::net::Ipv4Addr>().is_err() {
+            return Err(BadEndpoint);
+        }
         if host.is_empty() || host.len() > 253 || !host.bytes().all(fits) {
             return Err(BadEndpoint);
         }
@@ -350,6 +356,8 @@ mod tests {
             "https://a:b",
             "https://[x]",
             "https://a?b",
+            "https://256.1.1.1",
+            "https://1.2.3",
         ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }

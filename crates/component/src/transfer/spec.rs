@@ -71,7 +71,11 @@ impl Spec {
     /// Where it writes, for people.
     #[must_use]
     pub fn written(&self) -> String {
-        self.to.as_ref().map_or_else(|| "the stead's own lake".to_owned(), |to| to.bucket.to_string())
+        match &self.to {
+            None => "the stead's own lake".to_owned(),
+            Some(Bucket { bucket, endpoint: None, .. }) => bucket.to_string(),
+            Some(Bucket { bucket, endpoint: Some(endpoint), .. }) => format!("{bucket} at {endpoint}"),
+        }
     }
 
     /// Memory of its processes, MiB.
@@ -338,7 +342,8 @@ pub fn resolve(wish: &Wish, current: Option<&Spec>, _offer: &Offer) -> Result<Sp
 /// Where it writes. It is no move: what is written stays where it is.
 fn place(wish: &Wish, current: Option<&Spec>) -> Result<Option<Bucket>, Refused> {
     let refused = |field, message: String| Refused { field, message };
-    let place = |to: &Option<Bucket>| to.as_ref().map(|bucket| bucket.bucket.clone());
+    // Another store may have what this one had once, with the transfer's own note in it.
+    let place = |to: &Option<Bucket>| to.as_ref().map(|to| (to.bucket.clone(), to.endpoint.clone()));
     if let Some(current) = current.filter(|current| place(&current.to) != place(&wish.to)) {
         let message = format!(
             "writes to {} and cannot write elsewhere later; remove it and add it again, or add a second transfer",

@@ -280,8 +280,11 @@ fn a_bucket_stays_where_it_is_and_is_nobody_elses() {
     let spec = resolved(&into_a_bucket("s3://acme/a"), None).unwrap();
     assert_eq!(spec.secrets().map(ToString::to_string).collect::<Vec<_>>(), ["LAKE_KEY", "LAKE_SECRET"]);
     assert!(spec.allow.is_empty() && spec.memory_mib() < self::spec().memory_mib());
+    let mut mirror = into_a_bucket("s3://acme/a");
+    mirror.to.as_mut().unwrap().endpoint = "https://minio".parse().ok();
     for (wish, current, said) in [
         (wish(), &spec, "writes to s3://acme/a and cannot write elsewhere later"),
+        (mirror, &spec, "writes to s3://acme/a and cannot write elsewhere later"),
         (into_a_bucket("s3://acme/b"), &spec, "writes to s3://acme/a and cannot write elsewhere later"),
         (
             into_a_bucket("s3://acme/a"),
@@ -295,7 +298,7 @@ fn a_bucket_stays_where_it_is_and_is_nobody_elses() {
     // How it is reached may change, and what is not named stays.
     let mut again = into_a_bucket("s3://acme/a");
     let to = again.to.as_mut().unwrap();
-    (to.key, to.endpoint, to.region) = ("OTHER".parse().unwrap(), "https://minio".parse().ok(), None);
+    (to.key, to.region) = ("OTHER".parse().unwrap(), "eu-west-1".parse().ok());
     assert_eq!(resolved(&again, Some(&spec)).unwrap().to, again.to);
     let asked = Wish { every: Some("5m".parse().unwrap()), ..Wish::default() };
     let amended = amend(&asked, &BTreeSet::from(["every"]), &spec, &Offer::default()).unwrap();

@@ -448,6 +448,28 @@ async fn while_a_bucket_is_away_nothing_is_lost() {
     let again = |settings: &mut wire::Settings| (settings.resyncs, settings.asked) = (1, 1);
     let process = away.process(&site, again).await;
     process.says("it follows again", |status| is(status, "public.items", "following")).await;
+    // Nor while it is written; and what nobody goes on from keeps no log.
+    let all = away.s3.bucket().join("some");
+    std::fs::remove_dir_all(&all).unwrap();
+    site.sql("insert into items values (2002, 'while it is emptied')").await;
+    let status = process.says("it was emptied while it was written", emptied).await;
+    assert!(status["trouble"].as_str().unwrap().contains("was emptied: "), "{status}");
+    let slots = format!("select count(*) from pg_replication_slots where slot_name = '{ROLE}'");
+    assert_eq!(site.client.query_one(&slots, &[]).await.unwrap().get::<_, i64>(0), 0);
+    process.stop().await;
+    std::fs::create_dir_all(all.join("where")).unwrap();
+    std::fs::write(all.join("where/left.parquet"), "of a change on its way").unwrap();
+    let again = |settings: &mut wire::Settings| (settings.resyncs, settings.asked) = (2, 2);
+    let process = away.process(&site, again).await;
+    let left =
+        |status: &Value| status["trouble"].as_str().is_some_and(|why| why.contains("remove what is left"));
+    process.says("something is left", left).await;
+    std::fs::remove_dir_all(&all).unwrap();
+    process
+        .says("it follows once more", |status| {
+            status["trouble"].is_null() && is(status, "public.items", "following")
+        })
+        .await;
     process.stop().await;
     away.assert_same(&site, "items").await;
 }

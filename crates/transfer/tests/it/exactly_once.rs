@@ -88,6 +88,18 @@ async fn whatever_is_ended_when_every_change_is_there_once() {
     assert!(ends > 30, "only {ends} writers were ended");
 }
 
+#[tokio::test]
+async fn a_slot_is_not_asked_to_go_back() {
+    let fixture = Fixture::new().await;
+    let mut stream = fixture.stream().await;
+    let now = "select pg_current_wal_flush_lsn()";
+    let before = fixture.client.query_one(now, &[]).await.unwrap().get(0);
+    fixture.sql("insert into items values (1, 'one')").await;
+    stream.step().await.unwrap();
+    stream.let_go(before).await.unwrap();
+    assert_exact(&fixture).await;
+}
+
 /// How many sessions read ahead.
 async fn ahead(client: &Client) -> i64 {
     let ask = "select count(*) from pg_stat_activity
